@@ -1,0 +1,41 @@
+# The single entry point, for people and for CI. `make demo` and `make test` need nothing but Python 3.12 and a network.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: install demo test test-slow check format clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null || { \
+	  echo "vae_pyro needs Python 3.12 or later, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1); install one and run: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+DEMO ?= runs/demo
+demo: install
+	$(BIN)/vae-pyro fit digits --binarize dynamic --latent-dim 8 --epochs 300 --lr 2e-3 --set schedule=cosine --out $(DEMO) --overwrite
+	$(BIN)/vae-pyro evaluate $(DEMO)
+	$(BIN)/vae-pyro plot $(DEMO)
+
+test: install
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

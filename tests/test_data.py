@@ -1,0 +1,281 @@
+"""Splits, binarization, sources and their refusals."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from vae_pyro import DataConfig, Split, load_data
+from vae_pyro.data import as_split, load_all
+from vae_pyro.isolation import seeded
+
+
+def digits(**options: Any) -> Any:
+    return load_data("digits", **options)
+
+
+def test_the_split_is_fixed_disjoint_and_complete() -> None:
+    data, again, other = digits(), digits(), digits(seed=1)
+    parts = [set(getattr(data, name).ids.tolist()) for name in ("train", "validation", "test")]
+    assert sum(map(len, parts)) == len(set().union(*parts)) == 1797
+    assert torch.equal(data.test.ids, again.test.ids)
+    assert not torch.equal(data.test.ids, other.test.ids)
+    assert data.facts["sizes"] == {"train": 1294, "validation": 144, "test": 359}
+    assert data.facts["fingerprint"] == again.facts["fingerprint"] != other.facts["fingerprint"]
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    assert torch.equal(data.test.labels, torch.from_numpy(bunch.target)[data.test.ids])
+    x, _ = data.test.batch(slice(None))
+    np.testing.assert_allclose(x[:, 0].numpy() * 16, bunch.images[data.test.ids], atol=1e-5)
+
+
+def test_scale_and_facts() -> None:
+    unit, raw = digits(), digits(scale="none")
+    assert unit.facts["range"] == [0.0, 1.0]
+    assert unit.train.summary().step == 1 / 16
+    assert raw.facts["range"] == [0.0, 16.0]
+    assert raw.facts["integral"]
+    assert raw.train.summary().step == 1.0
+    assert load_data("breast_cancer").facts["columns"][0] == "mean radius"
+    assert load_data("moons").x_shape == load_data("pinwheel").x_shape == (2,)
+
+
+def test_dynamic_binarization_is_new_at_every_call_and_fixed_in_evaluation() -> None:
+    data = digits(binarize="dynamic")
+    with seeded(0):
+        first, _ = data.train.batch(slice(0, 200))
+        second, _ = data.train.batch(slice(0, 200))
+    assert not torch.equal(first, second)
+    assert set(first.unique().tolist()) == {0.0, 1.0}
+    for split in (data.test, data.validation, data.split("train")):
+        one, _ = split.batch(slice(None))
+        two, _ = split.batch(slice(None))
+        assert torch.equal(one, two)
+        assert set(one.unique().tolist()) == {0.0, 1.0}
+    assert "binarised once with seed 0" in data.facts["evaluation"]
+    assert torch.equal(digits(binarize="dynamic").test.values, data.test.values)
+    assert torch.equal(digits(binarize="static").test.values, data.test.values)
+
+
+def test_binarization_draws_have_the_right_probability() -> None:
+    data = digits(binarize="dynamic")
+    grey, _ = digits().train.batch(slice(None))
+    with seeded(1):
+        mean = torch.stack([data.train.batch(slice(None))[0] for _ in range(100)]).mean(0)
+    spread = (grey * (1 - grey) / 100).sqrt()
+    assert torch.equal(mean[spread == 0], grey[spread == 0])
+    z = ((mean - grey) / spread)[spread > 0]
+    # The mean of n z-scores of variance 1; 5 standard errors.
+    assert abs(float(z.mean())) < 5 / len(z) ** 0.5
+    assert float(z.var()) == pytest.approx(1, abs=0.05)
+
+
+def test_static_and_threshold() -> None:
+    static, cut = digits(binarize="static"), digits(binarize="threshold")
+    assert torch.equal(static.train.batch(slice(None))[0], static.train.batch(slice(None))[0])
+    grey, _ = digits().test.batch(slice(None))
+    assert torch.equal(cut.test.batch(slice(None))[0], (grey >= 0.5).float())
+    assert cut.facts["evaluation"] == "no random element"
+
+
+def test_dequantized_data_are_a_density_on_the_unit_interval() -> None:
+    data = digits(dequantize=True)
+    x, _ = data.test.batch(slice(None))
+    assert 0 <= x.min() < 0.01
+    assert 0.99 < x.max() <= 1
+    raw, _ = digits(scale="none").test.batch(slice(None))
+    assert torch.equal((x * 17).floor().clamp(max=16), raw)
+    assert data.train.summary().step is None
+    with pytest.raises(ValueError, match="exclude each other"):
+        digits(dequantize=True, binarize="static")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"binarise": "dynamic"}, "binarise: is not a known key .*known keys: source, root"),
+        ({"binarize": "soft"}, "binarize"),
+        ({"validation_fraction": 1.0}, "validation_fraction: Input should be less than 1, got 1.0"),
+        ({"test_fraction": 0.0}, "test_fraction"),
+    ],
+)
+def test_bad_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        digits(**options)
+
+
+def test_tables_cannot_be_binarized() -> None:
+    with pytest.raises(ValueError, match=r"binarize wants intensities, got \[0, 4254\] without a known top"):
+        load_data("breast_cancer", binarize="dynamic")
+
+
+def test_unknown_names_and_paths(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown data set 'digit'; did you mean 'digits'\\? choose from digits, "):
+        load_data("digit")
+    with pytest.raises(FileNotFoundError, match="no file .*absent.npy"):
+        load_data(tmp_path / "absent.npy")
+    with pytest.raises(ValueError, match=r"expected a folder of images or \.npy, \.npz, \.csv, \.parquet"):
+        load_data(tmp_path / "data.xls")
+    with pytest.raises(ValueError, match="unknown split 'dev'; choose from train, validation, test"):
+        digits().split("dev")
+    with pytest.raises(ValueError, match="split 'validation' holds no data"):
+        digits(validation_fraction=0).split("validation")
+
+
+def test_arrays(tmp_path: Path) -> None:
+    with seeded(0):
+        x = torch.randn(50, 3).numpy()
+    np.save(tmp_path / "x.npy", x)
+    np.savez(tmp_path / "xy.npz", x=x, y=np.arange(50))
+    np.savez(tmp_path / "two.npz", a=x, b=x)
+    np.save(tmp_path / "objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "flat.npy", np.zeros(4))
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:200])
+    data = load_data(tmp_path / "x.npy")
+    assert data.x_shape == (3,)
+    np.testing.assert_array_equal(data.train.values.numpy(), x[data.train.ids])
+    labelled = load_data(tmp_path / "xy.npz")
+    assert torch.equal(labelled.test.labels, labelled.test.ids)
+    with pytest.raises(ValueError, match="holds the arrays a, b; name the data 'x'"):
+        load_data(tmp_path / "two.npz")
+    with pytest.raises(ValueError, match="cannot read .*objects.npy.*allow_pickle"):
+        load_data(tmp_path / "objects.npy")
+    with pytest.raises(ValueError, match=r"shape \(4,\); wanted are numbers of shape \(datum"):
+        load_data(tmp_path / "flat.npy")
+    with pytest.raises(ValueError, match="cannot read .*cut.npy.*: Failed to read all data"):
+        load_data(tmp_path / "cut.npy")
+    with pytest.raises(ValueError, match="1 data are too few"):
+        np.save(tmp_path / "one.npy", x[:1])
+        load_data(tmp_path / "one.npy")
+
+
+def test_tables_take_numeric_columns(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": range(30), "name": ["n"] * 30, "b": np.linspace(0, 1, 30)})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_parquet(tmp_path / "t.parquet")
+    for name in ("t.csv", "t.parquet"):
+        data = load_data(tmp_path / name)
+        assert data.facts["columns"] == ["a", "b"]
+        assert data.facts["columns_left_out"] == ["name"]
+        assert data.x_shape == (2,)
+    frame[["name"]].to_csv(tmp_path / "words.csv", index=False)
+    with pytest.raises(ValueError, match="30 rows and no numeric column"):
+        load_data(tmp_path / "words.csv")
+    frame.loc[3, "b"] = np.nan
+    frame.to_csv(tmp_path / "holes.csv", index=False)
+    with pytest.raises(ValueError, match="1 values are not finite"):
+        load_data(tmp_path / "holes.csv")
+
+
+def test_folders_of_images(tmp_path: Path) -> None:
+    with seeded(0):
+        pixels = torch.randint(0, 256, (12, 5, 6), dtype=torch.uint8).numpy()
+    for index, image in enumerate(pixels):
+        folder = tmp_path / "pictures" / ("even" if index % 2 == 0 else "odd")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{index:02d}.png")
+    data = load_data(tmp_path / "pictures")
+    assert data.x_shape == (1, 5, 6)
+    assert data.facts["classes"] == ["even", "odd"]
+    first_even = data.train.take(data.train.labels == 0)
+    stored = pixels[[0, 2, 4, 6, 8, 10]]
+    np.testing.assert_array_equal(first_even.values[0, 0].numpy(), stored[int(first_even.ids[0])])
+    Image.fromarray(np.zeros((5, 7), np.uint8)).save(tmp_path / "pictures" / "odd" / "99.png")
+    with pytest.raises(ValueError, match=r"images differ: .* is \(1, 5, 6\), .* is \(1, 5, 7\)"):
+        load_data(tmp_path / "pictures")
+    (tmp_path / "pictures" / "odd" / "99.png").write_bytes(b"not a picture")
+    with pytest.raises(ValueError, match="cannot read the image .*99.png"):
+        load_data(tmp_path / "pictures")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="has no image"):
+        load_data(tmp_path / "empty")
+
+
+def test_colour_images(tmp_path: Path) -> None:
+    for index in range(6):
+        Image.new("RGB", (4, 3), (index, 2 * index, 255)).save(tmp_path / f"{index}.png")
+    data = load_data(tmp_path)
+    assert data.x_shape == (3, 3, 4)
+    x, _ = data.test.batch(slice(0, 1))
+    torch.testing.assert_close(x[0, 2], torch.ones(3, 4))
+
+
+def test_absent_downloads_say_where_to_put_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchvision
+
+    def refuse(root: str, train: bool, download: bool, **options: Any) -> None:
+        if not download:
+            raise RuntimeError("Dataset not found.")
+        raise OSError("no network")
+
+    monkeypatch.setattr(torchvision.datasets, "KMNIST", refuse)
+    with pytest.raises(FileNotFoundError, match=r"'kmnist' is not under .*\(no network\); put torchvision's files .*--data-root"):
+        load_data("kmnist", root=str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "kmnist", "emnist"])
+def test_torchvision_sets_keep_their_own_test_data(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchvision
+
+    class Stored:
+        def __init__(self, root: str, train: bool, download: bool, **options: Any) -> None:
+            size = 20 if train else 10
+            self.data = torch.arange(size * 6, dtype=torch.uint8).reshape(size, 2, 3)
+            self.targets = torch.arange(size)
+
+    Stored.__name__ = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST", "emnist": "EMNIST"}[name]
+    monkeypatch.setattr(torchvision.datasets, Stored.__name__, Stored)
+    data = load_data(name, root=str(tmp_path))
+    assert data.facts["sizes"] == {"train": 18, "validation": 2, "test": 10}
+    assert data.x_shape == ((1, 3, 2) if name == "emnist" else (1, 2, 3))  # EMNIST is stored lying on its side
+    assert data.test.values[0, 0].flatten()[1] == (3 if name == "emnist" else 1)
+    assert data.test.labels.tolist() == list(range(10))
+
+
+def test_omniglot_is_reduced_and_inverted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchvision
+
+    class Stored:
+        def __init__(self, root: str, background: bool, download: bool) -> None:
+            self.size = 12 if background else 5
+
+        def __iter__(self) -> Any:
+            return iter((Image.new("L", (105, 105), 255), index) for index in range(self.size))
+
+    monkeypatch.setattr(torchvision.datasets, "Omniglot", Stored)
+    data = load_data("omniglot", root=str(tmp_path), validation_fraction=0)
+    assert data.facts["sizes"] == {"train": 12, "validation": 0, "test": 5}
+    assert data.x_shape == (1, 28, 28)
+    assert int(data.train.values.max()) == 0  # white paper is no ink
+
+
+@pytest.mark.mnist
+def test_mnist_as_it_is() -> None:
+    data = load_data("mnist", validation_fraction=0)
+    assert data.facts["sizes"] == {"train": 60000, "validation": 0, "test": 10000}
+    assert int(data.train.values.sum(dtype=torch.int64)) == 1567298545  # every pixel of the training images
+    assert data.test.labels[:5].tolist() == [7, 2, 1, 0, 4]
+
+
+def test_plain_arrays_and_masks() -> None:
+    assert len(as_split(np.zeros((3, 2)))) == 3
+    assert as_split(torch.zeros(3, 2), torch.ones(3, 2)).mask is not None
+    with pytest.raises(ValueError, match=r"data of shape \(datum, \*x_shape\) wanted, got \(3,\)"):
+        as_split(np.zeros(3))
+    with pytest.raises(ValueError, match=r"mask has shape \(3, 1\), the data \(3, 2\)"):
+        as_split(np.zeros((3, 2)), np.ones((3, 1)))
+    holes = torch.tensor([[1.0, float("nan")], [2.0, 3.0]])
+    assert Split(holes, mask=~holes.isnan()).summary().high == 3.0
+    with pytest.raises(ValueError, match="1 values are not finite, the first nan at \\(0, 1\\); pass a mask"):
+        Split(holes).summary()
+
+
+def test_a_whole_source_as_one_split() -> None:
+    everything = load_all(DataConfig(source="digits", binarize="dynamic"))
+    assert len(everything) == 1797
+    assert set(everything.values.unique().tolist()) == {0, 1}

@@ -1,0 +1,99 @@
+"""What a user meets first: importing changes nothing and is quick, the README's script runs, the map is true."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import vae_pyro
+from vae_pyro.likelihoods import LIKELIHOODS
+from vae_pyro.posteriors import POSTERIORS
+from vae_pyro.presets import PRESETS
+from vae_pyro.priors import PRIORS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+_WATCH = """
+import json, random, sys, time, warnings
+import numpy, torch, pyro  # what these do is theirs
+def state():
+    return {
+        "dtype": str(torch.get_default_dtype()), "generator": torch.get_rng_state().sum().item(),
+        "grad": torch.is_grad_enabled(), "threads": torch.get_num_threads(),
+        "precision": torch.get_float32_matmul_precision(), "numpy": str(numpy.random.get_state()),
+        "python": hash(random.getstate()), "settings": {k: str(v) for k, v in pyro.settings.get().items()},
+        "store": list(pyro.get_param_store().keys()), "filters": [str(f) for f in warnings.filters],
+        "printing": str(numpy.get_printoptions()),
+    }
+before = state()
+import PACKAGE
+after = state()
+ours = [f for f in after.pop("filters") if f not in before["filters"] and "vae_pyro" in f]
+before.pop("filters")
+print(json.dumps({"same": before == after, "filters": ours, "pyplot": "matplotlib.pyplot" in sys.modules}))
+"""
+
+
+@pytest.mark.parametrize("package", ["vae_pyro", "analysis", "vae_pyro.cli"])
+def test_importing_changes_no_global_state(package: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _WATCH.replace("PACKAGE", package)], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == {"same": True, "filters": [], "pyplot": False}
+    assert done.stderr == ""
+
+
+def test_imports_leave_heavy_libraries_for_later() -> None:
+    """What makes an import slow is what it pulls in; seconds are for the benchmarks."""
+    heavy = ["torchvision", "sklearn", "tensorboard", "pandas", "arviz", "matplotlib", "xarray", "jinja2"]
+    code = f"import sys, vae_pyro; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def script() -> str:
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    return next(block for block in blocks if "to_datatree" in block)
+
+
+def test_the_newcomers_script_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(script(), "README.md", "exec"), {})  # noqa: S102 (the point of the test)
+    shown = capsys.readouterr().out
+    assert "elpd" in shown
+    assert "held-out data" in shown
+    assert "predictive check of 'mean'" in shown
+
+
+def test_the_readme_names_every_room_and_variant() -> None:
+    for folder in ("vae_pyro", "analysis"):
+        for path in (ROOT / folder).glob("*.py"):
+            if path.name != "__init__.py":
+                assert f"`{folder}/{path.name}`" in README, path
+    for registry in (LIKELIHOODS, PRIORS, POSTERIORS):
+        for name in registry:
+            assert f"`{name}`" in README, name
+    for name in PRESETS:
+        assert f"`{name}`" in README, name
+
+
+def test_every_room_has_its_test() -> None:
+    covered = " ".join(path.read_text() for path in (ROOT / "tests").glob("*.py"))
+    for folder in ("vae_pyro", "analysis"):
+        for path in (ROOT / folder).glob("*.py"):
+            if path.stem != "__init__":
+                assert re.search(rf"\b{path.stem}\b", covered), path
+
+
+def test_versions_agree() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert f"## {vae_pyro.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    pinned = {line.partition("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    wanted = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["dev"]
+    for requirement in wanted:
+        name = re.split(r"[>=\[]", requirement)[0].lower()
+        assert name in pinned, name

@@ -1,0 +1,382 @@
+"""``vae-pyro``: fit, evaluate, sample, reconstruct, encode and plot from the command line."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from vae_pyro.checkpoint import RunFolder
+    from vae_pyro.data import Split
+    from vae_pyro.vae import VAE
+
+_REFUSED = 2
+_ENCODE_BLOCK = 4096
+
+
+class _Group(TyperGroup):
+    """Turns a refusal into one line and exit code 2, and an interruption into its signal's exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        from vae_pyro.training import FitInterruptedError
+
+        try:
+            return super().invoke(ctx)
+        except FitInterruptedError as stopped:
+            Console(stderr=True, soft_wrap=True).print(f"[yellow]stopped:[/] {escape(str(stopped))}")
+            raise typer.Exit(128 + stopped.signum) from None
+        except (ValueError, ArithmeticError, OSError) as error:
+            Console(stderr=True, soft_wrap=True).print(f"[red]error:[/] {escape(str(error))}")
+            raise typer.Exit(_REFUSED) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Variational autoencoders as Bayesian models in Pyro: fit one, and see how far to trust it.",
+)
+console = Console(soft_wrap=True)
+
+type Run = Annotated[Path, typer.Argument(help="Run folder, as fit wrote it.")]
+type SplitName = Annotated[str, typer.Option("--split", help="train, validation or test.")]
+type DataRoot = Annotated[Path | None, typer.Option(help="Folder of downloaded data sets (or VAE_PYRO_DATA).")]
+type Seed = Annotated[int, typer.Option(help="Seed of the draws.")]
+type Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+def _example(text: str) -> str:
+    return f"[dim]Example:[/] [bold]{escape(text)}[/]"
+
+
+@app.command(
+    epilog=_example(
+        "vae-pyro fit mnist --preset mlp-400-20 --out runs/m   "
+        "vae-pyro fit digits --likelihood gaussian --set optimizer.lr=3e-3 --out runs/d"
+    )
+)
+def fit(
+    data: Annotated[
+        str, typer.Argument(help="Name (see datasets), .npy, .npz, .csv, .parquet, or a folder of images.")
+    ],
+    out: Annotated[Path, typer.Option(help="Run folder to make.")],
+    preset: Annotated[str | None, typer.Option(help="Reference configuration (see presets).")] = None,
+    objective: Annotated[str | None, typer.Option(help="name or name:option=value.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training data.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Data in a step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    latent_dim: Annotated[int | None, typer.Option(help="Dimension of z.")] = None,
+    likelihood: Annotated[str | None, typer.Option(help="p(x | z): name or name:option=value.")] = None,
+    binarize: Annotated[str | None, typer.Option(help="none, dynamic, static or threshold.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights and fit.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    data_root: DataRoot = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
+    config: Annotated[Path | None, typer.Option(help="TOML or JSON with tables model, fit, data.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="key=value, such as latent_dim=8 or optimizer.lr=1e-3; repeatable."),
+    ] = None,
+) -> None:
+    """Fit a VAE by stochastic variational inference and write a run folder."""
+    from vae_pyro.checkpoint import RunFolder
+    from vae_pyro.settings import assemble, parse_assignment
+    from vae_pyro.training import fit as run_fit
+    from vae_pyro.vae import VAE
+
+    flags: list[tuple[list[str], Any]] = [
+        (["model", "likelihood"], likelihood),
+        (["model", "latent_dim"], latent_dim),
+        (["fit", "objective"], objective),
+        (["fit", "epochs"], epochs),
+        (["fit", "batch_size"], batch_size),
+        (["fit", "optimizer", "lr"], lr),
+        (["fit", "device"], device),
+        (["data", "binarize"], binarize),
+        (["data", "root"], None if data_root is None else str(data_root)),
+        (["seed"], seed),
+    ]
+    assignments = [(path, value) for path, value in flags if value is not None]
+    assignments += [parse_assignment(text) for text in set_ or []]
+    # A resumed run starts from its own settings, so that a flag need not be said twice; one that differs is refused.
+    stored = RunFolder(out).config() if resume else {}
+    base: dict[str, Any] = {key: stored[key] for key in ("model", "fit", "data", "seed") if key in stored}
+    settings = assemble(data, base=base, preset_name=preset, file=config, assignments=assignments)
+    facts = settings.data.facts
+    sizes = ", ".join(f"{size:,} {name}" for name, size in facts["sizes"].items())
+    console.print(f"[bold]{escape(data)}[/] {facts['x_shape']}: {sizes}; observed: {facts['space']}", highlight=False)
+    result = run_fit(
+        VAE(settings.model, seed=settings.seed),
+        settings.data.train,
+        validation=settings.data.validation,
+        config=settings.fit,
+        seed=settings.seed,
+        out=out,
+        resume=resume,
+        overwrite=overwrite,
+        data=settings.data,
+    )
+    last = result.history[-1]
+    validated = f", validation ELBO {last['validation_elbo']:.2f}" if "validation_elbo" in last else ""
+    best = f"; weights of epoch {result.best_epoch}, the best" if result.restored_best else ""
+    console.print(
+        f"{result.epochs} epochs: training ELBO {last['elbo']:.2f}{validated} nats/datum{best}; run folder "
+        f"{escape(str(out))}",
+        highlight=False,
+    )
+
+
+def _open(run: Path, split: str, data_root: Path | None, device: str) -> "tuple[RunFolder, VAE, Split, dict[str, Any]]":
+    from vae_pyro.checkpoint import RunError, RunFolder
+    from vae_pyro.training import FitConfig
+
+    folder = RunFolder(run)
+    vae = folder.load_model(FitConfig(device=device).torch_device())
+    data = folder.data_config(data_root).load()
+    facts = folder.config()["facts"]
+    if facts["fingerprint"] != data.facts["fingerprint"]:
+        raise RunError(
+            f"the data of {str(run)!r} have changed: {data.config.source!r} now has fingerprint "
+            f"{data.facts['fingerprint'][:12]}, the run was fitted on {facts['fingerprint'][:12]}"
+        )
+    return folder, vae, data.split(split), facts
+
+
+@app.command(epilog=_example("vae-pyro evaluate runs/m --samples 5000 --json"))
+def evaluate(
+    run: Run,
+    split: SplitName = "test",
+    samples: Annotated[int, typer.Option(help="Draws for each datum.")] = 1000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON alone.")] = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+    data_root: DataRoot = None,
+    limit: Annotated[int | None, typer.Option(help="Take the first data of the split only.")] = None,
+) -> None:
+    """ELBO, log p(x), KL, reconstruction, bits per dimension and active units, each with its Monte Carlo error."""
+    from vae_pyro.checkpoint import write_json
+    from vae_pyro.evaluation import evaluate as estimate
+
+    folder, vae, data, facts = _open(run, split, data_root, device)
+    if limit is not None:
+        data = data.take(slice(limit))
+    result = estimate(vae, data, num_samples=samples, seed=seed)
+    figures = result.summary()
+    figures |= {
+        "split": split,
+        "seed": seed,
+        "units": "nats per datum" + ("" if result.discrete else " (log density in the units of x)"),
+        "observed": data.space,
+        "evaluation": facts["evaluation"],
+    }
+    write_json(folder.metrics_file, figures)
+    if as_json:
+        typer.echo(json.dumps(figures, indent=2))
+        return
+    table = Table(title=f"{run}: {split} data, n = {figures['n']:,}, {samples:,} draws each")
+    for column in ("figure", "estimate", "± Monte Carlo", "± sampling", "unit"):
+        table.add_column(column, justify="left" if column in ("figure", "unit") else "right")
+    names = {
+        "elbo": "ELBO",
+        "log_px": "log p(x)",
+        "kl": "KL(q(z|x) || p(z))",
+        "reconstruction": "E log p(x|z)",
+        "bits_per_dim": "bits per dimension",
+    }
+    for key, name in names.items():
+        unit = "bits" if key == "bits_per_dim" else "nats"
+        digits = 4 if key == "bits_per_dim" else 3
+        table.add_row(
+            name,
+            f"{figures[key]:.{digits}f}",
+            f"{figures[f'{key}_se']:.{digits}f}",
+            f"{figures['sampling_se'][key]:.{digits}f}",
+            unit,
+        )
+    of = f"of {vae.config.latent_dim} latents"
+    table.add_row("active units", str(figures["active_units"]), f"{figures['active_units_se']:.3f}", "", of)
+    console.print(table)
+    if not result.discrete:
+        console.print(
+            "x is continuous: log p(x) is a log density, and with the bits per dimension it shifts with the units of x.",
+            style="dim",
+        )
+    console.print(
+        "log p(x) is an importance-sampling estimate, on average below the truth. Monte Carlo: with other draws; "
+        f"sampling: with another test set. Observed: {data.space}; {facts['evaluation']}.",
+        style="dim",
+        highlight=False,
+    )
+
+
+def _write(out: Path, arrays: dict[str, Any], draw: Any) -> None:
+    import io
+
+    import numpy as np
+
+    from vae_pyro.checkpoint import write_atomically
+
+    if out.suffix not in (".png", ".npz"):
+        raise ValueError(f"--out {str(out)!r}: the ending chooses the format, .png or .npz")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".png":
+        from analysis.plots import save
+
+        save(draw(), out)
+    else:
+        content = io.BytesIO()
+        np.savez_compressed(content, **{key: value for key, value in arrays.items() if value is not None})
+        write_atomically(out, content.getvalue())
+    console.print(f"wrote {escape(str(out))}", highlight=False)
+
+
+@app.command(epilog=_example("vae-pyro sample runs/m --num 64 --out samples.png"))
+def sample(
+    run: Run,
+    out: Annotated[Path, typer.Option(help=".png for pictures of E(x | z), .npz for draws and expectations.")],
+    num: Annotated[int, typer.Option(help="How many.")] = 64,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Draw from the prior predictive: z ~ p(z), x ~ p(x | z)."""
+    from analysis import plots
+    from vae_pyro.checkpoint import RunFolder
+    from vae_pyro.training import FitConfig
+
+    vae = RunFolder(run).load_model(FitConfig(device=device).torch_device())
+    drawn = vae.sample(num, seed=seed).cpu().numpy()
+    expected = vae.sample(num, seed=seed, expectation=True).cpu().numpy()
+    _write(out, {"x": drawn, "expectation": expected}, lambda: plots.plot_data(expected, "E[x | z], z from the prior"))
+
+
+@app.command(epilog=_example("vae-pyro reconstruct runs/m --num 16 --out reconstructions.png"))
+def reconstruct(
+    run: Run,
+    out: Annotated[Path, typer.Option(help=".png for pairs, .npz for arrays.")],
+    split: SplitName = "test",
+    num: Annotated[int, typer.Option(help="How many data, from the start of the split.")] = 16,
+    seed: Seed = 0,
+    device: Device = "auto",
+    data_root: DataRoot = None,
+) -> None:
+    """Data beside E(x | z) for a draw of q(z | x)."""
+    from analysis import plots
+
+    _, vae, data, _ = _open(run, split, data_root, device)
+    data = data.take(slice(num))
+    x, _ = data.batch(slice(None))
+    again = vae.reconstruct(x, seed=seed).cpu().numpy()
+    arrays = {"x": x.numpy(), "reconstruction": again, "id": data.ids.numpy()}
+    _write(out, arrays, lambda: plots.plot_pairs(x.numpy(), again))
+
+
+@app.command(epilog=_example("vae-pyro encode runs/m new.npy --out codes.npz"))
+def encode(
+    run: Run,
+    data: Annotated[str | None, typer.Argument(help="Other data than the run's: a name or path, all of it.")] = None,
+    out: Annotated[Path, typer.Option(help=".npz for moments of q(z | x), .png for a picture of the plane.")] = ...,  # type: ignore[assignment]
+    split: SplitName = "test",
+    seed: Seed = 0,
+    device: Device = "auto",
+    data_root: DataRoot = None,
+) -> None:
+    """Mean and standard deviation of q(z | x) for each datum."""
+    from analysis import plots
+    from vae_pyro.checkpoint import RunFolder
+    from vae_pyro.data import load_all
+    from vae_pyro.training import FitConfig
+
+    if data is None:
+        _, vae, chosen, _ = _open(run, split, data_root, device)
+    else:
+        folder = RunFolder(run)
+        vae = folder.load_model(FitConfig(device=device).torch_device())
+        chosen = load_all(folder.data_config(data_root).replace(source=data))
+        vae.model.likelihood.check(chosen.summary(), vae.config.likelihood.name)
+    loc, scale = _moments(vae, chosen, seed)
+    labels = None if chosen.labels is None else chosen.labels.numpy()
+    arrays = {"loc": loc, "scale": scale, "id": chosen.ids.numpy(), "label": labels}
+    _write(out, arrays, lambda: plots.plot_latent(loc, labels))
+
+
+def _moments(vae: "VAE", split: "Split", seed: int) -> tuple[Any, Any]:
+    import numpy as np
+
+    parts = []
+    for start in range(0, len(split), _ENCODE_BLOCK):
+        x, mask = split.batch(slice(start, start + _ENCODE_BLOCK))
+        loc, scale = vae.posterior_moments(x, mask=mask, seed=seed)
+        parts.append((loc.cpu().numpy(), scale.cpu().numpy()))
+    return np.concatenate([loc for loc, _ in parts]), np.concatenate([scale for _, scale in parts])
+
+
+@app.command(epilog=_example("vae-pyro plot runs/m"))
+def plot(
+    run: Run,
+    out: Annotated[Path | None, typer.Option(help="Folder of the pictures; the run folder if not given.")] = None,
+    split: SplitName = "test",
+    seed: Seed = 0,
+    device: Device = "auto",
+    data_root: DataRoot = None,
+) -> None:
+    """Pictures of a run: training curves, samples, reconstructions and the latent plane."""
+    from analysis import plots
+
+    folder, vae, data, _ = _open(run, split, data_root, device)
+    loc, _ = _moments(vae, data, seed)
+    some = data.take(slice(16))
+    x, _ = some.batch(slice(None))
+    labels = None if data.labels is None else data.labels.numpy()
+    figures = {
+        "curves": plots.plot_history(folder.read_history()),
+        "samples": plots.plot_data(
+            vae.sample(64, seed=seed, expectation=True).cpu().numpy(), "E[x | z], z from the prior"
+        ),
+        "reconstructions": plots.plot_pairs(x.numpy(), vae.reconstruct(x, seed=seed).cpu().numpy()),
+        "latent": plots.plot_latent(loc, labels),
+    }
+    folder_out = out or run
+    folder_out.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        plots.save(figure, folder_out / f"{name}.png")
+        console.print(f"wrote {escape(str(folder_out / f'{name}.png'))}", highlight=False)
+
+
+@app.command(epilog=_example("vae-pyro presets"))
+def presets() -> None:
+    """Reference configurations, and where each comes from."""
+    from vae_pyro.presets import PRESETS
+
+    table = Table("preset", "fit", "source", title="fit DATA --preset NAME")
+    for name, chosen in PRESETS.items():
+        optimizer, batch, length = (chosen.fit[key] for key in ("optimizer", "batch_size", "epochs"))
+        table.add_row(name, f"{optimizer}; batch {batch}; {length} epochs", chosen.source)
+    console.print(table)
+
+
+@app.command(epilog=_example("vae-pyro datasets"))
+def datasets() -> None:
+    """Named data sets. A path to .npy, .npz, .csv, .parquet or a folder of images does as well."""
+    from vae_pyro.sources import DATASETS
+
+    table = Table("name", "what it is", title="fit NAME or fit PATH")
+    for name in DATASETS:
+        table.add_row(name, DATASETS.summary(name))
+    console.print(table)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""Held-out figures of a fitted pair: for each datum, in nats, each with its Monte Carlo standard error."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import erfc, log, prod, sqrt
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vae_pyro.data import Split, as_split
+from vae_pyro.densities import LedgerMoments, Program, log_densities
+from vae_pyro.isolation import derive_seed, isolated
+from vae_pyro.vae import VAE
+
+# Numbers held at once for each particle and datum, in elements of x: what a decoder's last layer and a density keep.
+_ELEMENTS_AT_ONCE = 8_000_000
+_ACTIVE_VARIANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Estimates for each datum, and their averages.
+
+    Attributes:
+        elbo: E_q[log p(x, z) - log q(z | x)], nats, shape ``(datum,)``.
+        log_px: log p(x) by importance sampling, nats, shape ``(datum,)``: a lower bound on average, which rises to
+            log p(x) with the number of draws.
+        kl: E_q[log q(z | x) - log p(z)], nats; ``elbo = reconstruction - kl``, draw by draw.
+        reconstruction: E_q[log p(x | z)], nats.
+        elbo_se: Monte Carlo standard error of ``elbo``; likewise ``log_px_se``, ``kl_se``, ``reconstruction_se``.
+        effective_sample_size: of the importance weights, between 1 and the number of draws.
+        activity: variance over data of the posterior mean of each latent, with its Monte Carlo standard error.
+        num_elements: observed elements of each datum, which bits per dimension divide by.
+        num_samples: draws for each datum.
+        discrete: whether log p(x) is the log of a probability; if not, of a density in the units of x.
+    """
+
+    elbo: np.ndarray[Any, Any]
+    elbo_se: np.ndarray[Any, Any]
+    log_px: np.ndarray[Any, Any]
+    log_px_se: np.ndarray[Any, Any]
+    kl: np.ndarray[Any, Any]
+    kl_se: np.ndarray[Any, Any]
+    reconstruction: np.ndarray[Any, Any]
+    reconstruction_se: np.ndarray[Any, Any]
+    effective_sample_size: np.ndarray[Any, Any]
+    activity: np.ndarray[Any, Any]
+    activity_se: np.ndarray[Any, Any]
+    num_elements: np.ndarray[Any, Any]
+    num_samples: int
+    discrete: bool | None = None
+
+    def __len__(self) -> int:
+        return len(self.elbo)
+
+    @property
+    def active_units(self) -> int:
+        """Latents whose posterior mean varies over data with a variance above 0.01.
+
+        References:
+            Burda et al. 2016, Importance weighted autoencoders, sec. 5. arXiv:1509.00519
+        """
+        return int((self.activity > _ACTIVE_VARIANCE).sum())
+
+    @property
+    def active_units_se(self) -> float:
+        """Monte Carlo standard error of `active_units`: each latent may be on the wrong side of the threshold."""
+        distance = np.abs(self.activity - _ACTIVE_VARIANCE) / np.maximum(self.activity_se, 1e-300)
+        wrong = np.array([erfc(d / sqrt(2)) / 2 for d in distance.ravel()])
+        return float(np.sqrt((wrong * (1 - wrong)).sum()))
+
+    def summary(self) -> dict[str, Any]:
+        """Averages over data, in nats, each with ``<key>_se``, the Monte Carlo standard error of the average.
+
+        ``sampling_se`` holds the other error: how far the averages would move with another test set of this size.
+        """
+        n = len(self)
+        figures: dict[str, Any] = {}
+        sampling: dict[str, float] = {}
+        for key in ("elbo", "log_px", "kl", "reconstruction"):
+            values, errors = getattr(self, key), getattr(self, f"{key}_se")
+            figures[key] = float(values.mean())
+            figures[f"{key}_se"] = float(np.sqrt((errors**2).sum()) / n)
+            sampling[key] = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+        to_bits = 1 / (log(2) * self.num_elements.mean())
+        figures["bits_per_dim"] = -figures["log_px"] * to_bits
+        figures["bits_per_dim_se"] = figures["log_px_se"] * to_bits
+        sampling["bits_per_dim"] = sampling["log_px"] * to_bits
+        figures["active_units"] = self.active_units
+        figures["active_units_se"] = self.active_units_se
+        figures["num_samples"] = self.num_samples
+        figures["n"] = n
+        figures["sampling_se"] = sampling
+        return figures
+
+
+def blocks(num_data: int, num_samples: int, elements: int) -> tuple[int, int]:
+    """Data and particles to hold at once, so that their product times ``elements`` stays bounded."""
+    pairs = max(_ELEMENTS_AT_ONCE // max(elements, 1), 1)
+    particles = min(num_samples, max(int(sqrt(pairs)), 1))
+    return min(num_data, max(pairs // particles, 1)), particles
+
+
+@torch.no_grad()
+def evaluate(
+    pair: VAE | tuple[Program, Program],
+    x: Split | Tensor | np.ndarray[Any, Any],
+    *,
+    num_samples: int = 1000,
+    seed: int = 0,
+    mask: Tensor | None = None,
+) -> Evaluation:
+    """Estimate ELBO, log p(x), KL, reconstruction and active units on held-out data.
+
+    Streams over data and particles; memory does not grow with either.
+
+    Args:
+        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities`.
+        x: ``(datum, *x_shape)``. A split whose observations are random is fixed with ``seed`` first.
+        num_samples: draws for each datum, at least 2.
+        seed: of the draws. The same seed and sizes give the same draws, so that runs can be compared.
+        mask: boolean, shape of ``x``, true where observed.
+
+    Returns:
+        Estimates for each datum.
+
+    Raises:
+        ValueError: fewer than 2 draws, or data outside the support of the likelihood.
+    """
+    if num_samples < 2:
+        raise ValueError(f"num_samples must be at least 2 for a standard error, got {num_samples}")
+    split = as_split(x, mask).fixed(derive_seed(seed, 0))
+    if isinstance(pair, VAE):
+        pair.as_input(split.values[:1])
+        pair.model.likelihood.check(split.summary(), pair.config.likelihood.name)
+    model, guide = (pair.model, pair.guide) if isinstance(pair, VAE) else pair
+    device, dtype = place_of(pair, split.values)
+    elements = prod(split.x_shape)
+    observed = torch.full((len(split),), elements) if split.mask is None else split.mask.flatten(1).sum(1)
+
+    results: dict[str, list[Tensor]] = {}
+    with isolated(derive_seed(seed, 1)):
+        for moments in _stream(model, guide, split.to(device), num_samples, dtype):
+            for key in ("elbo", "kl", "reconstruction"):
+                mean, error = moments.term(key)
+                results.setdefault(key, []).append(mean)
+                results.setdefault(f"{key}_se", []).append(error)
+            log_px, log_px_se = moments.log_evidence()
+            means, variances = zip(*(moments.latent(name) for name in moments.latent_names), strict=True)
+            for key, value in (
+                ("log_px", log_px),
+                ("log_px_se", log_px_se),
+                ("effective_sample_size", moments.effective_sample_size()),
+                ("mean", torch.cat([m.flatten(1) for m in means], 1)),
+                ("variance", torch.cat([v.flatten(1) for v in variances], 1)),
+            ):
+                results.setdefault(key, []).append(value)
+    joined = {key: torch.cat(parts).numpy() for key, parts in results.items()}
+    activity, activity_se = _activity(joined.pop("mean"), joined.pop("variance"), num_samples)
+    return Evaluation(
+        **joined,
+        activity=activity,
+        activity_se=activity_se,
+        num_elements=observed.numpy(),
+        num_samples=num_samples,
+        discrete=pair.model.likelihood.discrete if isinstance(pair, VAE) else None,
+    )
+
+
+def place_of(pair: VAE | tuple[Program, Program], values: Tensor) -> tuple[torch.device, torch.dtype]:
+    """Device and floating-point type of a pair's parameters; those of the data where it has none."""
+    for program in [pair] if isinstance(pair, VAE) else list(pair):
+        if isinstance(program, nn.Module):
+            for parameter in program.parameters():
+                return parameter.device, parameter.dtype
+    return values.device, values.dtype if values.dtype.is_floating_point else torch.get_default_dtype()
+
+
+def _stream(
+    model: Program, guide: Program, split: Split, num_samples: int, dtype: torch.dtype
+) -> Iterator[LedgerMoments]:
+    data, particles = blocks(len(split), num_samples, prod(split.x_shape))
+    for start in range(0, len(split), data):
+        x, mask = split.batch(slice(start, start + data), dtype)
+        moments = LedgerMoments(len(x))
+        for done in range(0, num_samples, particles):
+            count = min(particles, num_samples - done)
+            moments.update(log_densities(model, guide, x, num_particles=count, mask=mask))
+        yield moments
+
+
+def _activity(mean: Any, variance: Any, num_samples: int) -> tuple[Any, Any]:
+    # A posterior mean estimated from K draws carries noise v / K, which adds to its variance over data and is taken
+    # off again; the error is that of the variance of a noisy sample to first order, plus that of the noise's own.
+    noise = variance / num_samples
+    n = len(mean)
+    centred = mean - mean.mean(0)
+    activity = (centred**2).sum(0) / max(n - 1, 1) - noise.mean(0)
+    error = np.sqrt(4 * (centred**2 * noise).sum(0) + 2 * (noise**2).sum(0)) / max(n - 1, 1)
+    return np.maximum(activity, 0.0), error

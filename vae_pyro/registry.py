@@ -1,0 +1,172 @@
+"""Named variants with validated options: what ``likelihood="gaussian:scale=0.1"`` means, and where it is looked up.
+
+A variant is a class or function registered under a name. Its keyword-only parameters are its options: their
+annotations validate what a user writes and their defaults fill in the rest, so that adding a variant means writing
+it, and nothing else.
+"""
+
+import difflib
+import inspect
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+
+class Choice(BaseModel):
+    """A variant by name, with its options: the JSON form is ``{"name": "gaussian", "scale": 0.1}``."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options without the name."""
+        return dict(self.model_extra or {})
+
+    def __str__(self) -> str:
+        options = ",".join(f"{key}={_plain(value)}" for key, value in self.options.items())
+        return f"{self.name}:{options}" if options else self.name
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def parse_scalar(text: str) -> Any:
+    """The JSON value that ``text`` spells (``0.1``, ``[200,200]``), or ``text`` where it is not JSON (``relu``)."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def parse_choice(text: str) -> dict[str, Any]:
+    """Read ``name`` or ``name:key=value,key=value`` (values are JSON or plain words).
+
+    Raises:
+        ValueError: an option has no ``=``.
+    """
+    name, _, rest = text.partition(":")
+    choice: dict[str, Any] = {"name": name.strip()}
+    depth, start = 0, 0
+    pieces = []
+    for position, character in enumerate(rest):
+        depth += (character in "[{") - (character in "]}")
+        if character == "," and depth == 0:
+            pieces.append(rest[start:position])
+            start = position + 1
+    pieces.append(rest[start:])
+    for piece in filter(None, pieces):
+        key, equals, value = piece.partition("=")
+        if not equals:
+            raise ValueError(f"option {piece!r} of {name!r} has no value; write {name}:{piece}=VALUE")
+        choice[key.strip()] = parse_scalar(value.strip())
+    return choice
+
+
+def describe_errors(error: ValidationError) -> str:
+    """One sentence for each thing that a pydantic validation refused, with the offending value."""
+    sentences = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = "is not a known key"
+        elif item["type"] != "value_error":
+            message = f"{message}, got {item['input']!r}"
+        sentences.append(f"{where}: {message}" if where else message)
+    return "; ".join(sentences)
+
+
+class Registry[T]:
+    """Variants of one kind (``likelihood``, ``prior``, ...) by name.
+
+    Args:
+        kind: what the variants are, as error messages call it.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._variants: dict[str, Callable[..., T]] = {}
+
+    def register[F: Callable[..., Any]](self, name: str) -> Callable[[F], F]:
+        """Decorator that enters a class or function under ``name``.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+
+        def enter(variant: F) -> F:
+            if name in self._variants:
+                raise ValueError(f"{self.kind} {name!r} is registered already, as {self._variants[name]}")
+            self._variants[name] = variant
+            return variant
+
+        return enter
+
+    def unregister(self, name: str) -> None:
+        """Take a variant out again."""
+        del self._variants[name]
+
+    def __getitem__(self, name: str) -> Callable[..., T]:
+        if name not in self._variants:
+            near = difflib.get_close_matches(name, self._variants, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"unknown {self.kind} {name!r}; {hint}choose from {', '.join(self._variants)}")
+        return self._variants[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._variants)
+
+    def summary(self, name: str) -> str:
+        """First sentence of the variant's docstring."""
+        return (inspect.getdoc(self[name]) or "").partition("\n")[0]
+
+    def options(self, name: str) -> type[BaseModel]:
+        """The pydantic model of a variant's options, made from its keyword-only parameters."""
+        variant = self[name]
+        function = variant.__init__ if inspect.isclass(variant) else variant
+        hints = get_type_hints(function, include_extras=True)
+        fields: dict[str, Any] = {
+            parameter.name: (hints[parameter.name], ... if parameter.default is parameter.empty else parameter.default)
+            for parameter in inspect.signature(function).parameters.values()
+            if parameter.kind is parameter.KEYWORD_ONLY
+        }
+        config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+        return create_model(f"{name}_options", __config__=config, **fields)
+
+    def resolve(self, value: str | Mapping[str, Any] | Choice) -> Choice:
+        """Validate a choice and fill in the defaults of its options.
+
+        Args:
+            value: ``"name"``, ``"name:key=value,..."``, a mapping with ``name`` and options, or a `Choice`.
+
+        Raises:
+            ValueError: unknown name, unknown option, or an option out of its range; the message names it and lists
+                what is known.
+        """
+        if isinstance(value, str):
+            value = parse_choice(value)
+        elif isinstance(value, Choice):
+            value = value.model_dump()
+        elif not isinstance(value, Mapping) or "name" not in value:
+            raise ValueError(f"a {self.kind} is a name or a mapping with the key 'name', got {value!r}")
+        given = dict(value)
+        name = given.pop("name")
+        options = self.options(name)
+        unknown = sorted(set(given) - set(options.model_fields))
+        if unknown:
+            known = ", ".join(options.model_fields) or "none"
+            raise ValueError(f"{self.kind} {name!r} has no option {unknown[0]!r}; its options: {known}")
+        try:
+            filled = options(**given)
+        except ValidationError as error:
+            raise ValueError(f"{self.kind} {name!r}: {describe_errors(error)}") from None
+        return Choice(name=name, **filled.model_dump())
+
+    def build(self, choice: Choice, *args: Any) -> T:
+        """Call the chosen variant with ``args`` and its options."""
+        return self[choice.name](*args, **choice.options)

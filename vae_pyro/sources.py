@@ -1,0 +1,267 @@
+"""Where numbers come from: named data sets, arrays, tables and folders of images, read as they are stored."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vae_pyro.registry import Registry
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+ARRAY_SUFFIXES = (".npy", ".npz", ".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Data as stored, before any split, scale or binarization.
+
+    Attributes:
+        kind: ``image`` or ``table``.
+        values: ``(datum, *x_shape)``.
+        labels: ``(datum,)``, or ``None``.
+        test: the source's own test data and labels, where it has them.
+        top: the value that full intensity has, for images that can be scaled to [0, 1]; ``None`` for others.
+        about: facts a user should see (columns, classes, citation).
+    """
+
+    kind: str
+    values: np.ndarray[Any, Any]
+    labels: np.ndarray[Any, Any] | None = None
+    test: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None] | None = None
+    top: float | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+type Reader = Callable[[Path], Source]
+
+DATASETS: Registry[Source] = Registry("data set")
+
+
+def data_root(root: str | Path | None) -> Path:
+    """Folder of downloaded data: ``root``, else ``VAE_PYRO_DATA``, else a cache folder of the user's."""
+    if root is not None:
+        return Path(root)
+    named = os.environ.get("VAE_PYRO_DATA")
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return Path(named) if named else cache / "vae_pyro"
+
+
+@DATASETS.register("digits")
+def digits(root: Path) -> Source:
+    """1,797 handwritten digits of 8 x 8 pixels with 17 grey levels (scikit-learn, after UCI Optdigits)."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return Source("image", bunch.images.astype(np.uint8)[:, None], bunch.target, top=16)
+
+
+@DATASETS.register("breast_cancer")
+def breast_cancer(root: Path) -> Source:
+    """569 tumours with 30 real measurements, UCI Wisconsin diagnostic (scikit-learn)."""
+    from sklearn.datasets import load_breast_cancer
+
+    bunch = load_breast_cancer()
+    columns = [str(name) for name in bunch.feature_names]
+    return Source("table", bunch.data.astype(np.float32), bunch.target, about={"columns": columns})
+
+
+@DATASETS.register("moons")
+def moons(root: Path) -> Source:
+    """4,000 points on two half moons in the plane (scikit-learn), noise 0.08."""
+    from sklearn.datasets import make_moons
+
+    values, labels = make_moons(4000, noise=0.08, random_state=0)
+    return Source("table", values.astype(np.float32), labels)
+
+
+@DATASETS.register("pinwheel")
+def pinwheel(root: Path) -> Source:
+    """4,000 points in the plane on five bent arms (Johnson et al. 2016, arXiv:1603.06277, sec. 5)."""
+    arms, count = 5, 4000
+    random = np.random.default_rng(0)
+    labels = np.arange(count) % arms
+    spoke = random.normal(size=(count, 2)) * (0.3, 0.05) + (1.0, 0.0)
+    angle = 2 * np.pi * labels / arms + 0.25 * np.exp(spoke[:, 0])
+    cosine, sine = np.cos(angle), np.sin(angle)
+    values = np.stack([spoke[:, 0] * cosine - spoke[:, 1] * sine, spoke[:, 0] * sine + spoke[:, 1] * cosine], 1)
+    return Source("table", values.astype(np.float32), labels)
+
+
+def _download(name: str, root: Path, make: Callable[[bool], Any]) -> Any:
+    # torchvision raises RuntimeError for files that are absent, and whatever its download met otherwise.
+    try:
+        return make(False)
+    except RuntimeError:
+        pass
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        return make(True)
+    except (RuntimeError, OSError) as error:
+        raise FileNotFoundError(
+            f"data set {name!r} is not under {str(root)!r} and could not be downloaded ({error}); put torchvision's "
+            f"files for it there, or name the folder that has them with --data-root or VAE_PYRO_DATA"
+        ) from None
+
+
+def _torchvision(name: str, root: Path, class_name: str, **options: Any) -> Source:
+    from torchvision import datasets
+
+    dataset = getattr(datasets, class_name)
+    train = _download(name, root, lambda download: dataset(str(root), train=True, download=download, **options))
+    test = _download(name, root, lambda download: dataset(str(root), train=False, download=download, **options))
+    values, held_out = (part.data.numpy().astype(np.uint8)[:, None] for part in (train, test))
+    if class_name == "EMNIST":  # stored with rows and columns exchanged
+        values, held_out = values.transpose(0, 1, 3, 2).copy(), held_out.transpose(0, 1, 3, 2).copy()
+    return Source("image", values, train.targets.numpy(), (held_out, test.targets.numpy()), top=255)
+
+
+@DATASETS.register("mnist")
+def mnist(root: Path) -> Source:
+    """70,000 handwritten digits of 28 x 28 grey pixels (LeCun et al. 1998), through torchvision."""
+    return _torchvision("mnist", root, "MNIST")
+
+
+@DATASETS.register("fashion-mnist")
+def fashion_mnist(root: Path) -> Source:
+    """70,000 pictures of clothes, 28 x 28 grey pixels (Xiao et al. 2017, arXiv:1708.07747), through torchvision."""
+    return _torchvision("fashion-mnist", root, "FashionMNIST")
+
+
+@DATASETS.register("kmnist")
+def kmnist(root: Path) -> Source:
+    """70,000 cursive Japanese characters, 28 x 28 grey pixels (Clanuwat et al. 2018), through torchvision."""
+    return _torchvision("kmnist", root, "KMNIST")
+
+
+@DATASETS.register("emnist")
+def emnist(root: Path) -> Source:
+    """131,600 letters and digits in 47 balanced classes (Cohen et al. 2017, arXiv:1702.05373), through torchvision."""
+    return _torchvision("emnist", root, "EMNIST", split="balanced")
+
+
+@DATASETS.register("omniglot")
+def omniglot(root: Path) -> Source:
+    """32,460 characters of 50 alphabets (Lake et al. 2015), reduced to 28 x 28, ink bright, through torchvision.
+
+    The background alphabets train and the evaluation alphabets test; this is not the 24,345 / 8,070 split of
+    Burda et al. 2016.
+    """
+    from PIL import Image
+    from torchvision import datasets
+
+    def read(background: bool) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        dataset = _download(
+            "omniglot",
+            root,
+            lambda download: datasets.Omniglot(str(root), background=background, download=download),
+        )
+        images, labels = [], []
+        for image, label in dataset:
+            images.append(255 - np.asarray(image.convert("L").resize((28, 28), Image.Resampling.BOX)))
+            labels.append(label)
+        return np.stack(images)[:, None].astype(np.uint8), np.asarray(labels)
+
+    values, labels = read(True)
+    return Source("image", values, labels, read(False), top=255)
+
+
+def read_source(name_or_path: str | Path, root: str | Path | None = None) -> Source:
+    """Read a named data set, an array, a table or a folder of images.
+
+    Args:
+        name_or_path: a name of `DATASETS`; a ``.npy`` array ``(datum, *x_shape)``; a ``.npz`` with ``x`` and perhaps
+            ``y``; a ``.csv`` or ``.parquet`` table, whose numeric columns are taken; a folder of images of one size,
+            whose sub-folders, if any, are classes.
+        root: see `data_root`.
+
+    Raises:
+        FileNotFoundError: no such file, or a data set that is not there and cannot be downloaded.
+        ValueError: unknown name or ending, or contents that are not data.
+    """
+    if str(name_or_path) in DATASETS:
+        reader: Any = DATASETS[str(name_or_path)]
+        source: Source = reader(data_root(root))
+        return source
+    path = Path(name_or_path)
+    if path.is_dir():
+        return _image_folder(path)
+    if path.suffix not in ARRAY_SUFFIXES:
+        if os.sep in str(name_or_path) or path.suffix:
+            raise ValueError(f"cannot read {str(path)!r}: expected a folder of images or {', '.join(ARRAY_SUFFIXES)}")
+        DATASETS[str(name_or_path)]  # raises, with the names that there are
+    if not path.exists():
+        raise FileNotFoundError(f"no file {str(path)!r}")
+    try:
+        if path.suffix in (".csv", ".parquet"):
+            return _table(path)
+        return _array(path)
+    except (OSError, EOFError) as error:
+        raise ValueError(f"cannot read {str(path)!r}: {error}") from None
+
+
+def _array(path: Path) -> Source:
+    # Pickled objects in an array file could execute; numpy refuses them with allow_pickle off.
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except ValueError as error:
+        raise ValueError(f"cannot read {str(path)!r}: {error}") from None
+    labels = None
+    if isinstance(loaded, np.lib.npyio.NpzFile):
+        names = list(loaded)
+        key = "x" if "x" in names else names[0] if len(names) == 1 else None
+        if key is None:
+            raise ValueError(f"{str(path)!r} holds the arrays {', '.join(names) or 'none'}; name the data 'x'")
+        labels = loaded["y"] if "y" in names else None
+        values = loaded[key]
+    else:
+        values = loaded
+    if values.dtype.kind not in "buif" or not 2 <= values.ndim <= 4:
+        raise ValueError(
+            f"{str(path)!r} holds an array of type {values.dtype} and shape {values.shape}; wanted are numbers of "
+            "shape (datum, *x_shape) with one to three dimensions for a datum"
+        )
+    if labels is not None and labels.shape != (len(values),):
+        raise ValueError(f"{str(path)!r}: y has shape {labels.shape}, x has {len(values)} rows")
+    kind = "image" if values.ndim > 2 else "table"
+    top = 255 if kind == "image" and values.dtype == np.uint8 else None
+    return Source(kind, values, labels, top=top)
+
+
+def _table(path: Path) -> Source:
+    import pandas as pd
+
+    frame = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    numeric = frame.select_dtypes("number")
+    if numeric.shape[1] == 0 or len(numeric) == 0:
+        raise ValueError(f"{str(path)!r} has {len(frame)} rows and no numeric column")
+    left_out = [str(name) for name in frame.columns if name not in numeric.columns]
+    about = {"columns": [str(name) for name in numeric.columns], "columns_left_out": left_out}
+    return Source("table", numeric.to_numpy(np.float64), about=about)
+
+
+def _image_folder(path: Path) -> Source:
+    from PIL import Image, UnidentifiedImageError
+
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise ValueError(f"folder {str(path)!r} has no image ({', '.join(IMAGE_SUFFIXES)})")
+    images = []
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                grey = image.mode in ("1", "L", "I", "I;16", "F", "LA")
+                pixels = np.asarray(image.convert("L" if grey else "RGB"))
+        except (UnidentifiedImageError, OSError) as error:
+            raise ValueError(f"cannot read the image {str(file)!r}: {error}") from None
+        images.append(pixels[None] if grey else pixels.transpose(2, 0, 1))
+        if images[-1].shape != images[0].shape:
+            raise ValueError(
+                f"images differ: {str(files[0])!r} is {images[0].shape}, {str(file)!r} is {images[-1].shape} "
+                "(channels, height, width); bring them to one size"
+            )
+    classes = sorted({file.parent.name for file in files})
+    labels = np.asarray([classes.index(file.parent.name) for file in files]) if len(classes) > 1 else None
+    return Source("image", np.stack(images), labels, top=255, about={"classes": classes} if len(classes) > 1 else {})

@@ -1,0 +1,523 @@
+"""`fit`: stochastic variational inference over epochs, that can be watched, stopped, resumed and trusted."""
+
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import ceil, isfinite
+from pathlib import Path
+from time import monotonic, perf_counter
+from types import FrameType
+from typing import Annotated, Any
+
+import numpy as np
+import pyro
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from vae_pyro.checkpoint import RunError, RunFolder, read_tensors, set_weights, weights, write_tensors
+from vae_pyro.config import Config, choice_of
+from vae_pyro.data import Dataset, Split, as_split
+from vae_pyro.evaluation import evaluate
+from vae_pyro.isolation import derive_seed, isolated
+from vae_pyro.objectives import OBJECTIVES, KLWeight
+from vae_pyro.optimizers import OPTIMIZERS
+from vae_pyro.progress import FitProgress
+from vae_pyro.schedules import SCHEDULES
+from vae_pyro.vae import VAE
+
+_INITIAL_ROWS = 20_000
+_NOISE, _ORDER, _VALIDATION, _INITIAL = 1, 2, 3, 4
+
+
+class FitConfig(Config):
+    """How to fit. Each choice is a name, ``"name:option=value"``, or a mapping with ``name`` and options.
+
+    The loss of a step is the negative objective averaged over the batch, so that learning rates and the optimizer's
+    eps mean the same at every batch size.
+
+    Attributes:
+        epochs: passes over the training data.
+        batch_size: data in a step; the last batch of an epoch is smaller where they do not divide, never dropped.
+        optimizer: see `vae_pyro.optimizers`.
+        schedule: of the learning rate, see `vae_pyro.schedules`.
+        objective: see `vae_pyro.objectives`.
+        kl_warmup: epochs over which the weight of the KL rises linearly from 0 to 1.
+        clip_norm: largest Euclidean norm of the gradient; ``None`` does not clip.
+        patience: epochs without a better validation ELBO after which the fit stops and the best weights come back;
+            ``None`` runs to the end and keeps the last. Epochs of the KL warm-up do not count.
+        validation_particles: draws for each datum in the validation ELBO, the same draws at every epoch.
+        device: ``auto`` takes CUDA where there is one.
+        checkpoint_seconds: least time between checkpoints, which are written at the end of an epoch.
+    """
+
+    epochs: int = Field(default=50, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    optimizer: choice_of(OPTIMIZERS) = "adam"  # type: ignore[valid-type]
+    schedule: choice_of(SCHEDULES) = "constant"  # type: ignore[valid-type]
+    objective: choice_of(OBJECTIVES) = "elbo"  # type: ignore[valid-type]
+    kl_warmup: float = Field(default=0.0, ge=0)
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    patience: Annotated[int, Field(ge=1)] | None = None
+    validation_particles: int = Field(default=2, ge=2)
+    device: str = "auto"
+    checkpoint_seconds: float = Field(default=30.0, ge=0)
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        if device not in ("auto", "cpu", "cuda") and not (device.startswith("cuda:") and device[5:].isdigit()):
+            raise ValueError(f"device is 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}")
+        return device
+
+    def torch_device(self) -> torch.device:
+        """The device that this machine gives.
+
+        Raises:
+            ValueError: CUDA was asked for and there is none.
+        """
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError(f"device {self.device!r} wanted, but torch finds no CUDA here; use 'cpu' or 'auto'")
+        return torch.device(self.device)
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a fit leaves.
+
+    Attributes:
+        vae: the fitted VAE (the one that was passed in).
+        history: one row for each epoch: running means over the epoch of ``elbo``, ``reconstruction`` and ``kl`` in nats
+            per datum, ``validation_*`` likewise at the end of it, ``kl_weight``, ``lr`` and ``seconds``.
+        best_epoch: epoch whose validation ELBO was best, counted from 1; ``None`` without validation data.
+        stopped_early: whether patience ran out.
+        restored_best: whether the weights are those of `best_epoch`; if not, they are the last.
+        out: the run folder, or ``None``.
+    """
+
+    vae: VAE
+    history: list[dict[str, float]]
+    best_epoch: int | None
+    stopped_early: bool
+    restored_best: bool
+    out: Path | None
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that were run."""
+        return len(self.history)
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss became NaN or infinite; the message names the step, the likely cause and the last good checkpoint."""
+
+
+class FitInterruptedError(KeyboardInterrupt):
+    """A signal ended the fit after a whole step, and after a checkpoint where there is a run folder.
+
+    Attributes:
+        signum: SIGINT or SIGTERM.
+        out: the run folder, or ``None``.
+    """
+
+    def __init__(self, signum: int, out: Path | None) -> None:
+        where = f"; continue {str(out)!r} with --resume (resume=True)" if out else "; no run folder, nothing was kept"
+        super().__init__(f"stopped by {signal.Signals(signum).name}{where}")
+        self.signum, self.out = signum, out
+
+
+@dataclass
+class _Caught:
+    signum: int | None = None
+
+
+@contextmanager
+def _signals() -> Iterator[_Caught]:
+    # Python delivers signals to the main thread alone; a fit in another thread leaves them to it.
+    caught = _Caught()
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        if caught.signum is not None:  # a second Ctrl-C does not wait for the step to end
+            raise KeyboardInterrupt
+        caught.signum = signum
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclass
+class _State:
+    """Where a fit stands. With the weights, the optimizer's state and the generators', it is all that resume needs."""
+
+    epoch: int = 0
+    batch: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int | None = None
+    best_elbo: float = -float("inf")
+    stale: int = 0
+    finished: bool = False
+
+
+class _Fit:
+    """One run of `fit`: its data, its optimizer and its state."""
+
+    def __init__(
+        self, vae: VAE, train: Split, validation: Split | None, config: FitConfig, seed: int, run: RunFolder | None
+    ) -> None:
+        self.vae, self.config, self.seed, self.run = vae, config, seed, run
+        self.device = config.torch_device()
+        vae.to(self.device)
+        self.train = train.to(self.device)
+        self.validation = None if validation is None else validation.to(self.device)
+        self.steps_per_epoch = ceil(len(train) / config.batch_size)
+        self.parameters: list[nn.Parameter] = list(vae.parameters())
+        self.optimizer: Optimizer = OPTIMIZERS.build(config.optimizer, self.parameters)
+        self.schedule = SCHEDULES.build(config.schedule, config.epochs * self.steps_per_epoch, self.steps_per_epoch)
+        self.objective = OBJECTIVES.build(config.objective)
+        self.kl_weight = KLWeight()
+        self.state = _State()
+        self.best: dict[str, Tensor] | None = None
+        self.order = torch.empty(0)
+        self._saved = monotonic()
+
+    # --- the loop -------------------------------------------------------------------------------------------------
+
+    def go(self, progress: FitProgress, caught: _Caught, events: Any) -> None:
+        state, config = self.state, self.config
+        while state.epoch < config.epochs and not state.finished:
+            self._shuffle()
+            began = perf_counter() - state.seconds
+            while state.batch < self.steps_per_epoch:
+                self._step()
+                state.seconds = perf_counter() - began
+                done = state.sums["count"]
+                means = {name: state.sums[name] / done for name in ("elbo", "kl", "reconstruction")}
+                progress.step(state.epoch, state.batch, means, done / state.seconds)
+                if caught.signum is not None:
+                    self.checkpoint()
+                    raise FitInterruptedError(caught.signum, self.run.path if self.run else None)
+            self._close_epoch(progress, events)
+            if self.run and (state.finished or monotonic() - self._saved >= config.checkpoint_seconds):
+                self.checkpoint()
+                self.run.write_history(state.history)
+
+    def _shuffle(self) -> None:
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, _ORDER, self.state.epoch))
+        self.order = torch.randperm(len(self.train), generator=generator).to(self.device)
+
+    def _rate_and_weight(self, number: int) -> tuple[float, float]:
+        """Learning rate and weight of the KL at step ``number`` of the run."""
+        warm = self.config.kl_warmup * self.steps_per_epoch
+        weight = min(1.0, number / warm) if warm else 1.0
+        return self.config.optimizer.options["lr"] * self.schedule(number), weight
+
+    def _step(self) -> None:
+        state, config = self.state, self.config
+        number = state.epoch * self.steps_per_epoch + state.batch
+        rate, self.kl_weight.weight = self._rate_and_weight(number)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+        index = self.order[state.batch * config.batch_size : (state.batch + 1) * config.batch_size]
+        x, mask = self.train.batch(index, self.vae.dtype)
+        self.optimizer.zero_grad(set_to_none=True)
+        given = {} if mask is None else {"mask": mask}
+        with self.kl_weight:
+            loss = self.objective.differentiable_loss(self.vae.model, self.vae.guide, x, **given) / len(x)
+        loss.backward()
+        if config.clip_norm is not None:
+            norm = nn.utils.clip_grad_norm_(self.parameters, config.clip_norm, error_if_nonfinite=False)
+            if not isfinite(float(norm)):
+                raise self._failure(number, x, "the gradient")
+        if not isfinite(float(loss.detach())):
+            raise self._failure(number, x, "the loss")
+        self.optimizer.step()
+
+        reconstruction, kl = float(self.objective.reconstruction), float(self.objective.kl)
+        state.batch += 1
+        for name, value in (
+            ("elbo", reconstruction - kl),
+            ("reconstruction", reconstruction),
+            ("kl", kl),
+            ("count", len(x)),
+        ):
+            state.sums[name] = state.sums.get(name, 0.0) + value
+
+    def _close_epoch(self, progress: FitProgress, events: Any) -> None:
+        state, config = self.state, self.config
+        count = state.sums["count"]
+        rate, weight = self._rate_and_weight((state.epoch + 1) * self.steps_per_epoch - 1)
+        assert count == len(self.train), "an epoch sees every datum once"
+        row = {
+            "epoch": state.epoch + 1,
+            "elbo": state.sums["elbo"] / count,
+            "reconstruction": state.sums["reconstruction"] / count,
+            "kl": state.sums["kl"] / count,
+            "kl_weight": weight,
+            "lr": rate,
+            "seconds": state.seconds,
+        }
+        if self.validation is not None:
+            figures = evaluate(
+                self.vae,
+                self.validation,
+                num_samples=config.validation_particles,
+                seed=derive_seed(self.seed, _VALIDATION),
+            ).summary()
+            row |= {f"validation_{name}": figures[name] for name in ("elbo", "reconstruction", "kl")}
+            if not isfinite(figures["elbo"]):
+                raise NonFiniteLossError(
+                    f"the validation ELBO is {figures['elbo']} after epoch {state.epoch + 1}{self._way_out()}"
+                )
+            progress.validated(figures["elbo"])
+            self._judge(figures["elbo"])
+        state.history.append(row)
+        for name, value in row.items():
+            if name != "epoch" and events is not None:
+                events.add_scalar(name, value, state.epoch + 1)
+        state.epoch, state.batch, state.sums, state.seconds = state.epoch + 1, 0, {}, 0.0
+        if state.epoch == config.epochs or (config.patience is not None and state.stale >= config.patience):
+            state.finished = True
+
+    def _judge(self, elbo: float) -> None:
+        state = self.state
+        if state.epoch + 1 <= self.config.kl_warmup:
+            return
+        if elbo > state.best_elbo:
+            state.best_elbo, state.best_epoch, state.stale = elbo, state.epoch + 1, 0
+            if self.config.patience is not None:
+                self.best = {name: tensor.clone() for name, tensor in weights(self.vae).items()}
+        else:
+            state.stale += 1
+
+    # --- failure --------------------------------------------------------------------------------------------------
+
+    def _way_out(self) -> str:
+        if self.run is not None and self.run.checkpoint_file.exists():
+            return f"; the last good checkpoint is {str(self.run.checkpoint_file)!r}"
+        return "; there is no checkpoint yet" if self.run else "; without a run folder there is no checkpoint"
+
+    def _failure(self, number: int, x: Tensor, what: str) -> NonFiniteLossError:
+        broken = [name for name, value in self.vae.named_parameters() if not bool(value.isfinite().all())]
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        if not bool(x.isfinite().all()):
+            cause = "the batch holds values that are not finite and that no mask hides"
+        elif broken:
+            cause = f"the weights diverged ({broken[0]} first): lower the learning rate ({rate:g}) or set clip_norm"
+        elif not isfinite(float(self.objective.kl)):
+            cause = (
+                f"the KL is {float(self.objective.kl)}: a posterior scale overflowed; lower the learning rate "
+                f"({rate:g}), set clip_norm, or warm up the rate"
+            )
+        elif not isfinite(float(self.objective.reconstruction)):
+            cause = (
+                f"log p(x | z) is {float(self.objective.reconstruction)}: a scale or rate of the likelihood "
+                f"{self.vae.config.likelihood.name!r} under- or overflowed; scale the data or raise its lower bound"
+            )
+        else:
+            cause = f"a gradient overflowed: lower the learning rate ({rate:g}) or set clip_norm"
+        epoch = number // self.steps_per_epoch + 1
+        return NonFiniteLossError(
+            f"{what} is not finite at step {number + 1} (epoch {epoch}); likely cause: {cause}{self._way_out()}"
+        )
+
+    # --- checkpoints ----------------------------------------------------------------------------------------------
+
+    def checkpoint(self) -> None:
+        """Write everything that resume needs as one file."""
+        if self.run is None:
+            return
+        tensors = {f"model/{name}": tensor for name, tensor in weights(self.vae).items()}
+        if self.best is not None:
+            tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{key}": value for key, value in values.items() if torch.is_tensor(value)}
+        tensors["random/cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["random/cuda"] = torch.cuda.get_rng_state(self.device)
+        write_tensors(self.run.checkpoint_file, tensors, "checkpoint", {"state": vars(self.state)})
+        self._saved = monotonic()
+
+    def restore(self) -> None:
+        """Continue from the checkpoint of the run folder, with the generators as they were."""
+        assert self.run is not None
+        tensors, info = read_tensors(self.run.checkpoint_file, "checkpoint")
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}, "random": {}}
+        for name, tensor in tensors.items():
+            kind, _, rest = name.partition("/")
+            groups[kind][rest] = tensor
+        set_weights(self.vae, groups["model"], str(self.run.checkpoint_file))
+        self.best = {name: tensor.to(self.device) for name, tensor in groups["best"].items()} or None
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in groups["optimizer"].items():
+            index, _, key = name.partition("/")
+            slots.setdefault(int(index), {})[key] = tensor
+        if slots:
+            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+        torch.set_rng_state(groups["random"]["cpu"])
+        if self.device.type == "cuda" and "cuda" in groups["random"]:
+            torch.cuda.set_rng_state(groups["random"]["cuda"], self.device)
+        self.state = _State(**info["state"])
+
+
+def fit(
+    vae: VAE,
+    x: Split | Tensor | np.ndarray[Any, Any],
+    *,
+    validation: Split | Tensor | np.ndarray[Any, Any] | None = None,
+    config: FitConfig | None = None,
+    seed: int = 0,
+    mask: Tensor | None = None,
+    validation_mask: Tensor | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    data: Dataset | None = None,
+    progress: bool | None = None,
+) -> FitResult:
+    """Fit a VAE by stochastic variational inference.
+
+    Each step is that of `pyro.infer.SVI`: the objective's ``differentiable_loss`` over model and guide, and one torch
+    optimizer for all parameters. Data stay on the device. Noise, order and validation draws depend on ``seed`` alone;
+    no random state, signal handler or parameter-store entry is changed behind the call.
+
+    Args:
+        vae: changed in place; it ends on the device of the fit. Statistics, output bias and pseudo-inputs start from
+            20,000 random training data, unless it was fitted before.
+        x: training data ``(datum, *x_shape)``. A `Split` with random observations draws them anew at every step.
+        validation: likewise; random observations are fixed once. An empty split is none.
+        config: `FitConfig`.
+        seed: of this fit.
+        mask: boolean, shape of ``x``, true where observed.
+        validation_mask: likewise for ``validation``.
+        out: run folder; ``None`` keeps nothing on disk.
+        resume: continue the run in ``out`` from its last checkpoint, to the bits of an uninterrupted run.
+        overwrite: replace a run in ``out``.
+        data: where ``x`` came from, for the run folder; ``vae-pyro evaluate`` loads it again.
+        progress: show the live line; ``None`` does where standard error is a terminal.
+
+    Returns:
+        The fitted VAE and its history.
+
+    Raises:
+        ValueError: data outside the support of the likelihood, wrong shapes, a device that is not there.
+        RunError: ``out`` holds another run, or what resume needs is missing or damaged.
+        NonFiniteLossError: the loss became NaN or infinite.
+        FitInterruptedError: SIGINT or SIGTERM, after a checkpoint.
+    """
+    config = FitConfig() if config is None else config
+    train = as_split(x, mask)
+    held_out = None if validation is None or len(validation) == 0 else as_split(validation, validation_mask)
+    for part in (train, held_out):
+        if part is not None:
+            vae.as_input(part.values[:1])
+            vae.model.likelihood.check(part.summary(), vae.config.likelihood.name)
+    if held_out is not None:
+        held_out = held_out.fixed(derive_seed(seed, _VALIDATION))
+    config.torch_device()  # an absent device is refused before a folder is made
+
+    run = None if out is None else RunFolder(out)
+    if resume and run is None:
+        raise ValueError("resume=True wants the run folder: pass out=")
+    described = {
+        "model": vae.config.model_dump(mode="json"),
+        "fit": config.model_dump(mode="json"),
+        "data": {"array_shape": list(train.values.shape)} if data is None else data.config.model_dump(mode="json"),
+        "facts": {} if data is None else data.facts,
+        "seed": seed,
+    }
+    continues = False
+    if run is not None:
+        if resume:
+            _same_run(run, described)
+            continues = run.checkpoint_file.exists()
+        else:
+            run.begin(described, overwrite=overwrite)
+
+    with isolated(derive_seed(seed, _NOISE)), pyro.get_param_store().scope():
+        if not continues:
+            _initialize(vae, train, seed)
+        job = _Fit(vae, train, held_out, config, seed, run)
+        if continues:
+            job.restore()
+        with (
+            _tensorboard(run, job.state.epoch) as events,
+            _signals() as caught,
+            FitProgress(config.epochs, job.steps_per_epoch, show=progress) as shown,
+            warnings.catch_warnings(),
+        ):
+            # Pyro warns of a NaN loss; here it is an error, raised with its cause.
+            warnings.filterwarnings("ignore", message="Encountered NaN", category=UserWarning)
+            job.go(shown, caught, events)
+    restored = config.patience is not None and job.best is not None
+    if restored:
+        assert job.best is not None
+        set_weights(vae, job.best, "the best weights")
+    if run is not None:
+        run.save_model(vae)
+        run.write_history(job.state.history)
+    return FitResult(
+        vae=vae,
+        history=job.state.history,
+        best_epoch=job.state.best_epoch,
+        stopped_early=job.state.epoch < config.epochs,
+        restored_best=restored,
+        out=None if run is None else run.path,
+    )
+
+
+def _initialize(vae: VAE, train: Split, seed: int) -> None:
+    generator = torch.Generator().manual_seed(derive_seed(seed, _INITIAL))
+    rows = torch.randperm(len(train), generator=generator)[:_INITIAL_ROWS]
+    x, observed = train.batch(rows.to(train.values.device), vae.dtype)
+    vae.initialize(x, observed, step=train.summary().step)
+
+
+def _same_run(run: RunFolder, described: dict[str, Any]) -> None:
+    stored = run.config()
+    for section in ("model", "fit", "data", "seed"):
+        old, new = stored[section], described[section]
+        if old == new:
+            continue
+        keys = [key for key in new if old.get(key) != new[key]] if isinstance(new, dict) else [section]
+        # The device and the time between checkpoints do not belong to the result.
+        keys = [key for key in keys if key not in ("device", "checkpoint_seconds", "root")]
+        if keys:
+            was = old.get(keys[0]) if isinstance(old, dict) else old
+            now = new.get(keys[0]) if isinstance(new, dict) else new
+            raise RunError(
+                f"the run in {str(run.path)!r} has {section} {keys[0]} = {was!r}, this call has {now!r}; resume with "
+                "the run's own settings, or start another run"
+            )
+    old, new = stored["facts"].get("fingerprint"), described["facts"].get("fingerprint")
+    if old != new:
+        raise RunError(f"the data have changed since the run in {str(run.path)!r} began; its fingerprint was {old}")
+
+
+@contextmanager
+def _tensorboard(run: RunFolder | None, epoch: int) -> Iterator[Any]:
+    if run is None:
+        yield None
+        return
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(run.path), purge_step=epoch + 1 if epoch else None)
+    try:
+        yield writer
+    finally:
+        writer.close()

@@ -1,0 +1,236 @@
+"""The variational autoencoder: a Pyro model and its amortized guide, built from one validated configuration."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+
+from vae_pyro.config import Config, choice_of
+from vae_pyro.guide import Guide
+from vae_pyro.isolation import isolated, seeded
+from vae_pyro.likelihoods import LIKELIHOODS
+from vae_pyro.model import Model
+from vae_pyro.networks import DECODERS, ENCODERS, initialize_weights
+from vae_pyro.posteriors import POSTERIORS, Posterior
+from vae_pyro.priors import PRIORS, Prior
+
+
+class VAEConfig(Config):
+    """What a VAE is made of. Each choice is a name, ``"name:option=value"``, or a mapping with ``name`` and options.
+
+    Attributes:
+        x_shape: event shape of one datum.
+        latent_dim: dimension of z.
+        likelihood: p(x | z), see `vae_pyro.likelihoods`.
+        prior: p(z), see `vae_pyro.priors`.
+        posterior: q(z | x), see `vae_pyro.posteriors`.
+        encoder: body of the guide, see `vae_pyro.networks`.
+        decoder: body of the model; ``None`` mirrors the encoder.
+        init: of the weights of encoder, posterior and decoder: ``torch`` keeps torch's own (uniform, of variance
+            1 / (3 fan-in)), ``glorot`` is uniform with biases at zero (Glorot & Bengio 2010), ``he`` normal with the
+            variance 2 / fan-in of He et al. 2015 (arXiv:1502.01852) and biases at zero.
+    """
+
+    x_shape: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1, max_length=3)]
+    latent_dim: Annotated[int, Field(gt=0)]
+    likelihood: choice_of(LIKELIHOODS) = "bernoulli"  # type: ignore[valid-type]
+    prior: choice_of(PRIORS) = "normal"  # type: ignore[valid-type]
+    posterior: choice_of(POSTERIORS) = "mean_field"  # type: ignore[valid-type]
+    encoder: choice_of(ENCODERS) = "mlp"  # type: ignore[valid-type]
+    decoder: choice_of(DECODERS) | None = None  # type: ignore[valid-type]
+    init: Literal["torch", "glorot", "he"] = "torch"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mirror(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("decoder") is None:
+            encoder = ENCODERS.resolve(values.get("encoder", "mlp"))
+            mirrored = {key: encoder.options[key] for key in encoder.options}
+            for layers in ("hidden", "channels"):
+                if isinstance(mirrored.get(layers), tuple | list):
+                    mirrored[layers] = tuple(reversed(mirrored[layers]))
+            return {**values, "decoder": {"name": encoder.name, **mirrored}}
+        return values
+
+    @model_validator(mode="after")
+    def _combine(self) -> Self:
+        posterior, prior = POSTERIORS[self.posterior.name], PRIORS[self.prior.name]
+        if isinstance(posterior, type) and issubclass(posterior, Posterior):
+            posterior.check(self.latent_dim)
+            if isinstance(prior, type) and issubclass(prior, Prior):
+                prior.check(self.latent_dim, posterior)
+        return self
+
+
+class VAE(nn.Module):
+    """A Pyro model and guide that belong together.
+
+    ``pyro.infer.SVI(vae.model, vae.guide, ...)``, ``Predictive`` and ``MCMC`` take the two as they are; `vae_pyro.fit`
+    trains them.
+
+    Args:
+        config: what to build.
+        seed: of the initial weights.
+
+    Attributes:
+        model: ``model(x=None, *, size=None, mask=None, y=None)``.
+        guide: ``guide(x, *, mask=None, y=None)``.
+        config: as given.
+
+    Raises:
+        ValueError: a network does not fit the shape of the data.
+    """
+
+    initialized: Tensor
+
+    def __init__(self, config: VAEConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        with seeded(seed):
+            likelihood = LIKELIHOODS.build(config.likelihood, config.x_shape)
+            feature_shape = likelihood.features.feature_shape
+            encoder = ENCODERS.build(config.encoder, feature_shape)
+            posterior = POSTERIORS.build(config.posterior, encoder.width, config.latent_dim)
+            prior = PRIORS.build(config.prior, config.latent_dim, feature_shape)
+            assert config.decoder is not None
+            output_shape = (likelihood.num_params, *config.x_shape)
+            decoder = DECODERS.build(config.decoder, config.latent_dim, output_shape)
+            for body in (encoder, posterior, decoder):
+                initialize_weights(body, config.init)
+        self.guide = Guide(likelihood.features, encoder, posterior, len(config.x_shape))
+        self.model = Model(prior, decoder, likelihood, self.guide.encode_features)
+        self.register_buffer("initialized", torch.tensor(False))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the weights."""
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def as_input(self, x: Any) -> Tensor:
+        """``x`` as a tensor of this VAE's type and device.
+
+        Raises:
+            ValueError: the shape of a datum is not ``config.x_shape``.
+        """
+        x = torch.as_tensor(x, dtype=self.dtype, device=self.device)
+        shape = self.config.x_shape
+        if x.dim() != len(shape) + 1 or x.shape[1:] != shape:
+            raise ValueError(f"data of shape (datum, {', '.join(map(str, shape))}) wanted, got {tuple(x.shape)}")
+        return x
+
+    def initialize(self, x: Tensor, mask: Tensor | None = None, *, step: float | None = None) -> None:
+        """Start statistics, scales, output bias and pseudo-inputs from training data; only the first call acts.
+
+        Args:
+            x: ``(datum, *x_shape)``, a random subset is enough.
+            mask: boolean, shape of ``x``, true where observed.
+            step: lattice spacing of quantised data, see `vae_pyro.likelihoods.DataSummary`.
+        """
+        if self.initialized:
+            return
+        x = self.as_input(x)
+        observed = torch.ones_like(x, dtype=torch.bool) if mask is None else mask.to(self.device)
+        with torch.no_grad():
+            self.model.decoder.set_output_bias(self.model.likelihood.initialize(x, observed, step))
+            self.model.prior.initialize(self.model.likelihood.features(x, observed))
+            self.initialized.fill_(True)
+
+    def encode(self, x: Any, *, mask: Tensor | None = None) -> TorchDistribution:
+        """q(z | x): batch shape ``(datum,)``, event shape ``(latent_dim,)``.
+
+        Args:
+            x: ``(datum, *x_shape)``.
+            mask: boolean, shape of ``x``, true where observed.
+
+        Raises:
+            ValueError: wrong shape.
+        """
+        return self.guide.encode(self.as_input(x), mask)
+
+    def decode(self, z: Tensor) -> TorchDistribution:
+        """p(x | z): batch shape ``(*batch,)``, event shape ``x_shape``, for z of shape ``(*batch, latent_dim)``.
+
+        Raises:
+            ValueError: wrong shape.
+        """
+        z = torch.as_tensor(z, dtype=self.dtype, device=self.device)
+        if z.shape[-1:] != (self.config.latent_dim,):
+            raise ValueError(f"z of shape (..., {self.config.latent_dim}) wanted, got {tuple(z.shape)}")
+        return self.model.likelihood(self.model.decoder(z)).to_event(len(self.config.x_shape))
+
+    def expectation(self, z: Tensor) -> Tensor:
+        """E[x | z] (the most probable class for a categorical likelihood), shape ``(*batch, *x_shape)``."""
+        likelihood = self.model.likelihood
+        return likelihood.expectation(likelihood(self.model.decoder(z)))
+
+    @torch.no_grad()
+    def posterior_moments(
+        self, x: Any, *, mask: Tensor | None = None, num_particles: int = 1000, seed: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of q(z | x), each ``(datum, latent_dim)``.
+
+        Exact for a Gaussian posterior; for a flow they are those of ``num_particles`` draws.
+
+        Args:
+            x: ``(datum, *x_shape)``.
+            mask: boolean, shape of ``x``, true where observed.
+            num_particles: draws for each datum, where the moments are not closed.
+            seed: of the draws.
+
+        Raises:
+            ValueError: wrong shape.
+        """
+        with isolated(seed):
+            posterior = self.encode(x, mask=None if mask is None else mask.to(self.device))
+            if self.guide.posterior.closed_moments:
+                return posterior.mean, posterior.variance.sqrt()
+            draws = posterior.sample((num_particles,))
+        return draws.mean(0), draws.std(0)
+
+    @torch.no_grad()
+    def reconstruct(self, x: Any, *, mask: Tensor | None = None, num_particles: int = 1, seed: int = 0) -> Tensor:
+        """E[x | z] averaged over draws of q(z | x), shape ``(datum, *x_shape)``.
+
+        Args:
+            x: ``(datum, *x_shape)``.
+            mask: boolean, shape of ``x``, true where observed.
+            num_particles: draws of z for each datum.
+            seed: of the draws.
+
+        Raises:
+            ValueError: wrong shape.
+        """
+        with isolated(seed):
+            posterior = self.encode(x, mask=mask)
+            total = sum(self.expectation(posterior.sample()) for _ in range(num_particles))
+        assert isinstance(total, Tensor)
+        return total / num_particles
+
+    @torch.no_grad()
+    def sample(self, size: int, *, seed: int = 0, expectation: bool = False) -> Tensor:
+        """Draw from the prior predictive.
+
+        Args:
+            size: number of data.
+            seed: of the draws.
+            expectation: give E[x | z] for each z drawn from the prior, instead of a draw of x.
+
+        Returns:
+            Shape ``(size, *x_shape)``.
+
+        Raises:
+            ValueError: ``size`` is below 1.
+        """
+        if size < 1:
+            raise ValueError(f"size must be at least 1, got {size}")
+        with isolated(seed):
+            z = self.model.prior(self.guide.encode_features).sample((size,))
+            return self.expectation(z) if expectation else self.decode(z).sample()
