@@ -1,4 +1,4 @@
-"""The tree, elpd and predictive checks: ArviZ reads the first, truths hold for the others, and each rejects what is wrong."""
+"""Tree, elpd and predictive checks: ArviZ reads the first, truths hold for the others, each rejects what is wrong."""
 
 from pathlib import Path
 from typing import Any

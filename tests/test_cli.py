@@ -58,7 +58,9 @@ def test_evaluate_prints_a_table_and_json(run: Path) -> None:
     assert stored["log_px"] == figures["log_px"]
     again = json.loads(call("evaluate", run, "--samples", "20", "--json").output)
     assert again == figures
-    other = json.loads(call("evaluate", run, "--split", "validation", "--samples", "20", "--limit", "7", "--json").output)
+    other = json.loads(
+        call("evaluate", run, "--split", "validation", "--samples", "20", "--limit", "7", "--json").output
+    )
     assert other["n"] == 7
 
 
@@ -118,7 +120,9 @@ def test_every_preset_runs_on_digits(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_every_preset_runs_on_mnist(name: str, tmp_path: Path) -> None:
-    result = call("fit", "mnist", "--preset", name, "--epochs", "1", "--set", "batch_size=500", "--out", tmp_path / "run")
+    result = call(
+        "fit", "mnist", "--preset", name, "--epochs", "1", "--set", "batch_size=500", "--out", tmp_path / "run"
+    )
     assert result.exit_code == 0, result.output
 
 
@@ -172,7 +176,9 @@ def test_bad_calls_on_a_run(run: Path, tmp_path: Path) -> None:
     assert "the ending chooses the format, .png or .npz" in refused(call("sample", run, "--out", tmp_path / "s.jpg"))
     assert "unknown split 'dev'" in refused(call("evaluate", run, "--split", "dev"))
     assert "num_samples must be at least 2" in refused(call("evaluate", run, "--samples", "1"))
-    assert "has fit epochs = 2, this call has 5" in refused(call("fit", "digits", "--resume", "--epochs", "5", "--out", run))
+    assert "has fit epochs = 2, this call has 5" in refused(
+        call("fit", "digits", "--resume", "--epochs", "5", "--out", run)
+    )
     np.save(tmp_path / "wide.npy", np.zeros((4, 9), np.float32))
     assert "(datum, 1, 8, 8) wanted" in refused(call("encode", run, tmp_path / "wide.npy", "--out", tmp_path / "e.npz"))
     assert call("fit").exit_code == 2

@@ -149,8 +149,8 @@ def test_arrays(tmp_path: Path) -> None:
         load_data(tmp_path / "flat.npy")
     with pytest.raises(ValueError, match="cannot read .*cut.npy.*: Failed to read all data"):
         load_data(tmp_path / "cut.npy")
+    np.save(tmp_path / "one.npy", x[:1])
     with pytest.raises(ValueError, match="1 data are too few"):
-        np.save(tmp_path / "one.npy", x[:1])
         load_data(tmp_path / "one.npy")
 
 
@@ -214,7 +214,9 @@ def test_absent_downloads_say_where_to_put_files(tmp_path: Path, monkeypatch: py
         raise OSError("no network")
 
     monkeypatch.setattr(torchvision.datasets, "KMNIST", refuse)
-    with pytest.raises(FileNotFoundError, match=r"'kmnist' is not under .*\(no network\); put torchvision's files .*--data-root"):
+    with pytest.raises(
+        FileNotFoundError, match=r"'kmnist' is not under .*\(no network\); put torchvision's files .*--data-root"
+    ):
         load_data("kmnist", root=str(tmp_path))
 
 

@@ -130,7 +130,7 @@ def test_programs_outside_the_contract_are_named() -> None:
 
 
 def test_moments_do_not_depend_on_the_blocks(truth: PPCA) -> None:
-    x, ledger = ledger_of(truth, diagonal=True, num_particles=60)
+    _, ledger = ledger_of(truth, diagonal=True, num_particles=60)
     whole = LedgerMoments(7)
     whole.update(ledger)
     parts = LedgerMoments(7)

@@ -162,9 +162,7 @@ def test_evidence_of_incomplete_data_agrees_with_the_marginal() -> None:
     marginal = PPCA(truth.weight[:3], truth.mean[:3], truth.variance)
     model, _ = truth.programs()
     _, guide = marginal.programs(stretch=1.5)
-    result = evaluate(
-        (model, lambda x, mask=None: guide(x[:, :3])), x, num_samples=4000, mask=mask
-    )
+    result = evaluate((model, lambda x, mask=None: guide(x[:, :3])), x, num_samples=4000, mask=mask)
     z = (result.log_px - marginal.log_evidence(x[:, :3]).numpy()) / result.log_px_se
     assert np.abs(z).max() < 4.5
 

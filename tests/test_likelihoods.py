@@ -1,4 +1,4 @@
-"""Each likelihood is normalised, its gradient flows, it starts at the data's mean, and it refuses what it cannot hold."""
+"""Each likelihood is normalised, has a gradient, starts at the data's mean, and refuses what it cannot hold."""
 
 from typing import Any
 

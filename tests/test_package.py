@@ -62,7 +62,7 @@ def script() -> str:
 
 
 def test_the_newcomers_script_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(script(), "README.md", "exec"), {})  # noqa: S102 (the point of the test)
+    exec(compile(script(), "README.md", "exec"), {})
     shown = capsys.readouterr().out
     assert "elpd" in shown
     assert "held-out data" in shown
@@ -86,7 +86,8 @@ def test_every_room_has_its_test() -> None:
     for folder in ("vae_pyro", "analysis"):
         for path in (ROOT / folder).glob("*.py"):
             if path.stem != "__init__":
-                assert re.search(rf"\b{path.stem}\b", covered), path
+                own = (ROOT / "tests" / f"test_{path.stem}.py").exists()
+                assert own or re.search(rf"\b{path.stem}\b", covered), path
 
 
 def test_versions_agree() -> None:

@@ -12,7 +12,12 @@ POSTERIORS = ["mean_field", "full_rank", "flow:steps=2"]
 
 def build(prior: str = "normal", posterior: str = "mean_field", latent_dim: int = 2) -> VAE:
     config = VAEConfig(
-        x_shape=(3,), latent_dim=latent_dim, likelihood="gaussian", prior=prior, posterior=posterior, encoder="mlp:hidden=[8]"
+        x_shape=(3,),
+        latent_dim=latent_dim,
+        likelihood="gaussian",
+        prior=prior,
+        posterior=posterior,
+        encoder="mlp:hidden=[8]",
     )
     vae = VAE(config, seed=1).double()
     with seeded(2), torch.no_grad():

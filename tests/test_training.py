@@ -75,7 +75,7 @@ def test_every_datum_is_seen_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> N
     rows = seen[-22:]
     assert [len(row) for row in rows] == ([10] * 10 + [3]) * 2
     for epoch in (rows[:11], rows[11:]):
-        assert sorted(sum(epoch, [])) == list(range(103))
+        assert sorted(index for row in epoch for index in row) == list(range(103))
     assert rows[0] != rows[11]
 
 
@@ -330,7 +330,10 @@ def test_the_run_folder_has_what_it_says(digits: Dataset, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("weights", r"the loss is not finite at step 1 \(epoch 1\); likely cause: the weights diverged \(guide.*first\)"),
+        (
+            "weights",
+            r"the loss is not finite at step 1 \(epoch 1\); likely cause: the weights diverged \(guide.*first\)",
+        ),
         ("data", "likely cause: the batch holds values that are not finite"),
         ("scale", "likely cause: the KL is (inf|nan): a posterior scale overflowed"),
     ],
@@ -353,7 +356,9 @@ def test_a_loss_that_is_not_finite_stops_with_its_cause(
         fit(vae, x, config=short(), out=tmp_path / "r")
 
 
-def test_divergence_names_the_last_good_checkpoint(digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_divergence_names_the_last_good_checkpoint(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     original, count = TraceELBO.differentiable_loss, [0]
 
     def explode(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -361,7 +366,9 @@ def test_divergence_names_the_last_good_checkpoint(digits: Dataset, tmp_path: Pa
         return original(self, *args, **kwargs) * (float("inf") if count[0] == 5 else 1.0)
 
     monkeypatch.setattr(TraceELBO, "differentiable_loss", explode)
-    with pytest.raises(NonFiniteLossError, match=r"at step 5 \(epoch 2\).*the last good checkpoint is '.*checkpoint.saf"):
+    with pytest.raises(
+        NonFiniteLossError, match=r"at step 5 \(epoch 2\).*the last good checkpoint is '.*checkpoint.saf"
+    ):
         fit(build(), digits.train, config=short(), out=tmp_path / "r")
     _, info = read_tensors(tmp_path / "r" / "state" / "checkpoint.safetensors", "checkpoint")
     assert info["state"]["epoch"] == 1
@@ -418,7 +425,7 @@ def test_a_fit_in_a_thread_leaves_signals_alone(digits: Dataset) -> None:
     def work() -> None:
         try:
             fit(vae, digits.train, config=short(epochs=1))
-        except Exception as error:  # noqa: BLE001 (reported below)
+        except Exception as error:
             errors.append(error)
 
     thread = threading.Thread(target=work)

@@ -56,7 +56,9 @@ def test_bad_calls_are_named() -> None:
 
 
 @pytest.mark.usefixtures("own_store")
-@pytest.mark.parametrize("elbo", [Trace_ELBO(), TraceMeanField_ELBO(), Trace_ELBO(num_particles=3, vectorize_particles=True)])
+@pytest.mark.parametrize(
+    "elbo", [Trace_ELBO(), TraceMeanField_ELBO(), Trace_ELBO(num_particles=3, vectorize_particles=True)]
+)
 def test_stock_svi_trains_it(elbo: Any) -> None:
     data = load_data("digits", binarize="static")
     x, _ = data.train.batch(slice(0, 128))
@@ -83,8 +85,14 @@ def test_stock_predictive_draws_from_prior_and_posterior() -> None:
 @pytest.mark.usefixtures("own_store")
 def test_stock_nuts_finds_the_exact_posterior_of_a_linear_model() -> None:
     truth = example(d=4, q=2)
-    vae = VAE(VAEConfig(x_shape=(4,), latent_dim=2, likelihood={"name": "gaussian", "scale": truth.variance**0.5},
-                        encoder="mlp:hidden=[]")).double()
+    vae = VAE(
+        VAEConfig(
+            x_shape=(4,),
+            latent_dim=2,
+            likelihood={"name": "gaussian", "scale": truth.variance**0.5},
+            encoder="mlp:hidden=[]",
+        )
+    ).double()
     last = vae.model.decoder.layers[-1]
     with torch.no_grad():
         last.weight.copy_(truth.weight)

@@ -206,7 +206,7 @@ def evaluate(
     console.print(table)
     if not result.discrete:
         console.print(
-            "x is continuous: log p(x) is a log density, and with the bits per dimension it shifts with the units of x.",
+            "x is continuous: log p(x) is a log density; it and the bits per dimension shift with the units of x.",
             style="dim",
         )
     console.print(

@@ -71,8 +71,8 @@ PRESETS: dict[str, Preset] = {
     ),
     "iwae-200-200-50": Preset(
         "Burda, Grosse & Salakhutdinov 2016 (arXiv:1509.00519), sec. 5, one stochastic layer: 784-200-200-50 tanh, "
-        "output bias from the data, Glorot's initial weights, batch 20, Adam with eps 1e-4, 3,280 epochs in 8 stages of 3^i epochs with rates "
-        "1e-3 x 10^(-i/7)",
+        "output bias from the data, Glorot's initial weights, batch 20, Adam with eps 1e-4, 3,280 epochs "
+        "in 8 stages of 3^i epochs with rates 1e-3 x 10^(-i/7)",
         {
             "encoder": _mlp(200, 200, activation="tanh"),
             "latent_dim": 50,

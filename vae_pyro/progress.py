@@ -1,12 +1,10 @@
 """The live line of a fit: epoch, ELBO and its terms, and speed. Silent where nobody watches."""
 
+import random
 import sys
 from time import monotonic
 from types import TracebackType
-from typing import Self
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from typing import Any, Self
 
 _REFRESH_SECONDS = 0.1
 
@@ -23,19 +21,10 @@ class FitProgress:
     def __init__(self, epochs: int, steps_per_epoch: int, *, show: bool | None = None) -> None:
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
         shown = sys.stderr.isatty() if show is None else show
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
+        self._bar: Any = _bar() if shown else None
+        self._task: Any = None
         self._drawn = 0.0
         self._validation = ""
-        if shown:
-            self._bar = Progress(
-                TextColumn("epoch {task.fields[epoch]}"),
-                BarColumn(),
-                TextColumn("{task.fields[figures]}"),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-                refresh_per_second=5,
-            )
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -65,3 +54,20 @@ class FitProgress:
     def validated(self, elbo: float) -> None:
         """Show the validation ELBO from now on."""
         self._validation = f"  validation {elbo:.2f}"
+
+
+def _bar() -> Any:
+    state = random.getstate()  # importing rich.progress draws from Python's generator, which is the caller's
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    finally:
+        random.setstate(state)
+    return Progress(
+        TextColumn("epoch {task.fields[epoch]}"),
+        BarColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        refresh_per_second=5,
+    )
