@@ -58,9 +58,9 @@ def plot_history(rows: list[dict[str, float]]) -> Figure:
 
 def _clip_start(axes: Any, values: list[float]) -> None:
     # The first epochs of a fit can be a hundred times off; they would flatten the rest of the curve.
-    if len(values) >= 10:
-        settled = np.asarray(values[len(values) // 10 :])
-        spread = np.ptp(settled)
+    settled = np.asarray(values[len(values) // 10 :])
+    spread = float(np.ptp(settled))
+    if len(values) >= 10 and spread > 0:
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, settled.min() - spread), min(high, settled.max() + spread))
 

@@ -20,7 +20,7 @@ README = (ROOT / "README.md").read_text()
 
 _WATCH = """
 import json, random, sys, time, warnings
-import numpy, torch, pyro  # what these do is theirs
+import numpy, torch, pyro, typer, rich.table, rich.progress  # what these do is theirs
 def state():
     return {
         "dtype": str(torch.get_default_dtype()), "generator": torch.get_rng_state().sum().item(),
