@@ -17,7 +17,8 @@ $(STAMP): pyproject.toml constraints.txt
 
 DEMO ?= runs/demo
 demo: install
-	$(BIN)/vae-pyro fit digits --binarize dynamic --latent-dim 8 --epochs 300 --lr 2e-3 --set schedule=cosine --out $(DEMO) --overwrite
+	$(BIN)/vae-pyro fit digits --likelihood discretized_logistic:levels=17 --latent-dim 8 --batch-size 64 --epochs 150 \
+	  --set schedule=cosine --set kl_warmup=20 --set patience=30 --out $(DEMO) --overwrite
 	$(BIN)/vae-pyro evaluate $(DEMO)
 	$(BIN)/vae-pyro plot $(DEMO)
 

@@ -178,5 +178,6 @@ def plot_latent(loc: Array, labels: Array | None = None) -> Figure:
         if len(classes) <= _MAX_LEGEND:
             axes.legend(title="label", markerscale=2, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set(xlabel=names[0], ylabel=names[1], title=f"means of q(z | x), {len(loc):,} data")
+    axes.set_aspect("equal", adjustable="datalim")
     axes.grid(alpha=0.25)
     return figure

@@ -64,6 +64,21 @@ def test_evaluate_prints_a_table_and_json(run: Path) -> None:
     assert other["n"] == 7
 
 
+def test_a_collapsed_posterior_is_said(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert call("fit", "digits", "--binarize", "dynamic", *FAST, "--lr", "1e-6", "--out", out).exit_code == 0
+    from vae_pyro import RunFolder
+
+    folder = RunFolder(out)
+    vae = folder.load_model()
+    for parameter in vae.guide.posterior.parameters():
+        parameter.data.zero_()
+    folder.save_model(vae)
+    shown = call("evaluate", out, "--samples", "10").output
+    assert "no latent is active" in shown
+    assert "kl_warmup" in shown
+
+
 def test_sample_reconstruct_encode_and_plot(run: Path, tmp_path: Path) -> None:
     assert call("sample", run, "--num", "9", "--out", tmp_path / "s.npz").exit_code == 0
     drawn = np.load(tmp_path / "s.npz")

@@ -204,6 +204,12 @@ def evaluate(
     of = f"of {vae.config.latent_dim} latents"
     table.add_row("active units", str(figures["active_units"]), f"{figures['active_units_se']:.3f}", "", of)
     console.print(table)
+    if figures["active_units"] == 0:
+        console.print(
+            "no latent is active: the guide is the prior for every x (posterior collapse). A KL warm-up (--set "
+            "kl_warmup=20), smaller batches or more epochs are the usual ways out.",
+            style="yellow",
+        )
     if not result.discrete:
         console.print(
             "x is continuous: log p(x) is a log density; it and the bits per dimension shift with the units of x.",
