@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 _REFRESH_SECONDS = 0.1
+_SHORT = {"elbo": "ELBO", "kl": "KL", "reconstruction": "rec"}  # the line has to fit a terminal of 80 columns
 
 
 class FitProgress:
@@ -43,17 +44,17 @@ class FitProgress:
         if self._bar is None or (monotonic() - self._drawn < _REFRESH_SECONDS and batch < self.steps_per_epoch):
             return
         self._drawn = monotonic()
-        terms = "  ".join(f"{name} {value:.2f}" for name, value in figures.items())
+        terms = " ".join(f"{_SHORT[name]} {value:.2f}" for name, value in figures.items())
         self._bar.update(
             self._task,
             completed=epoch * self.steps_per_epoch + batch,
             epoch=f"{epoch + 1}/{self.epochs}",
-            figures=f"{terms}{self._validation}  {data_per_second:,.0f} data/s",
+            figures=f"{terms}{self._validation} {data_per_second:,.0f}/s",
         )
 
     def validated(self, elbo: float) -> None:
         """Show the validation ELBO from now on."""
-        self._validation = f"  validation {elbo:.2f}"
+        self._validation = f" val {elbo:.2f}"
 
 
 def _bar() -> Any:
@@ -65,7 +66,7 @@ def _bar() -> Any:
         random.setstate(state)
     return Progress(
         TextColumn("epoch {task.fields[epoch]}"),
-        BarColumn(),
+        BarColumn(bar_width=12),
         TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
