@@ -132,7 +132,7 @@ def test_streaming_in_blocks_changes_nothing_but_rounding(monkeypatch: pytest.Mo
     truth = example()
     x = truth.sample(23, seed=0)
     exact = evaluate(truth.programs(), x, num_samples=40)
-    monkeypatch.setattr("vae_pyro.evaluation._ELEMENTS_AT_ONCE", 5 * 4 * 7)
+    monkeypatch.setattr("vae_pyro.evaluation.ELEMENTS_AT_ONCE", 5 * 4 * 7)
     blocked = evaluate(truth.programs(), x, num_samples=40)
     np.testing.assert_allclose(blocked.log_px, exact.log_px, atol=1e-9)
     data, particles = blocks(23, 40, 5)

@@ -14,8 +14,8 @@ from vae_pyro.densities import LedgerMoments, Program, log_densities
 from vae_pyro.isolation import derive_seed, isolated
 from vae_pyro.vae import VAE
 
-# Numbers held at once for each particle and datum, in elements of x: what a decoder's last layer and a density keep.
-_ELEMENTS_AT_ONCE = 8_000_000
+# Elements of x, over particles and data, that one pass through the decoder holds: small enough for a processor's cache.
+ELEMENTS_AT_ONCE = 2_000_000
 _ACTIVE_VARIANCE = 0.01
 
 
@@ -98,7 +98,7 @@ class Evaluation:
 
 def blocks(num_data: int, num_samples: int, elements: int) -> tuple[int, int]:
     """Data and particles to hold at once, so that their product times ``elements`` stays bounded."""
-    pairs = max(_ELEMENTS_AT_ONCE // max(elements, 1), 1)
+    pairs = max(ELEMENTS_AT_ONCE // max(elements, 1), 1)
     particles = min(num_samples, max(int(sqrt(pairs)), 1))
     return min(num_data, max(pairs // particles, 1)), particles
 
