@@ -51,8 +51,7 @@ def to_datatree(
     """
     split = as_split(x).fixed(derive_seed(seed, 0))
     if isinstance(pair, VAE):
-        pair.as_input(split.values[:1])
-        pair.model.likelihood.check(split.summary(), pair.config.likelihood.name)
+        pair.check(split.values, split.summary())
     model, guide = (pair.model, pair.guide) if isinstance(pair, VAE) else pair
     device, dtype = place_of(pair, split.values)
     elements = prod(split.x_shape)

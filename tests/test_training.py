@@ -288,6 +288,10 @@ def test_resume_refuses_other_settings(digits: Dataset, tmp_path: Path) -> None:
         fit(build(latent_dim=4), digits.train, config=short(), out=tmp_path / "r", data=digits, resume=True)
     with pytest.raises(RunError, match="no config.json in"):
         fit(build(), digits.train, config=short(), out=tmp_path / "nothing", resume=True)
+    x, _ = digits.test.batch(slice(None))
+    fit(build(), x, config=short(), out=tmp_path / "array")
+    with pytest.raises(RunError, match="the data have changed since the run"):
+        fit(build(), 1 - x, config=short(), out=tmp_path / "array", resume=True)
     with pytest.raises(ValueError, match="resume=True wants the run folder: pass out="):
         fit(build(), digits.train, config=short(), resume=True)
 
@@ -383,6 +387,8 @@ def test_bad_input_is_refused_before_anything_is_written(digits: Dataset, tmp_pa
         fit(build(), torch.zeros(5, 64), config=short(), out=out)
     with pytest.raises(ValueError, match="likelihood 'bernoulli' wants"):
         fit(build(), digits.train, validation=grey.validation, config=short(), out=out)
+    with pytest.raises(ValueError, match="patience=3 wants validation data"):
+        fit(build(), digits.train, config=short(patience=3), out=out)
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="device 'cuda' wanted, but torch finds no CUDA here"):
             fit(build(), digits.train, config=short(device="cuda"), out=out)

@@ -306,7 +306,7 @@ def encode(
         folder = RunFolder(run)
         vae = folder.load_model(FitConfig(device=device).torch_device())
         chosen = load_all(folder.data_config(data_root).replace(source=data))
-        vae.model.likelihood.check(chosen.summary(), vae.config.likelihood.name)
+        vae.check(chosen.values, chosen.summary())
     loc, scale = _moments(vae, chosen, seed)
     labels = None if chosen.labels is None else chosen.labels.numpy()
     arrays = {"loc": loc, "scale": scale, "id": chosen.ids.numpy(), "label": labels}

@@ -84,7 +84,7 @@ class Split:
         if self.draw == "none":
             return self
         noise = torch.from_numpy(np.random.default_rng(seed).random(tuple(self.values.shape), dtype=np.float32))
-        x = self._observe(self.values.to(torch.float32), noise)
+        x = self._observe(self.values.to(torch.float32), noise.to(self.values.device))
         values = x.to(torch.uint8) if self.draw == "binarize" else x
         return replace(self, values=values, top=None, draw="none")
 
@@ -273,9 +273,6 @@ class DataConfig(Config):
         for name in ("validation", "test"):
             if len(parts[name]):
                 parts[name].summary()  # values that are not finite are refused wherever they fell
-        digest = hashlib.sha256()
-        for name in ("train", "validation", "test"):
-            digest.update(np.ascontiguousarray(parts[name].values.numpy()).tobytes())
         return {
             "name": self.source,
             "kind": source.kind,
@@ -286,7 +283,7 @@ class DataConfig(Config):
             "space": parts["test"].space,
             "evaluation": self._evaluation(),
             "labels": source.labels is not None,
-            "fingerprint": digest.hexdigest(),
+            "fingerprint": fingerprint(*(parts[name] for name in ("train", "validation", "test"))),
             **source.about,
         }
 
@@ -318,6 +315,16 @@ def load_data(name_or_path: str | Path, **options: Any) -> Dataset:
     (1294, 144, 359, (1, 8, 8))
     """
     return DataConfig(source=str(name_or_path), **options).load()
+
+
+def fingerprint(*splits: Split) -> str:
+    """SHA-256 of the stored values and masks, by which a run notices that its data have changed."""
+    digest = hashlib.sha256()
+    for split in splits:
+        for tensor in (split.values, split.mask):
+            if tensor is not None:
+                digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+    return digest.hexdigest()
 
 
 def load_all(config: DataConfig) -> Split:

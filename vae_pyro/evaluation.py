@@ -133,8 +133,7 @@ def evaluate(
         raise ValueError(f"num_samples must be at least 2 for a standard error, got {num_samples}")
     split = as_split(x, mask).fixed(derive_seed(seed, 0))
     if isinstance(pair, VAE):
-        pair.as_input(split.values[:1])
-        pair.model.likelihood.check(split.summary(), pair.config.likelihood.name)
+        pair.check(split.values, split.summary())
     model, guide = (pair.model, pair.guide) if isinstance(pair, VAE) else pair
     device, dtype = place_of(pair, split.values)
     elements = prod(split.x_shape)

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 from vae_pyro.checkpoint import RunError, RunFolder, read_tensors, set_weights, weights, write_tensors
 from vae_pyro.config import Config, choice_of
-from vae_pyro.data import Dataset, Split, as_split
+from vae_pyro.data import Dataset, Split, as_split, fingerprint
 from vae_pyro.evaluation import evaluate
 from vae_pyro.isolation import derive_seed, isolated
 from vae_pyro.objectives import OBJECTIVES, KLWeight
@@ -94,7 +94,8 @@ class FitResult:
     Attributes:
         vae: the fitted VAE (the one that was passed in).
         history: one row for each epoch: running means over the epoch of ``elbo``, ``reconstruction`` and ``kl`` in nats
-            per datum, ``validation_*`` likewise at the end of it, ``kl_weight``, ``lr`` and ``seconds``.
+            per datum (of the ELBO itself, whatever weight the KL had in the loss), ``validation_*`` likewise at the end
+            of it, ``kl_weight``, ``lr`` and ``seconds``.
         best_epoch: epoch whose validation ELBO was best, counted from 1; ``None`` without validation data.
         stopped_early: whether patience ran out.
         restored_best: whether the weights are those of `best_epoch`; if not, they are the last.
@@ -168,7 +169,7 @@ class _State:
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int | None = None
-    best_elbo: float = -float("inf")
+    best_elbo: float | None = None
     stale: int = 0
     finished: bool = False
 
@@ -298,7 +299,7 @@ class _Fit:
         state = self.state
         if state.epoch + 1 <= self.config.kl_warmup:
             return
-        if elbo > state.best_elbo:
+        if state.best_elbo is None or elbo > state.best_elbo:
             state.best_elbo, state.best_epoch, state.stale = elbo, state.epoch + 1, 0
             if self.config.patience is not None:
                 self.best = {name: tensor.clone() for name, tensor in weights(self.vae).items()}
@@ -421,15 +422,14 @@ def fit(
         FitInterruptedError: SIGINT or SIGTERM, after a checkpoint.
     """
     config = FitConfig() if config is None else config
-    train = as_split(x, mask)
-    held_out = None if validation is None or len(validation) == 0 else as_split(validation, validation_mask)
-    for part in (train, held_out):
-        if part is not None:
-            vae.as_input(part.values[:1])
-            vae.model.likelihood.check(part.summary(), vae.config.likelihood.name)
-    if held_out is not None:
-        held_out = held_out.fixed(derive_seed(seed, _VALIDATION))
-    config.torch_device()  # an absent device is refused before a folder is made
+    train = _checked(vae, as_split(x, mask))
+    held_out = None
+    if validation is not None and len(validation) > 0:
+        held_out = _checked(vae, as_split(validation, validation_mask)).fixed(derive_seed(seed, _VALIDATION))
+    if config.torch_device().type == "cuda":  # an absent device is refused before a folder is made
+        torch.cuda.init()  # so that the caller's CUDA generator is there to be put back
+    if config.patience is not None and held_out is None:
+        raise ValueError(f"patience={config.patience} wants validation data; pass validation=, or patience=None")
 
     run = None if out is None else RunFolder(out)
     if resume and run is None:
@@ -438,7 +438,7 @@ def fit(
         "model": vae.config.model_dump(mode="json"),
         "fit": config.model_dump(mode="json"),
         "data": {"array_shape": list(train.values.shape)} if data is None else data.config.model_dump(mode="json"),
-        "facts": {} if data is None else data.facts,
+        "facts": {"fingerprint": fingerprint(train)} if data is None else data.facts,
         "seed": seed,
     }
     continues = False
@@ -479,6 +479,12 @@ def fit(
         restored_best=restored,
         out=None if run is None else run.path,
     )
+
+
+def _checked(vae: VAE, split: Split) -> Split:
+    """The split, once its shape and its range have passed the VAE's guards."""
+    vae.check(split.values, split.summary())
+    return split
 
 
 def _initialize(vae: VAE, train: Split, seed: int) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vae_pyro.config import Config, choice_of
 from vae_pyro.guide import Guide
 from vae_pyro.isolation import isolated, seeded
-from vae_pyro.likelihoods import LIKELIHOODS
+from vae_pyro.likelihoods import LIKELIHOODS, DataSummary
 from vae_pyro.model import Model
 from vae_pyro.networks import DECODERS, ENCODERS, initialize_weights
 from vae_pyro.posteriors import POSTERIORS, Posterior
@@ -125,6 +125,19 @@ class VAE(nn.Module):
         if x.dim() != len(shape) + 1 or x.shape[1:] != shape:
             raise ValueError(f"data of shape (datum, {', '.join(map(str, shape))}) wanted, got {tuple(x.shape)}")
         return x
+
+    def check(self, values: Tensor, summary: DataSummary) -> None:
+        """Refuse data of another shape, or outside the support of the likelihood.
+
+        Args:
+            values: some of the data, ``(datum, *x_shape)``.
+            summary: of all of them, see `vae_pyro.data.Split.summary`.
+
+        Raises:
+            ValueError: the message names the shape, or the range and the likelihoods that would fit.
+        """
+        self.as_input(values[:1])
+        self.model.likelihood.check(summary, self.config.likelihood.name)
 
     def initialize(self, x: Tensor, mask: Tensor | None = None, *, step: float | None = None) -> None:
         """Start statistics, scales, output bias and pseudo-inputs from training data; only the first call acts.
