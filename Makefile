@@ -23,7 +23,7 @@ demo: install
 	$(BIN)/vae-pyro plot $(DEMO)
 
 test: install
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile  # two workers, a thread each
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
