@@ -226,6 +226,7 @@ def test_lists_and_help() -> None:
         text = call(command, "--help").output
         assert "Example:" in text, command
         assert f"vae-pyro {command}" in " ".join(text.split())
+    assert "Folder of downloaded data sets" in call("evaluate", "--help").output
 
 
 def console_script(*arguments: str | Path, **options: Any) -> subprocess.Popen[str]:

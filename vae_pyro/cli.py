@@ -45,11 +45,12 @@ app = typer.Typer(
 )
 console = Console(soft_wrap=True)
 
-type Run = Annotated[Path, typer.Argument(help="Run folder, as fit wrote it.")]
-type SplitName = Annotated[str, typer.Option("--split", help="train, validation or test.")]
-type DataRoot = Annotated[Path | None, typer.Option(help="Folder of downloaded data sets (or VAE_PYRO_DATA).")]
-type Seed = Annotated[int, typer.Option(help="Seed of the draws.")]
-type Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+# Plain aliases: typer does not look into those of the `type` statement.
+Run = Annotated[Path, typer.Argument(help="Run folder, as fit wrote it.")]
+SplitName = Annotated[str, typer.Option("--split", help="train, validation or test.")]
+DataRoot = Annotated[Path | None, typer.Option(help="Folder of downloaded data sets (or VAE_PYRO_DATA).")]
+Seed = Annotated[int, typer.Option(help="Seed of the draws.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
 def _example(text: str) -> str:
@@ -57,10 +58,7 @@ def _example(text: str) -> str:
 
 
 @app.command(
-    epilog=_example(
-        "vae-pyro fit mnist --preset mlp-400-20 --out runs/m   "
-        "vae-pyro fit digits --likelihood gaussian --set optimizer.lr=3e-3 --out runs/d"
-    )
+    epilog=_example("vae-pyro fit digits --likelihood gaussian --latent-dim 8 --set optimizer.lr=3e-3 --out runs/d")
 )
 def fit(
     data: Annotated[
