@@ -34,7 +34,7 @@ def to_datatree(
     latent site), ``log_likelihood`` (``x``), ``log_prior``, ``sample_stats`` (``log_guide``, ``log_weight``),
     ``posterior_predictive`` (``x`` drawn anew given each latent) and ``observed_data`` (``x``). Dimensions are
     ``chain``, ``draw``, ``datum`` and those of the event; ``datum`` carries the ids, and ``label`` where there are
-    labels. All log densities are in nats.
+    labels. All log densities are in nats. Elements that were not observed are NaN in ``observed_data``.
 
     Args:
         pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities`.
@@ -68,7 +68,7 @@ def to_datatree(
             batch, mask = resident.batch(slice(start, start + num_data), dtype)
             ledger = log_densities(model, guide, batch, num_particles=num_draws, mask=mask)
             ledgers.append(ledger)
-            observed.append(_array(batch))
+            observed.append(_array(batch if mask is None else torch.where(mask, batch, torch.nan)))
             if predictive:
                 replicated.append(_array(_replicate(model, ledger, len(batch))))
 
@@ -78,13 +78,15 @@ def to_datatree(
     ledger_dims = ("chain", "draw", "datum")
     event_dims = tuple(f"x_dim_{i}" for i in range(len(split.x_shape)))
 
-    def per_draw(parts: list[Tensor]) -> tuple[tuple[str, ...], np.ndarray[Any, Any]]:
+    def per_draw(parts: list[Tensor], name: str = "") -> tuple[tuple[str, ...], np.ndarray[Any, Any]]:
         values = np.concatenate([_array(part) for part in parts], axis=1)[None]
-        names = ledger_dims + (("latent",) if values.ndim == 4 else tuple(f"z_dim_{i}" for i in range(values.ndim - 3)))
-        return names, values
+        event = tuple(f"{name}_dim_{i}" for i in range(values.ndim - 3))
+        return ledger_dims + (("latent",) if name == "z" and len(event) == 1 else event), values
 
     groups: dict[str, dict[str, Any]] = {
-        "posterior": {name: per_draw([ledger.latents[name] for ledger in ledgers]) for name in ledgers[0].latents},
+        "posterior": {
+            name: per_draw([ledger.latents[name] for ledger in ledgers], name) for name in ledgers[0].latents
+        },
         "log_likelihood": {"x": per_draw([ledger.log_likelihood for ledger in ledgers])},
         "log_prior": {name: per_draw([ledger.sites[name][0] for ledger in ledgers]) for name in ledgers[0].sites},
         "sample_stats": {

@@ -53,7 +53,7 @@ class ELPD:
     @property
     def num_bad(self) -> int:
         """Data whose k-hat is above `good_k`."""
-        return int((self.pareto_k > self.good_k).sum())
+        return int((~(self.pareto_k <= self.good_k)).sum())
 
     def __str__(self) -> str:
         n = len(self.pointwise)
@@ -96,7 +96,8 @@ def pareto_k(log_weight: Array) -> Array:
         log_weight: log p(x, z) - log q(z | x) in nats, shape ``(particle, datum)``; at least 25 particles.
 
     Returns:
-        Shape ``(datum,)``, float64. Minus infinity where all weights are equal: the guide is the posterior there.
+        Shape ``(datum,)``, float64. Minus infinity where all weights are equal: the guide is the posterior there. Plus
+        infinity where a weight is zero: the guide leaves the support, and no tail says how much it misses.
 
     Raises:
         ValueError: fewer than 25 particles, or a weight is NaN or +inf (the message gives its datum).
@@ -115,8 +116,13 @@ def pareto_k(log_weight: Array) -> Array:
     from arviz_stats.base import array_stats
 
     shape = np.full(weight.shape[1], -np.inf)
+    finite = np.isfinite(weight)
     # Rounding leaves equal weights a few ulps apart, and a tail fitted to rounding would be reported as a tail.
-    varied = np.ptp(weight, axis=0) > 1e-6 * np.maximum(1.0, np.abs(weight).max(0))
+    high, low = np.where(finite, weight, -np.inf).max(0), np.where(finite, weight, np.inf).min(0)
+    size = np.where(finite, np.abs(weight), 0.0).max(0)
+    varied = finite.all(0) & (high - low > 1e-6 * np.maximum(1.0, size))
+    # A weight of zero says that the guide draws where p(x, z) = 0: equal weights elsewhere are then no sign of a match.
+    shape[~finite.all(0)] = np.inf
     if varied.any():
         # psislw takes log likelihoods to leave out, whose negative is the log weight.
         _, k = array_stats.psislw(-weight[:, varied], axis=0)

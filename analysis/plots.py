@@ -157,8 +157,8 @@ def plot_latent(loc: Array, labels: Array | None = None) -> Figure:
     if loc.shape[1] == 1:
         plane = np.stack([loc[:, 0], np.zeros(len(loc)) if labels is None else labels.astype(float)], 1)
         names = ("z[0]", "" if labels is None else "label")
-    elif loc.shape[1] == 2:
-        plane, names = loc, ("z[0]", "z[1]")
+    elif loc.shape[1] == 2 or len(loc) < 2:
+        plane, names = loc[:, :2], ("z[0]", "z[1]")
     else:
         centred = loc - loc.mean(0)
         _, singular, axes_of_data = np.linalg.svd(centred, full_matrices=False)

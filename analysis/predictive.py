@@ -64,7 +64,8 @@ def predictive_check(tree: xr.DataTree, statistic: str | Statistic = "mean") -> 
 
     Args:
         tree: of `analysis.to_datatree`, with ``posterior_predictive``.
-        statistic: a name of `STATISTICS`, or a function of an array ``(datum, *x_shape)``.
+        statistic: a name of `STATISTICS`, or a function of an array ``(datum, *x_shape)``, which is NaN where the data
+            are not observed.
 
     Raises:
         ValueError: an unknown name, or a tree without predictive draws.
@@ -88,5 +89,13 @@ def predictive_check(tree: xr.DataTree, statistic: str | Statistic = "mean") -> 
         )
     drawn = tree["posterior_predictive"]["x"]
     replications = drawn.stack(sample=("chain", "draw")).transpose("sample", "datum", ...).values
+    data = tree["observed_data"]["x"].values
+    hidden = np.isnan(data)
+    if hidden.any():
+        # The statistics by name do not depend on the shape; a user's function gets NaN where nothing is observed.
+        def see(x: Array) -> Array:
+            return x[~hidden] if isinstance(statistic, str) else np.where(hidden, np.nan, x)
+
+        data, replications = see(data), [see(replication) for replication in replications]
     values = np.array([function(replication) for replication in replications])
-    return PredictiveCheck(name, function(tree["observed_data"]["x"].values), values)
+    return PredictiveCheck(name, function(data), values)

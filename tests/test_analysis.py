@@ -6,6 +6,8 @@ from typing import Any
 
 import arviz as az
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 import xarray as xr
@@ -13,7 +15,7 @@ import xarray as xr
 from analysis import elpd, predictive_check, to_datatree
 from analysis.elpd import log_evidence, pareto_k
 from tests.truths import PPCA, example
-from vae_pyro import VAE, VAEConfig, load_data
+from vae_pyro import VAE, Split, VAEConfig, evaluate, load_data
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +180,49 @@ def test_statistics_by_name_or_function(tree: xr.DataTree) -> None:
     assert check.p_value_mcse >= 0.5 / 400
     with pytest.raises(ValueError, match="unknown statistic 'median'; choose from mean, sd, min, max, zeros"):
         predictive_check(tree, "median")
+
+
+def test_a_guide_that_leaves_the_support_is_not_called_good() -> None:
+    weight = np.zeros((100, 3))
+    weight[0, 1] = -np.inf
+    weight[:, 2] = -np.inf
+    assert pareto_k(weight).tolist() == [-np.inf, np.inf, np.inf]
+
+
+def test_masked_values_do_not_reach_a_check(truth: PPCA) -> None:
+    x = truth.sample(30, seed=0)
+    mask = torch.ones_like(x, dtype=torch.bool)
+    mask[:, 3:] = False
+    model, _ = truth.programs()
+    _, guide = PPCA(truth.weight[:3], truth.mean[:3], truth.variance).programs()
+    pair = (model, lambda x, mask=None: guide(x[:, :3]))
+    p = []
+    for hidden in (0.0, 1e6, float("nan")):
+        split = Split(torch.where(mask, x, torch.tensor(hidden, dtype=x.dtype)), mask=mask)
+        tree = to_datatree(pair, split, num_draws=50)
+        p.append((predictive_check(tree, "mean").p_value, predictive_check(tree, np.nanmax).p_value))
+        assert np.isnan(tree["observed_data"]["x"].values[:, 3:]).all()
+    assert p[0] == p[1] == p[2]
+
+
+def test_latents_of_any_shape_and_number() -> None:
+    def model(x: Any = None, *, size: Any = None) -> Any:
+        with pyro.plate("data", size if x is None else len(x)):
+            a = pyro.sample("a", dist.Normal(torch.zeros(()), 1.0))
+            b = pyro.sample("b", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            c = pyro.sample("c", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+            return pyro.sample("x", dist.Normal(a + b.sum(-1) + c.sum(-1), 1.0), obs=x)
+
+    def guide(x: Any) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("a", dist.Normal(torch.zeros(()), 1.0))
+            pyro.sample("b", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("c", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+
+    x = torch.linspace(-1, 1, 5)[:, None]
+    pair = (lambda x=None, *, size=None: model(None if x is None else x[:, 0], size=size), lambda x: guide(x[:, 0]))
+    result = evaluate(pair, x, num_samples=400)
+    assert len(result.activity) == 6
+    tree = to_datatree(pair, x, num_draws=30, predictive=False)
+    assert tree["posterior"]["b"].dims[-1] == "b_dim_0"
+    assert tree["posterior"]["c"].shape == (1, 30, 5, 3)

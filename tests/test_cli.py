@@ -170,6 +170,11 @@ def test_settings_come_from_preset_then_file_then_flags_then_set(tmp_path: Path)
         (["fit", "digits", "--set", "latent=3", "--out", "{out}"], "--set: unknown key 'latent'; known are x_shape"),
         (["fit", "digits", "--set", "latent_dim", "--out", "{out}"], "--set wants key=value, got 'latent_dim'"),
         (["fit", "digits", "--set", "encoder.hiden=[3]", "--out", "{out}"], "encoder 'mlp' has no option 'hiden'"),
+        (
+            ["fit", "digits", "--set", "model=5", "--out", "{out}"],
+            "--set model: name a key of it, such as model.x_shape",
+        ),
+        (["fit", "digits", "--set", "seed=null", "--out", "{out}"], "seed is an integer, got None"),
         (["fit", "digits", "--set", "epochs.x=3", "--out", "{out}"], "epochs"),
         (["fit", "digits", "--objective", "elbow", "--out", "{out}"], "did you mean 'elbo'"),
         (["fit", "digits", "--lr", "-1", "--out", "{out}"], "lr: Input should be greater than 0"),
@@ -217,6 +222,19 @@ def test_changed_data_are_noticed(tmp_path: Path) -> None:
     assert "the data have changed since the run" in refused(call("fit", path, "--resume", "--out", out))
 
 
+def test_one_datum_gives_no_verdict_and_plain_json(run: Path) -> None:
+    figures = json.loads(call("evaluate", run, "--samples", "5", "--limit", "1", "--json").output)
+    assert figures["sampling_se"]["elbo"] is None
+    assert "collapse" not in call("evaluate", run, "--samples", "5", "--limit", "1").output
+    assert call("evaluate", run, "--limit", "-3").exit_code == 2
+
+
+def test_options_of_the_default_likelihood_can_be_set(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert call("fit", "digits", "--set", "likelihood.scale=0.2", *FAST, "--out", out).exit_code == 0
+    assert json.loads((out / "config.json").read_text())["model"]["likelihood"]["scale"] == 0.2
+
+
 def test_lists_and_help() -> None:
     presets, datasets = call("presets").output, call("datasets").output
     assert all(name in presets for name in PRESETS)
@@ -226,7 +244,7 @@ def test_lists_and_help() -> None:
         text = call(command, "--help").output
         assert "Example:" in text, command
         assert f"vae-pyro {command}" in " ".join(text.split())
-    assert "Folder of downloaded data sets" in call("evaluate", "--help").output
+    assert "downloaded" in call("evaluate", "--help").output
 
 
 def console_script(*arguments: str | Path, **options: Any) -> subprocess.Popen[str]:

@@ -91,6 +91,7 @@ def test_dequantized_data_are_a_density_on_the_unit_interval() -> None:
     raw, _ = digits(scale="none").test.batch(slice(None))
     assert torch.equal((x * 17).floor().clamp(max=16), raw)
     assert data.train.summary().step is None
+    assert data.facts["space"] == "(stored values + uniform noise) / 17"
     with pytest.raises(ValueError, match="exclude each other"):
         digits(dequantize=True, binarize="static")
 
@@ -281,3 +282,37 @@ def test_a_whole_source_as_one_split() -> None:
     everything = load_all(DataConfig(source="digits", binarize="dynamic"))
     assert len(everything) == 1797
     assert set(everything.values.unique().tolist()) == {0, 1}
+
+
+def test_bytes_of_zero_and_one_are_binary_already(tmp_path: Path) -> None:
+    with seeded(0):
+        x = (torch.rand(40, 4, 4) < 0.4).numpy()
+    for name, values in (("bool.npy", x), ("byte.npy", x.astype(np.uint8))):
+        np.save(tmp_path / name, values)
+        data = load_data(tmp_path / name)
+        assert data.facts["range"] == [0.0, 1.0]
+        assert data.train.summary().integral
+        np.testing.assert_array_equal(data.test.batch(slice(None))[0].numpy(), x[data.test.ids])
+
+
+def test_deep_images_keep_their_levels(tmp_path: Path) -> None:
+    for index in range(6):
+        Image.fromarray(np.full((3, 3), 10_000 * index, np.uint16)).save(tmp_path / f"{index}.png")
+    data = load_data(tmp_path, validation_fraction=0)
+    x, _ = data.train.batch(slice(None))
+    np.testing.assert_allclose(x[:, 0, 0, 0].numpy(), 10_000 * data.train.ids / 65535, rtol=1e-6)
+
+
+def test_tables_without_a_header_and_odd_arrays(tmp_path: Path) -> None:
+    np.savetxt(tmp_path / "bare.csv", np.random.default_rng(0).normal(size=(20, 3)), delimiter=",")
+    with pytest.raises(ValueError, match="begins with numbers where names of columns belong; add a header"):
+        load_data(tmp_path / "bare.csv")
+    np.savez(tmp_path / "words.npz", x=np.zeros((20, 2)), y=np.array(["b", "a"] * 10))
+    assert sorted(load_data(tmp_path / "words.npz").test.labels.unique().tolist()) == [0, 1]
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "words.npz").read_bytes()[:100])
+    with pytest.raises(ValueError, match="cannot read .*cut.npz"):
+        load_data(tmp_path / "cut.npz")
+    np.save(tmp_path / "none.npy", np.zeros((0, 3)))
+    with pytest.raises(ValueError, match=r"holds no data: its shape is \(0, 3\)"):
+        load_data(tmp_path / "none.npy")
+    assert as_split(np.zeros((3, 2), np.uint16)).summary().high == 0

@@ -98,6 +98,12 @@ def test_the_vamp_prior_is_the_mean_of_its_posteriors_and_starts_at_data() -> No
         torch.testing.assert_close(vae.model.prior(vae.guide.encode_features).log_prob(z), expected)
 
 
+def test_pseudo_inputs_from_few_data_are_not_copies_of_each_other() -> None:
+    vae = build("vamp:components=9")
+    vae.initialize(torch.eye(3, dtype=torch.float64))
+    assert len(vae.model.prior.pseudo_inputs.detach().unique(dim=0)) == 9
+
+
 @pytest.mark.parametrize(
     ("prior", "posterior", "latent_dim", "message"),
     [

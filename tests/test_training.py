@@ -292,6 +292,8 @@ def test_resume_refuses_other_settings(digits: Dataset, tmp_path: Path) -> None:
     fit(build(), x, config=short(), out=tmp_path / "array")
     with pytest.raises(RunError, match="the data have changed since the run"):
         fit(build(), 1 - x, config=short(), out=tmp_path / "array", resume=True)
+    with pytest.raises(ValueError, match="resume and overwrite exclude each other"):
+        fit(build(), digits.train, config=short(), out=tmp_path / "r", resume=True, overwrite=True)
     with pytest.raises(ValueError, match="resume=True wants the run folder: pass out="):
         fit(build(), digits.train, config=short(), resume=True)
 
@@ -376,6 +378,13 @@ def test_divergence_names_the_last_good_checkpoint(
         fit(build(), digits.train, config=short(), out=tmp_path / "r")
     _, info = read_tensors(tmp_path / "r" / "state" / "checkpoint.safetensors", "checkpoint")
     assert info["state"]["epoch"] == 1
+
+
+def test_weights_that_the_last_step_broke_are_never_saved(digits: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteLossError, match="the weights are not finite after epoch 1 .*lower the learning rate"):
+        fit(build(), digits.train, config=short(epochs=1, batch_size=2000, optimizer="sgd:lr=1e39"), out=tmp_path / "r")
+    assert not (tmp_path / "r" / "model.safetensors").exists()
+    assert not (tmp_path / "r" / "state" / "checkpoint.safetensors").exists()
 
 
 def test_bad_input_is_refused_before_anything_is_written(digits: Dataset, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The two programs keep the Pyro contract, and stock Pyro takes them as they are."""
 
+import copy
 import warnings
 from typing import Any
 
@@ -218,6 +219,28 @@ def test_configurations_are_frozen_and_survive_json() -> None:
     assert VAEConfig(**config.model_dump(mode="json")) == config
     assert config.decoder.options["hidden"] == (4, 8)
     assert config.replace(latent_dim=9).latent_dim == 9
+
+
+def test_a_mirrored_decoder_follows_its_encoder() -> None:
+    config = build(encoder="mlp:hidden=[8,4]").config
+    assert config.replace(encoder="mlp:hidden=[6,5]").decoder.options["hidden"] == (5, 6)
+    own = build(encoder="mlp:hidden=[8,4]", decoder="mlp:hidden=[3]").config
+    assert own.replace(encoder="mlp:hidden=[6,5]").decoder.options["hidden"] == (3,)
+
+
+@pytest.mark.parametrize("prior", ["normal", "mixture", "vamp:components=3", "flow"])
+@pytest.mark.parametrize("posterior", ["mean_field", "flow"])
+def test_a_used_vae_can_be_copied(prior: str, posterior: str) -> None:
+    if prior.startswith("vamp") and posterior == "flow":
+        pytest.skip("refused")
+    vae = build(prior=prior, posterior=posterior)
+    with isolated(0):
+        Trace_ELBO().differentiable_loss(vae.model, vae.guide, binary()).backward()
+    copied = copy.deepcopy(vae)
+    assert torch.equal(copied.sample(3, seed=1), vae.sample(3, seed=1))
+    with torch.no_grad():
+        next(copied.parameters()).add_(1.0)
+    assert not torch.equal(next(copied.parameters()), next(vae.parameters()))
 
 
 def test_the_kl_of_a_mean_field_guide_is_the_closed_form() -> None:

@@ -49,7 +49,7 @@ console = Console(soft_wrap=True)
 Run = Annotated[Path, typer.Argument(help="Run folder, as fit wrote it.")]
 SplitName = Annotated[str, typer.Option("--split", help="train, validation or test.")]
 DataRoot = Annotated[Path | None, typer.Option(help="Folder of downloaded data sets (or VAE_PYRO_DATA).")]
-Seed = Annotated[int, typer.Option(help="Seed of the draws.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the draws.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
@@ -73,7 +73,7 @@ def fit(
     latent_dim: Annotated[int | None, typer.Option(help="Dimension of z.")] = None,
     likelihood: Annotated[str | None, typer.Option(help="p(x | z): name or name:option=value.")] = None,
     binarize: Annotated[str | None, typer.Option(help="none, dynamic, static or threshold.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of weights and fit.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Seed of weights and fit.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     data_root: DataRoot = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
@@ -111,6 +111,8 @@ def fit(
     facts = settings.data.facts
     sizes = ", ".join(f"{size:,} {name}" for name, size in facts["sizes"].items())
     console.print(f"[bold]{escape(data)}[/] {facts['x_shape']}: {sizes}; observed: {facts['space']}", highlight=False)
+    if facts.get("columns_left_out"):
+        console.print(f"columns left out, not numeric: {escape(', '.join(facts['columns_left_out']))}", style="yellow")
     result = run_fit(
         VAE(settings.model, seed=settings.seed),
         settings.data.train,
@@ -157,7 +159,7 @@ def evaluate(
     seed: Seed = 0,
     device: Device = "auto",
     data_root: DataRoot = None,
-    limit: Annotated[int | None, typer.Option(help="Take the first data of the split only.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take the first data of the split only.")] = None,
 ) -> None:
     """ELBO, log p(x), KL, reconstruction, bits per dimension and active units, each with its Monte Carlo error."""
     from vae_pyro.checkpoint import write_json
@@ -196,13 +198,13 @@ def evaluate(
             name,
             f"{figures[key]:.{digits}f}",
             f"{figures[f'{key}_se']:.{digits}f}",
-            f"{figures['sampling_se'][key]:.{digits}f}",
+            "" if figures["sampling_se"][key] is None else f"{figures['sampling_se'][key]:.{digits}f}",
             unit,
         )
     of = f"of {vae.config.latent_dim} latents"
     table.add_row("active units", str(figures["active_units"]), f"{figures['active_units_se']:.3f}", "", of)
     console.print(table)
-    if figures["active_units"] == 0:
+    if figures["active_units"] == 0 and figures["n"] > 1:
         console.print(
             "no latent is active: the guide is the prior for every x (posterior collapse). A KL warm-up (--set "
             "kl_warmup=20), smaller batches or more epochs are the usual ways out.",
@@ -246,7 +248,7 @@ def _write(out: Path, arrays: dict[str, Any], draw: Any) -> None:
 def sample(
     run: Run,
     out: Annotated[Path, typer.Option(help=".png for pictures of E(x | z), .npz for draws and expectations.")],
-    num: Annotated[int, typer.Option(help="How many.")] = 64,
+    num: Annotated[int, typer.Option(min=1, help="How many.")] = 64,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -266,7 +268,7 @@ def reconstruct(
     run: Run,
     out: Annotated[Path, typer.Option(help=".png for pairs, .npz for arrays.")],
     split: SplitName = "test",
-    num: Annotated[int, typer.Option(help="How many data, from the start of the split.")] = 16,
+    num: Annotated[int, typer.Option(min=1, help="How many data, from the start of the split.")] = 16,
     seed: Seed = 0,
     device: Device = "auto",
     data_root: DataRoot = None,

@@ -253,7 +253,12 @@ class DataConfig(Config):
                 raise ValueError("dequantize=True and a binarization exclude each other; choose one")
             if tensor.dtype.is_floating_point:
                 raise ValueError(f"dequantize=True wants integers, {self.source!r} holds {tensor.dtype}")
-            draw, space = "dequantize", space.replace("stored values", "(stored values + uniform noise)")
+            draw = "dequantize"
+            space = (
+                "stored values + uniform noise"
+                if not unit or top is None
+                else (f"(stored values + uniform noise) / {top + 1:g}")
+            )
         if self.binarize == "threshold":
             assert top is not None
             tensor, unit, space = (tensor >= top / 2).to(torch.uint8), False, "0/1, intensity at least half"
@@ -322,20 +327,25 @@ def fingerprint(*splits: Split) -> str:
     digest = hashlib.sha256()
     for split in splits:
         for tensor in (split.values, split.mask):
+            digest.update(b"|")
             if tensor is not None:
                 digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
     return digest.hexdigest()
 
 
 def load_all(config: DataConfig) -> Split:
-    """All of a source as one split with fixed observations, prepared as ``config`` says, without taking parts out.
+    """All of a source, its own test data included, as one split with fixed observations, prepared as ``config`` says.
 
     Raises:
         FileNotFoundError: see `load_data`.
         ValueError: likewise.
     """
     source = read_source(config.source, config.root)
-    part = config.prepare(source, source.values, source.labels, np.arange(len(source.values)))
+    values, labels = source.values, source.labels
+    if source.test is not None:
+        values = np.concatenate([values, source.test[0]])
+        labels = None if labels is None or source.test[1] is None else np.concatenate([labels, source.test[1]])
+    part = config.prepare(source, values, labels, np.arange(len(values)))
     return part.fixed(derive_seed(config.seed, _BINARIZE_STREAM, 0))
 
 
@@ -345,11 +355,11 @@ def as_split(x: Any, mask: Any = None) -> Split:
     Raises:
         ValueError: not numbers, no data, or a mask of another shape.
     """
-    if isinstance(x, Split):
-        split = x if mask is None else replace(x, mask=torch.as_tensor(mask, dtype=torch.bool))
-    else:
-        values = torch.as_tensor(x)
-        split = Split(values, mask=None if mask is None else torch.as_tensor(mask, dtype=torch.bool))
+    if isinstance(x, np.ndarray) and x.dtype.kind in "ui" and x.dtype != np.uint8:
+        x = x.astype(np.int64)  # torch does not compute with unsigned integers of more than 8 bits
+    split = x if isinstance(x, Split) else Split(torch.as_tensor(x))
+    if mask is not None:
+        split = replace(split, mask=torch.as_tensor(mask, dtype=torch.bool, device=split.values.device))
     if split.values.dim() < 2 or len(split) == 0:
         raise ValueError(f"data of shape (datum, *x_shape) wanted, got {tuple(split.values.shape)}")
     if split.mask is not None and split.mask.shape != split.values.shape:

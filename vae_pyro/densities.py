@@ -157,10 +157,10 @@ class LedgerMoments:
             "kl": log_likelihood - log_weight,
         }
         for name, value in terms.items():
-            self._terms[name] = _merge(self._terms.get(name), self.count, value)
+            self._terms[name] = merge_moments(self._terms.get(name), self.count, value)
         for name, value in ledger.latents.items():
             draws = value.detach().to("cpu", torch.float64)
-            self._latents[name] = _merge(self._latents.get(name), self.count, draws)
+            self._latents[name] = merge_moments(self._latents.get(name), self.count, draws)
         self.count += len(log_weight)
 
     def term(self, name: str) -> tuple[Tensor, Tensor]:
@@ -197,8 +197,12 @@ class LedgerMoments:
         return list(self._latents)
 
 
-def _merge(old: tuple[Tensor, Tensor] | None, count: int, value: Tensor) -> tuple[Tensor, Tensor]:
-    # Chan, Golub & LeVeque 1983: joins means and sums of squares of two blocks without cancellation.
+def merge_moments(old: tuple[Tensor, Tensor] | None, count: int, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and sum of squared deviations over the first dimension, joined with those of ``count`` earlier rows.
+
+    References:
+        Chan, Golub & LeVeque 1983, Algorithms for computing the sample variance, The American Statistician 37, eq. 2.1.
+    """
     new, mean = len(value), value.mean(0)
     squares = ((value - mean) ** 2).sum(0)
     if old is None:

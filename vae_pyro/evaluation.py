@@ -74,20 +74,22 @@ class Evaluation:
     def summary(self) -> dict[str, Any]:
         """Averages over data, in nats, each with ``<key>_se``, the Monte Carlo standard error of the average.
 
-        ``sampling_se`` holds the other error: how far the averages would move with another test set of this size.
+        ``sampling_se`` holds the other error: how far the averages would move with another test set of this size
+        (``None`` for a single datum).
         """
         n = len(self)
         figures: dict[str, Any] = {}
-        sampling: dict[str, float] = {}
+        sampling: dict[str, float | None] = {}
         for key in ("elbo", "log_px", "kl", "reconstruction"):
             values, errors = getattr(self, key), getattr(self, f"{key}_se")
             figures[key] = float(values.mean())
             figures[f"{key}_se"] = float(np.sqrt((errors**2).sum()) / n)
-            sampling[key] = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
-        to_bits = 1 / (log(2) * self.num_elements.mean())
+            sampling[key] = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else None
+        to_bits = float(1 / (log(2) * self.num_elements.mean()))
         figures["bits_per_dim"] = -figures["log_px"] * to_bits
         figures["bits_per_dim_se"] = figures["log_px_se"] * to_bits
-        sampling["bits_per_dim"] = sampling["log_px"] * to_bits
+        moved = sampling["log_px"]
+        sampling["bits_per_dim"] = None if moved is None else moved * to_bits
         figures["active_units"] = self.active_units
         figures["active_units_se"] = self.active_units_se
         figures["num_samples"] = self.num_samples
@@ -97,7 +99,7 @@ class Evaluation:
 
 
 def blocks(num_data: int, num_samples: int, elements: int) -> tuple[int, int]:
-    """Data and particles to hold at once, so that their product times ``elements`` stays bounded."""
+    """Data and particles to hold at once, so that their product times ``elements`` (`numbers_held`) stays bounded."""
     pairs = max(ELEMENTS_AT_ONCE // max(elements, 1), 1)
     particles = min(num_samples, max(int(sqrt(pairs)), 1))
     return min(num_data, max(pairs // particles, 1)), particles
@@ -137,11 +139,12 @@ def evaluate(
     model, guide = (pair.model, pair.guide) if isinstance(pair, VAE) else pair
     device, dtype = place_of(pair, split.values)
     elements = prod(split.x_shape)
-    observed = torch.full((len(split),), elements) if split.mask is None else split.mask.flatten(1).sum(1)
+    held = numbers_held(pair, split)
+    observed = torch.full((len(split),), elements) if split.mask is None else split.mask.flatten(1).sum(1).cpu()
 
     results: dict[str, list[Tensor]] = {}
     with isolated(derive_seed(seed, 1)):
-        for moments in _stream(model, guide, split.to(device), num_samples, dtype):
+        for moments in _stream(model, guide, split.to(device), num_samples, held, dtype):
             for key in ("elbo", "kl", "reconstruction"):
                 mean, error = moments.term(key)
                 results.setdefault(key, []).append(mean)
@@ -152,8 +155,8 @@ def evaluate(
                 ("log_px", log_px),
                 ("log_px_se", log_px_se),
                 ("effective_sample_size", moments.effective_sample_size()),
-                ("mean", torch.cat([m.flatten(1) for m in means], 1)),
-                ("variance", torch.cat([v.flatten(1) for v in variances], 1)),
+                ("mean", torch.cat([m.reshape(len(m), -1) for m in means], 1)),
+                ("variance", torch.cat([v.reshape(len(v), -1) for v in variances], 1)),
             ):
                 results.setdefault(key, []).append(value)
     joined = {key: torch.cat(parts).numpy() for key, parts in results.items()}
@@ -177,10 +180,20 @@ def place_of(pair: VAE | tuple[Program, Program], values: Tensor) -> tuple[torch
     return values.device, values.dtype if values.dtype.is_floating_point else torch.get_default_dtype()
 
 
+def numbers_held(pair: VAE | tuple[Program, Program], split: Split) -> int:
+    """Numbers that the widest tensor of a pass holds for each particle and datum."""
+    widths = [prod(split.x_shape)]
+    if isinstance(pair, VAE):
+        widths.append(prod(pair.config.x_shape) * pair.model.likelihood.num_params)
+        widths += [layer.out_features for layer in pair.model.decoder.modules() if isinstance(layer, nn.Linear)]
+        widths.append(pair.config.prior.options.get("components", 1) * pair.config.latent_dim)
+    return max(widths)
+
+
 def _stream(
-    model: Program, guide: Program, split: Split, num_samples: int, dtype: torch.dtype
+    model: Program, guide: Program, split: Split, num_samples: int, held: int, dtype: torch.dtype
 ) -> Iterator[LedgerMoments]:
-    data, particles = blocks(len(split), num_samples, prod(split.x_shape))
+    data, particles = blocks(len(split), num_samples, held)
     for start in range(0, len(split), data):
         x, mask = split.batch(slice(start, start + data), dtype)
         moments = LedgerMoments(len(x))

@@ -43,9 +43,12 @@ def seeded(seed: int | None) -> Iterator[None]:
     if seed is None:
         yield
         return
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
+    started = torch.cuda.is_initialized()
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if started else ()):
+        if started:
+            torch.manual_seed(seed)
+        else:  # torch.manual_seed would queue the seed for CUDA as well, which nothing takes back
+            torch.default_generator.manual_seed(seed)
         yield
 
 

@@ -190,7 +190,12 @@ class ContinuousBernoulliLikelihood(Likelihood):
 
     def initialize(self, x: Tensor, observed: Tensor, step: float | None = None) -> Tensor:
         mean, _ = masked_moments(x, observed, [0])
-        return torch.logit(mean, eps=_BIAS_MARGIN).to(x.dtype).unsqueeze(0)
+        low, high = torch.full_like(mean, -1 / _BIAS_MARGIN), torch.full_like(mean, 1 / _BIAS_MARGIN)
+        for _ in range(60):  # the mean rises with the logit and has no closed inverse: bisection
+            middle = (low + high) / 2
+            below = ContinuousBernoulli(middle).mean < mean
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return low.to(x.dtype).unsqueeze(0)
 
 
 class LocationScale(Likelihood):

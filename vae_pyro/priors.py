@@ -33,6 +33,11 @@ class Prior(nn.Module, ABC):
     def check(cls, latent_dim: int, posterior: type[Posterior]) -> None:
         """Refuse what the prior cannot be combined with, with a ValueError."""
 
+    @property
+    def initial_rows(self) -> int:
+        """How many training data `initialize` uses."""
+        return 0
+
     def initialize(self, features: Tensor) -> None:
         """Start from training features ``(datum, *feature_shape)``, in random order."""
 
@@ -121,10 +126,17 @@ class VampPrior(Prior):
                 "dimension at a time; choose posterior 'mean_field' or 'full_rank'"
             )
 
+    @property
+    def initial_rows(self) -> int:
+        return len(self.pseudo_inputs)
+
     def initialize(self, features: Tensor) -> None:
         with torch.no_grad():
-            rows = torch.arange(len(self.pseudo_inputs), device=features.device) % len(features)
-            self.pseudo_inputs.copy_(features[rows])
+            rows = torch.arange(len(self.pseudo_inputs), device=features.device)
+            # Copies of one datum would have equal gradients for ever; the noise that they start with tells them apart.
+            repeated = (rows >= len(features)).reshape(-1, *(1,) * len(self.feature_shape))
+            noise = torch.where(repeated, self.pseudo_inputs - self.pseudo_inputs.mean(0), 0.0)
+            self.pseudo_inputs.copy_(features[rows % len(features)] + noise)
 
     def forward(self, encode: Encode) -> TorchDistribution:
         component = encode(self.pseudo_inputs)
@@ -180,3 +192,11 @@ class FlowPrior(Prior):
         for step in self.steps:
             chain += [step, transforms.permute(self.latent_dim, self.order)]
         return dist.TransformedDistribution(base, chain)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Pyro's splines keep their last result with its graph, which can be neither copied nor stored.
+        for step in self.steps.modules():
+            for name in ("_cached_x_y", "_cache_log_detJ"):
+                if hasattr(step, name):
+                    setattr(step, name, (None, None) if name == "_cached_x_y" else None)
+        return self.__dict__

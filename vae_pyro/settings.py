@@ -80,6 +80,10 @@ def parse_assignment(text: str) -> tuple[list[str], Any]:
     if not equals:
         raise ValueError(f"--set wants key=value, got {text!r}")
     path = key.strip().split(".")
+    if path[0] in _SECTIONS and len(path) == 1:
+        raise ValueError(
+            f"--set {path[0]}: name a key of it, such as {path[0]}.{next(iter(_SECTIONS[path[0]].model_fields))}"
+        )
     if path[0] not in _SECTIONS and path != ["seed"]:
         section = next((name for name, config in _SECTIONS.items() if path[0] in config.model_fields), None)
         if section is None:
@@ -147,14 +151,15 @@ def assemble(
     chosen = preset(preset_name) if preset_name else None
     named = {"model": chosen.model, "fit": chosen.fit} if chosen else {}
     settings = merge(base or {}, named, from_file, {"data": {"source": source}})
+    binarized = {tuple(path): value for path, value in assignments}.get(("data", "binarize"))
+    if (binarized or settings["data"].get("binarize", "none")) == "none":
+        settings["model"].setdefault("likelihood", "gaussian")
     for choice in ("likelihood", "prior", "posterior", "encoder"):
         settings["model"].setdefault(choice, VAEConfig.model_fields[choice].default)
     for choice in ("optimizer", "schedule", "objective"):
         settings["fit"].setdefault(choice, FitConfig.model_fields[choice].default)
-    likelihood_given = bool(base or chosen) or "likelihood" in from_file.get("model", {})
     for path, value in assignments:
         assign(settings, path, value)
-        likelihood_given |= list(path[:2]) == ["model", "likelihood"]
 
     likelihood = LIKELIHOODS.resolve(settings["model"]["likelihood"])
     if chosen and likelihood.name == LIKELIHOODS.resolve(chosen.model["likelihood"]).name:
@@ -162,8 +167,8 @@ def assemble(
     if likelihood.name in ("poisson", "negative_binomial", "categorical", "discretized_logistic"):
         settings["data"].setdefault("scale", "none")  # these describe integers as they are stored
     data = DataConfig(**settings["data"]).load()
-    if not likelihood_given:
-        settings["model"]["likelihood"] = "bernoulli" if data.config.binarize != "none" else "gaussian"
     settings["model"].setdefault("latent_dim", min(8, max(1, data.train.values[0].numel() // 2)))
     settings["model"]["x_shape"] = data.x_shape
-    return Settings(data, VAEConfig(**settings["model"]), FitConfig(**settings["fit"]), int(settings["seed"]))
+    if not isinstance(settings["seed"], int):
+        raise ValueError(f"seed is an integer, got {settings['seed']!r}")
+    return Settings(data, VAEConfig(**settings["model"]), FitConfig(**settings["fit"]), settings["seed"])

@@ -1,6 +1,7 @@
 """Where numbers come from: named data sets, arrays, tables and folders of images, read as they are stored."""
 
 import os
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -198,35 +199,41 @@ def read_source(name_or_path: str | Path, root: str | Path | None = None) -> Sou
         if path.suffix in (".csv", ".parquet"):
             return _table(path)
         return _array(path)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"cannot read {str(path)!r}: {error}") from None
 
 
 def _array(path: Path) -> Source:
     # Pickled objects in an array file could execute; numpy refuses them with allow_pickle off.
-    try:
-        loaded = np.load(path, allow_pickle=False)
-    except ValueError as error:
-        raise ValueError(f"cannot read {str(path)!r}: {error}") from None
-    labels = None
-    if isinstance(loaded, np.lib.npyio.NpzFile):
-        names = list(loaded)
-        key = "x" if "x" in names else names[0] if len(names) == 1 else None
-        if key is None:
-            raise ValueError(f"{str(path)!r} holds the arrays {', '.join(names) or 'none'}; name the data 'x'")
-        labels = loaded["y"] if "y" in names else None
-        values = loaded[key]
-    else:
-        values = loaded
+    with path.open("rb") as file:
+        try:
+            loaded = np.load(file, allow_pickle=False)
+            arrays = (
+                {name: loaded[name] for name in loaded} if isinstance(loaded, np.lib.npyio.NpzFile) else {"x": loaded}
+            )
+        except ValueError as error:
+            raise ValueError(f"cannot read {str(path)!r}: {error}") from None
+    key = "x" if "x" in arrays else next(iter(arrays)) if len(arrays) == 1 else None
+    if key is None:
+        raise ValueError(f"{str(path)!r} holds the arrays {', '.join(arrays) or 'none'}; name the data 'x'")
+    values, labels = arrays[key], arrays.get("y")
     if values.dtype.kind not in "buif" or not 2 <= values.ndim <= 4:
         raise ValueError(
             f"{str(path)!r} holds an array of type {values.dtype} and shape {values.shape}; wanted are numbers of "
             "shape (datum, *x_shape) with one to three dimensions for a datum"
         )
+    if values.dtype.kind == "f" and values.dtype.itemsize > 8:
+        values = values.astype(np.float64)
+    if len(values) == 0 or 0 in values.shape:
+        raise ValueError(f"{str(path)!r} holds no data: its shape is {values.shape}")
+    if labels is not None and labels.dtype.kind not in "bui":
+        labels = np.unique(labels, return_inverse=True)[1]
     if labels is not None and labels.shape != (len(values),):
         raise ValueError(f"{str(path)!r}: y has shape {labels.shape}, x has {len(values)} rows")
     kind = "image" if values.ndim > 2 else "table"
-    top = 255 if kind == "image" and values.dtype == np.uint8 else None
+    top = None
+    if kind == "image" and values.dtype in (np.uint8, np.bool_):  # bytes of 0 and 1 are binary already
+        top = 255 if values.size and values.max() > 1 else 1
     return Source(kind, values, labels, top=top)
 
 
@@ -234,12 +241,24 @@ def _table(path: Path) -> Source:
     import pandas as pd
 
     frame = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    if len(frame.columns) and all(_is_number(str(name)) for name in frame.columns):
+        raise ValueError(
+            f"{str(path)!r} begins with numbers where names of columns belong; add a header, or save a .npy"
+        )
     numeric = frame.select_dtypes("number")
     if numeric.shape[1] == 0 or len(numeric) == 0:
         raise ValueError(f"{str(path)!r} has {len(frame)} rows and no numeric column")
     left_out = [str(name) for name in frame.columns if name not in numeric.columns]
     about = {"columns": [str(name) for name in numeric.columns], "columns_left_out": left_out}
     return Source("table", numeric.to_numpy(np.float64), about=about)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _image_folder(path: Path) -> Source:
@@ -252,8 +271,13 @@ def _image_folder(path: Path) -> Source:
     for file in files:
         try:
             with Image.open(file) as image:
-                grey = image.mode in ("1", "L", "I", "I;16", "F", "LA")
-                pixels = np.asarray(image.convert("L" if grey else "RGB"))
+                if image.mode in ("I", "F"):
+                    raise ValueError(
+                        f"{str(file)!r} has mode {image.mode!r}, whose full intensity is not known; save bytes"
+                    )
+                deep = image.mode.startswith("I;16")
+                grey = deep or image.mode in ("1", "L", "LA")
+                pixels = np.asarray(image if deep else image.convert("L" if grey else "RGB"))
         except (UnidentifiedImageError, OSError) as error:
             raise ValueError(f"cannot read the image {str(file)!r}: {error}") from None
         images.append(pixels[None] if grey else pixels.transpose(2, 0, 1))
@@ -264,4 +288,7 @@ def _image_folder(path: Path) -> Source:
             )
     classes = sorted({file.parent.name for file in files})
     labels = np.asarray([classes.index(file.parent.name) for file in files]) if len(classes) > 1 else None
-    return Source("image", np.stack(images), labels, top=255, about={"classes": classes} if len(classes) > 1 else {})
+    if any(image.dtype != images[0].dtype for image in images):
+        raise ValueError(f"folder {str(path)!r} mixes images of 8 and 16 bits; bring them to one depth")
+    top = float(np.iinfo(images[0].dtype).max)
+    return Source("image", np.stack(images), labels, top=top, about={"classes": classes} if len(classes) > 1 else {})

@@ -84,7 +84,12 @@ class FitConfig(Config):
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if self.device.startswith("cuda") and not torch.cuda.is_available():
             raise ValueError(f"device {self.device!r} wanted, but torch finds no CUDA here; use 'cpu' or 'auto'")
-        return torch.device(self.device)
+        device = torch.device(self.device)
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise ValueError(
+                f"device {self.device!r} wanted, but torch finds {torch.cuda.device_count()} CUDA devices here"
+            )
+        return device
 
 
 @dataclass(frozen=True)
@@ -210,9 +215,11 @@ class _Fit:
                 means = {name: state.sums[name] / done for name in ("elbo", "kl", "reconstruction")}
                 progress.step(state.epoch, state.batch, means, done / state.seconds)
                 if caught.signum is not None:
+                    self._require_finite_weights()
                     self.checkpoint()
                     raise FitInterruptedError(caught.signum, self.run.path if self.run else None)
             self._close_epoch(progress, events)
+            self._require_finite_weights()
             if self.run and (state.finished or monotonic() - self._saved >= config.checkpoint_seconds):
                 self.checkpoint()
                 self.run.write_history(state.history)
@@ -307,6 +314,16 @@ class _Fit:
             state.stale += 1
 
     # --- failure --------------------------------------------------------------------------------------------------
+
+    def _require_finite_weights(self) -> None:
+        # The loss is checked before a step; what the last step did to the weights shows only in them.
+        for name, value in self.vae.named_parameters():
+            if not bool(value.isfinite().all()):
+                rate = self.optimizer.param_groups[0]["lr"]
+                raise NonFiniteLossError(
+                    f"the weights are not finite after epoch {self.state.epoch} ({name} first); likely cause: the last "
+                    f"step was too long: lower the learning rate ({rate:g}) or set clip_norm{self._way_out()}"
+                )
 
     def _way_out(self) -> str:
         if self.run is not None and self.run.checkpoint_file.exists():
@@ -432,13 +449,15 @@ def fit(
         raise ValueError(f"patience={config.patience} wants validation data; pass validation=, or patience=None")
 
     run = None if out is None else RunFolder(out)
+    if resume and overwrite:
+        raise ValueError("resume and overwrite exclude each other: continue the run, or replace it")
     if resume and run is None:
         raise ValueError("resume=True wants the run folder: pass out=")
     described = {
         "model": vae.config.model_dump(mode="json"),
         "fit": config.model_dump(mode="json"),
         "data": {"array_shape": list(train.values.shape)} if data is None else data.config.model_dump(mode="json"),
-        "facts": {"fingerprint": fingerprint(train)} if data is None else data.facts,
+        "facts": {"fingerprint": fingerprint(train, *([held_out] if held_out else []))} if data is None else data.facts,
         "seed": seed,
     }
     continues = False

@@ -9,6 +9,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from vae_pyro.config import Config, choice_of
+from vae_pyro.densities import merge_moments
 from vae_pyro.guide import Guide
 from vae_pyro.isolation import isolated, seeded
 from vae_pyro.likelihoods import LIKELIHOODS, DataSummary
@@ -43,6 +44,14 @@ class VAEConfig(Config):
     decoder: choice_of(DECODERS) | None = None  # type: ignore[valid-type]
     init: Literal["torch", "glorot", "he"] = "torch"
 
+    def replace(self, **changes: Any) -> Self:
+        """A validated copy with some fields changed; a decoder that mirrors the encoder goes on doing so."""
+        kept = self.model_dump()
+        mirrored = type(self)(**{**kept, "decoder": None}).decoder == self.decoder
+        if "encoder" in changes and mirrored:
+            changes.setdefault("decoder", None)
+        return type(self)(**{**kept, **changes})
+
     @model_validator(mode="before")
     @classmethod
     def _mirror(cls, values: Any) -> Any:
@@ -63,6 +72,9 @@ class VAEConfig(Config):
             if isinstance(prior, type) and issubclass(prior, Prior):
                 prior.check(self.latent_dim, posterior)
         return self
+
+
+_MOMENT_DRAWS = 50
 
 
 class VAE(nn.Module):
@@ -153,7 +165,8 @@ class VAE(nn.Module):
         observed = torch.ones_like(x, dtype=torch.bool) if mask is None else mask.to(self.device)
         with torch.no_grad():
             self.model.decoder.set_output_bias(self.model.likelihood.initialize(x, observed, step))
-            self.model.prior.initialize(self.model.likelihood.features(x, observed))
+            rows = self.model.prior.initial_rows
+            self.model.prior.initialize(self.model.likelihood.features(x[:rows], observed[:rows]))
             self.initialized.fill_(True)
 
     def encode(self, x: Any, *, mask: Tensor | None = None) -> TorchDistribution:
@@ -166,7 +179,7 @@ class VAE(nn.Module):
         Raises:
             ValueError: wrong shape.
         """
-        return self.guide.encode(self.as_input(x), mask)
+        return self.guide.encode(self.as_input(x), None if mask is None else mask.to(self.device))
 
     def decode(self, z: Tensor) -> TorchDistribution:
         """p(x | z): batch shape ``(*batch,)``, event shape ``x_shape``, for z of shape ``(*batch, latent_dim)``.
@@ -202,11 +215,16 @@ class VAE(nn.Module):
             ValueError: wrong shape.
         """
         with isolated(seed):
-            posterior = self.encode(x, mask=None if mask is None else mask.to(self.device))
+            posterior = self.encode(x, mask=mask)
             if self.guide.posterior.closed_moments:
                 return posterior.mean, posterior.variance.sqrt()
-            draws = posterior.sample((num_particles,))
-        return draws.mean(0), draws.std(0)
+            moments: tuple[Tensor, Tensor] | None = None
+            for done in range(0, num_particles, _MOMENT_DRAWS):
+                draws = posterior.sample((min(_MOMENT_DRAWS, num_particles - done),)).double()
+                moments = merge_moments(moments, done, draws)
+        assert moments is not None
+        mean, squares = moments
+        return mean.to(self.dtype), (squares / max(num_particles - 1, 1)).sqrt().to(self.dtype)
 
     @torch.no_grad()
     def reconstruct(self, x: Any, *, mask: Tensor | None = None, num_particles: int = 1, seed: int = 0) -> Tensor:
