@@ -114,7 +114,7 @@ def test_k_hat_rejects_a_narrow_guide(truth: PPCA) -> None:
 
 
 def test_k_hat_is_ordered_by_the_true_tail_index() -> None:
-    """Mean-field on correlation rho has k = |rho| (TRUTHS: target precision P, proposal Q, 1 - lambda_min(Q^-1 P))."""
+    """Mean-field on correlation rho has k = |rho|: for precisions P and Q it is 1 - lambda_min(Q^-1 P)."""
     random = np.random.default_rng(0)
     estimates = []
     for rho in (0.2, 0.5, 0.8):
