@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vae_pyro.data import Split, as_split
 from vae_pyro.densities import Ledger, Program, log_densities
-from vae_pyro.evaluation import ELEMENTS_AT_ONCE, place_of
+from vae_pyro.evaluation import ELEMENTS_AT_ONCE, numbers_held, place_of
 from vae_pyro.isolation import derive_seed, isolated
 from vae_pyro.vae import VAE
 
@@ -57,7 +57,7 @@ def to_datatree(
     elements = prod(split.x_shape)
     if predictive is None:
         predictive = num_draws * len(split) * elements * dtype.itemsize <= _PREDICTIVE_BYTES
-    num_data = max(ELEMENTS_AT_ONCE // (num_draws * elements), 1)
+    num_data = max(ELEMENTS_AT_ONCE // (num_draws * numbers_held(pair, split)), 1)
 
     ledgers: list[Ledger] = []
     replicated: list[np.ndarray[Any, Any]] = []

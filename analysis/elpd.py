@@ -115,15 +115,13 @@ def pareto_k(log_weight: Array) -> Array:
         )
     from arviz_stats.base import array_stats
 
-    shape = np.full(weight.shape[1], -np.inf)
-    finite = np.isfinite(weight)
-    # Rounding leaves equal weights a few ulps apart, and a tail fitted to rounding would be reported as a tail.
-    high, low = np.where(finite, weight, -np.inf).max(0), np.where(finite, weight, np.inf).min(0)
-    size = np.where(finite, np.abs(weight), 0.0).max(0)
-    varied = finite.all(0) & (high - low > 1e-6 * np.maximum(1.0, size))
     # A weight of zero says that the guide draws where p(x, z) = 0: equal weights elsewhere are then no sign of a match.
-    shape[~finite.all(0)] = np.inf
-    if varied.any():
+    positive = np.isfinite(weight).all(0)
+    shape = np.where(positive, -np.inf, np.inf)
+    # Rounding leaves equal weights a few ulps apart, and a tail fitted to rounding would be reported as a tail.
+    kept = weight[:, positive]
+    varied = np.flatnonzero(positive)[np.ptp(kept, axis=0) > 1e-6 * np.maximum(1.0, np.abs(kept).max(0))]
+    if len(varied):
         # psislw takes log likelihoods to leave out, whose negative is the log weight.
         _, k = array_stats.psislw(-weight[:, varied], axis=0)
         shape[varied] = k

@@ -224,7 +224,7 @@ def _array(path: Path) -> Source:
         )
     if values.dtype.kind == "f" and values.dtype.itemsize > 8:
         values = values.astype(np.float64)
-    if len(values) == 0 or 0 in values.shape:
+    if 0 in values.shape:
         raise ValueError(f"{str(path)!r} holds no data: its shape is {values.shape}")
     if labels is not None and labels.dtype.kind not in "bui":
         labels = np.unique(labels, return_inverse=True)[1]
@@ -233,7 +233,7 @@ def _array(path: Path) -> Source:
     kind = "image" if values.ndim > 2 else "table"
     top = None
     if kind == "image" and values.dtype in (np.uint8, np.bool_):  # bytes of 0 and 1 are binary already
-        top = 255 if values.size and values.max() > 1 else 1
+        top = 255 if values.max() > 1 else 1
     return Source(kind, values, labels, top=top)
 
 

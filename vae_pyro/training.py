@@ -453,15 +453,14 @@ def fit(
         raise ValueError("resume and overwrite exclude each other: continue the run, or replace it")
     if resume and run is None:
         raise ValueError("resume=True wants the run folder: pass out=")
-    described = {
-        "model": vae.config.model_dump(mode="json"),
-        "fit": config.model_dump(mode="json"),
-        "data": {"array_shape": list(train.values.shape)} if data is None else data.config.model_dump(mode="json"),
-        "facts": {"fingerprint": fingerprint(train, *([held_out] if held_out else []))} if data is None else data.facts,
-        "seed": seed,
-    }
     continues = False
     if run is not None:
+        described = {
+            "model": vae.config.model_dump(mode="json"),
+            "fit": config.model_dump(mode="json"),
+            "seed": seed,
+            **_describe(data, train, held_out),
+        }
         if resume:
             _same_run(run, described)
             continues = run.checkpoint_file.exists()
@@ -504,6 +503,14 @@ def _checked(vae: VAE, split: Split) -> Split:
     """The split, once its shape and its range have passed the VAE's guards."""
     vae.check(split.values, split.summary())
     return split
+
+
+def _describe(data: Dataset | None, train: Split, held_out: Split | None) -> dict[str, Any]:
+    """What a run folder says of its data: how to load them again, or at least how to know them again."""
+    if data is not None:
+        return {"data": data.config.model_dump(mode="json"), "facts": data.facts}
+    splits = [train] if held_out is None else [train, held_out]
+    return {"data": {"array_shape": list(train.values.shape)}, "facts": {"fingerprint": fingerprint(*splits)}}
 
 
 def _initialize(vae: VAE, train: Split, seed: int) -> None:
