@@ -185,3 +185,29 @@ def test_bad_input() -> None:
         evaluate(vae, x, num_samples=5)
     with pytest.raises(ValueError, match="values are not finite, the first nan at \\(0, 0\\)"):
         evaluate(vae_with(truth), torch.full_like(x, float("nan")), num_samples=5)
+
+
+def test_compiled_and_not_the_figures_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    vae = VAE(VAEConfig(x_shape=(6,), latent_dim=2, likelihood="gaussian", prior="mixture")).double()
+    with seeded(0):
+        x = torch.randn(23, 6, dtype=torch.float64)
+    monkeypatch.setattr("vae_pyro.evaluation.ELEMENTS_AT_ONCE", 1000)  # several passes, and a smaller last one
+    plain = evaluate(vae, x, num_samples=50, seed=4)
+    monkeypatch.setattr("vae_pyro.evaluation._WORTH_COMPILING", 0)
+    compiled = evaluate(vae, x, num_samples=50, seed=4)
+    np.testing.assert_allclose(compiled.log_px, plain.log_px, rtol=1e-9)
+    np.testing.assert_allclose(compiled.elbo_se, plain.elbo_se, rtol=1e-9)
+
+
+def test_the_guide_runs_once_for_a_datum(monkeypatch: pytest.MonkeyPatch) -> None:
+    vae = VAE(VAEConfig(x_shape=(6,), latent_dim=2, likelihood="gaussian"))
+    rows: list[int] = []
+    monkeypatch.setattr("vae_pyro.evaluation.ELEMENTS_AT_ONCE", 200)
+    monkeypatch.setattr("vae_pyro.evaluation._DRAWS_AT_ONCE", 500)
+    encode = vae.guide.encoder.forward
+    monkeypatch.setattr(
+        vae.guide.encoder, "forward", lambda features: (rows.append(len(features)), encode(features))[1]
+    )
+    evaluate(vae, torch.zeros(23, 6), num_samples=100)
+    assert sum(rows) == 23
+    assert max(rows) <= 5

@@ -30,9 +30,9 @@ from vae_pyro import (
 )
 from vae_pyro.checkpoint import read_tensors, weights
 from vae_pyro.data import Dataset
-from vae_pyro.objectives import TraceELBO
 from vae_pyro.optimizers import OPTIMIZERS
 from vae_pyro.schedules import SCHEDULES
+from vae_pyro.svi import CompiledSVI
 
 
 @pytest.fixture(scope="module")
@@ -60,17 +60,16 @@ def same(a: VAE, b: VAE) -> bool:
 
 def test_every_datum_is_seen_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[int]] = []
-    batch = Split.batch
+    raw = Split.raw
 
-    def watch(self: Split, index: Any, dtype: torch.dtype = torch.float32) -> Any:
-        if isinstance(index, torch.Tensor):
-            seen.append(index.tolist())
-        return batch(self, index, dtype)
+    def watch(self: Split, index: torch.Tensor, bits: Any) -> Any:
+        seen.append(index.tolist())
+        return raw(self, index, bits)
 
     x = example().sample(103, seed=0).float()
     vae = VAE(VAEConfig(x_shape=(5,), latent_dim=2, likelihood="gaussian"))
     vae.initialize(x)
-    monkeypatch.setattr(Split, "batch", watch)
+    monkeypatch.setattr(Split, "raw", watch)
     fit(vae, x, config=short(epochs=2, batch_size=10))
     rows = seen[-22:]
     assert [len(row) for row in rows] == ([10] * 10 + [3]) * 2
@@ -96,14 +95,14 @@ def test_the_loss_of_a_remainder_batch_is_a_mean_too() -> None:
 
 def test_history_has_epoch_means_of_all_data(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     losses: list[tuple[float, int]] = []
-    original = TraceELBO.differentiable_loss
+    original = CompiledSVI.step_tensor
 
-    def watch(self: Any, model: Any, guide: Any, x: Any, **kwargs: Any) -> Any:
-        loss = original(self, model, guide, x, **kwargs)
-        losses.append((float(loss.detach()), len(x)))
+    def watch(self: Any, x: Any, *bits: Any) -> Any:
+        loss = original(self, x, *bits)
+        losses.append((float(loss) * len(x), len(x)))
         return loss
 
-    monkeypatch.setattr(TraceELBO, "differentiable_loss", watch)
+    monkeypatch.setattr(CompiledSVI, "step_tensor", watch)
     result = fit(build(), digits.train, validation=digits.validation, config=short(epochs=1))
     row = result.history[0]
     assert sum(count for _, count in losses) == 1294
@@ -201,16 +200,16 @@ def test_early_stopping_restores_the_best(digits: Dataset) -> None:
 
 
 def interrupt_after(steps: int, signum: int) -> Any:
-    """A loss that sends this process a signal during one step."""
-    original, count = TraceELBO.differentiable_loss, [0]
+    """A step that sends this process a signal while it is taken."""
+    original, count = CompiledSVI.step_tensor, [0]
 
-    def loss(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def step(self: Any, *args: Any) -> Any:
         count[0] += 1
         if count[0] == steps:
             os.kill(os.getpid(), signum)
-        return original(self, *args, **kwargs)
+        return original(self, *args)
 
-    return loss
+    return step
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -222,7 +221,7 @@ def test_a_signal_ends_after_a_checkpoint_and_resume_gives_the_same_bits(
     whole, parts = build(), build()
     expected = fit(whole, digits.train, out=tmp_path / "whole", **options)
     with monkeypatch.context() as patch:
-        patch.setattr(TraceELBO, "differentiable_loss", interrupt_after(steps, signum))
+        patch.setattr(CompiledSVI, "step_tensor", interrupt_after(steps, signum))
         with pytest.raises(FitInterruptedError, match=f"stopped by {signal.Signals(signum).name}; continue") as stopped:
             fit(parts, digits.train, out=tmp_path / "parts", **options)
     assert stopped.value.signum == signum
@@ -355,8 +354,8 @@ def test_a_loss_that_is_not_finite_stops_with_its_cause(
         if change == "scale":
             vae.guide.posterior.normal.linear.bias[2:] = 200.0
     if change == "data":
-        batch = Split.batch
-        monkeypatch.setattr(Split, "batch", lambda *a, **k: (batch(*a, **k)[0] * float("nan"), None))
+        raw = Split.raw
+        monkeypatch.setattr(Split, "raw", lambda *a: (raw(*a)[0] * float("nan"),))
         vae.initialized.fill_(True)
     with pytest.raises(NonFiniteLossError, match=message):
         fit(vae, x, config=short(), out=tmp_path / "r")
@@ -365,13 +364,13 @@ def test_a_loss_that_is_not_finite_stops_with_its_cause(
 def test_divergence_names_the_last_good_checkpoint(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, count = TraceELBO.differentiable_loss, [0]
+    original, count = CompiledSVI.step_tensor, [0]
 
-    def explode(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def explode(self: Any, *args: Any) -> Any:
         count[0] += 1
-        return original(self, *args, **kwargs) * (float("inf") if count[0] == 5 else 1.0)
+        return original(self, *args) * (float("inf") if count[0] == 5 else 1.0)
 
-    monkeypatch.setattr(TraceELBO, "differentiable_loss", explode)
+    monkeypatch.setattr(CompiledSVI, "step_tensor", explode)
     with pytest.raises(
         NonFiniteLossError, match=r"at step 5 \(epoch 2\).*the last good checkpoint is '.*checkpoint.saf"
     ):
@@ -466,7 +465,7 @@ def test_cuda_fits_resumes_and_agrees_with_the_cpu(tmp_path: Path) -> None:
     fit(whole, data.train, validation=data.validation, **options)
     assert whole.device.type == "cuda"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TraceELBO, "differentiable_loss", interrupt_after(30, signal.SIGINT))
+        patch.setattr(CompiledSVI, "step_tensor", interrupt_after(30, signal.SIGINT))
         with pytest.raises(FitInterruptedError):
             fit(parts, data.train, validation=data.validation, out=tmp_path / "r", **options)
     fresh = build()

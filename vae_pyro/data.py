@@ -1,6 +1,7 @@
 """Data as a model observes them: splits in memory, scaled and binarised on the way into a step."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -68,6 +69,36 @@ class Split:
         x = self.values[index].to(dtype)
         noise = torch.rand_like(x) if self.draw != "none" else x
         return self._observe(x, noise), None if self.mask is None else self.mask[index]
+
+    def raw(self, index: Tensor, bits: Callable[[int], Tensor]) -> tuple[Tensor, ...]:
+        """Rows as they are stored, for `observe`: values, random words where observing draws, and the mask.
+
+        Args:
+            index: rows.
+            bits: gives so many random 32-bit words as an int32 tensor, see `vae_pyro.svi.BitStream`.
+        """
+        values = self.values.index_select(0, index)
+        raw = [values]
+        if self.draw != "none":
+            raw.append(bits(values.numel()).view(values.shape).to(values.device))
+        if self.mask is not None:
+            raw.append(self.mask.index_select(0, index))
+        return tuple(raw)
+
+    def observe(
+        self, values: Tensor, *rest: Tensor, dtype: torch.dtype = torch.float32
+    ) -> tuple[tuple[Tensor], dict[str, Tensor]]:
+        """What `raw` gave, as the arguments of model and guide: ``((x,), {"mask": mask})``.
+
+        A pure function of tensors, so that it can be part of a compiled step.
+        """
+        x = values.to(dtype)
+        kwargs = {} if self.mask is None else {"mask": rest[-1]}
+        if self.draw == "none":
+            return (self._observe(x, x),), kwargs
+        # The upper 24 bits of a word: every one of the 2^24 uniform numbers is exact in float32.
+        noise = ((rest[0] >> 8) & 0xFFFFFF).to(dtype) * 2.0**-24
+        return (self._observe(x, noise),), kwargs
 
     def _observe(self, x: Tensor, noise: Tensor) -> Tensor:
         if self.draw == "dequantize":

@@ -2,20 +2,26 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import erfc, log, prod, sqrt
+from math import ceil, erfc, log, prod, sqrt
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vae_pyro.capture import CaptureError, capture_function
 from vae_pyro.data import Split, as_split
-from vae_pyro.densities import LedgerMoments, Program, log_densities
+from vae_pyro.densities import Ledger, LedgerMoments, Program, draw_latents, score_latents
 from vae_pyro.isolation import derive_seed, isolated
+from vae_pyro.program import CompileError, disagreement, inductor
 from vae_pyro.vae import VAE
 
 # Elements of x, over particles and data, that one pass through the decoder holds: small enough for a processor's cache.
 ELEMENTS_AT_ONCE = 2_000_000
+# Particles times data whose latents are held at once.
+_DRAWS_AT_ONCE = 500_000
+# Elements of x, over particles and data, beyond which compiling the model's density repays its seconds.
+_WORTH_COMPILING = 1_000_000_000
 _ACTIVE_VARIANCE = 0.01
 
 
@@ -99,10 +105,15 @@ class Evaluation:
 
 
 def blocks(num_data: int, num_samples: int, elements: int) -> tuple[int, int]:
-    """Data and particles to hold at once, so that their product times ``elements`` (`numbers_held`) stays bounded."""
-    pairs = max(ELEMENTS_AT_ONCE // max(elements, 1), 1)
-    particles = min(num_samples, max(int(sqrt(pairs)), 1))
-    return min(num_data, max(pairs // particles, 1)), particles
+    """Data to draw latents for at once, and particles of them to score at once.
+
+    The first bounds data times ``num_samples``, the second data times particles times ``elements`` (`numbers_held`).
+    Blocks are as equal as they can be, so that a compiled pass fits nearly all of them.
+    """
+    data = min(num_data, max(_DRAWS_AT_ONCE // num_samples, 1), max(ELEMENTS_AT_ONCE // max(elements, 1), 1))
+    data = ceil(num_data / ceil(num_data / data))
+    particles = min(num_samples, max(ELEMENTS_AT_ONCE // (max(elements, 1) * data), 1))
+    return data, ceil(num_samples / ceil(num_samples / particles))
 
 
 @torch.no_grad()
@@ -193,14 +204,55 @@ def numbers_held(pair: VAE | tuple[Program, Program], split: Split) -> int:
 def _stream(
     model: Program, guide: Program, split: Split, num_samples: int, held: int, dtype: torch.dtype
 ) -> Iterator[LedgerMoments]:
+    """Moments of the ledger of each block of data: the guide draws all particles, the model scores some at a time."""
     data, particles = blocks(len(split), num_samples, held)
+    scorer = _Scorer(model, compiled=len(split) * num_samples * held >= _WORTH_COMPILING)
     for start in range(0, len(split), data):
         x, mask = split.batch(slice(start, start + data), dtype)
+        latents, log_guide = draw_latents(guide, x, num_particles=num_samples, mask=mask)
         moments = LedgerMoments(len(x))
         for done in range(0, num_samples, particles):
-            count = min(particles, num_samples - done)
-            moments.update(log_densities(model, guide, x, num_particles=count, mask=mask))
+            some = {name: value[done : done + particles] for name, value in latents.items()}
+            log_likelihood, log_prior = scorer(x, mask, some)
+            moments.update(Ledger(log_likelihood, log_prior, log_guide[done : done + particles], some))
         yield moments
+
+
+class _Scorer:
+    """`score_latents` of one model, compiled for the first shape where there is enough to do."""
+
+    def __init__(self, model: Program, *, compiled: bool) -> None:
+        self.model, self.wanted = model, compiled
+        self.shape: Any = None
+        self.run: Any = None
+        self.constants: list[Tensor] = []
+
+    def __call__(self, x: Tensor, mask: Tensor | None, latents: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        names = list(latents)
+        tensors = [x, *([] if mask is None else [mask]), *(latents[name].contiguous() for name in names)]
+
+        def score(*flat: Tensor) -> tuple[Tensor, Tensor]:
+            first = 1 if mask is None else 2
+            given = dict(zip(names, flat[first:], strict=True))
+            return score_latents(self.model, flat[0], given, mask=None if mask is None else flat[1])
+
+        if self.wanted:
+            self.wanted = False
+            self._compile(score, tensors)
+        if self.run is not None and [tensor.shape for tensor in tensors] == self.shape:
+            log_likelihood, log_prior = self.run([*tensors, *self.constants])
+            return log_likelihood, log_prior
+        return score(*tensors)
+
+    def _compile(self, score: Any, tensors: list[Tensor]) -> None:
+        try:
+            graph = capture_function(score, tensors)
+            run = inductor(graph.module)
+            ours = run([*tensors, *graph.constants])
+        except (CaptureError, CompileError):
+            return  # the programs as they are give the same numbers, later
+        if disagreement(list(ours), list(score(*tensors))) is None:
+            self.run, self.constants, self.shape = run, graph.constants, [tensor.shape for tensor in tensors]
 
 
 def _activity(mean: Any, variance: Any, num_samples: int) -> tuple[Any, Any]:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from math import ceil, isfinite
 from pathlib import Path
 from time import monotonic, perf_counter
@@ -16,6 +17,7 @@ import numpy as np
 import pyro
 import torch
 from pydantic import Field, field_validator
+from pyro.infer import ELBO
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -24,14 +26,18 @@ from vae_pyro.config import Config, choice_of
 from vae_pyro.data import Dataset, Split, as_split, fingerprint
 from vae_pyro.evaluation import evaluate
 from vae_pyro.isolation import derive_seed, isolated
-from vae_pyro.objectives import OBJECTIVES, KLWeight
+from vae_pyro.objectives import OBJECTIVES
 from vae_pyro.optimizers import OPTIMIZERS
 from vae_pyro.progress import FitProgress
 from vae_pyro.schedules import SCHEDULES
+from vae_pyro.svi import BitStream, CompiledSVI, batches
 from vae_pyro.vae import VAE
 
 _INITIAL_ROWS = 20_000
-_NOISE, _ORDER, _VALIDATION, _INITIAL = 1, 2, 3, 4
+_NOISE, _ORDER, _VALIDATION, _INITIAL, _BITS = 1, 2, 3, 4, 5
+
+# Steps of one shape after which a compiled step has made up for the seconds that compiling it takes.
+WORTH_COMPILING = 3000
 
 
 class FitConfig(Config):
@@ -46,7 +52,12 @@ class FitConfig(Config):
         optimizer: see `vae_pyro.optimizers`.
         schedule: of the learning rate, see `vae_pyro.schedules`.
         objective: see `vae_pyro.objectives`.
-        kl_warmup: epochs over which the weight of the KL rises linearly from 0 to 1.
+        kl_warmup: epochs over which the weight of the KL rises linearly from 0 to 1 (Bowman et al. 2016,
+            arXiv:1511.06349).
+        kl_cycle: epochs after which the weight starts from 0 again (cyclical annealing, Fu et al. 2019,
+            arXiv:1903.10145); ``None`` warms up once.
+        compile: let `vae_pyro.svi.CompiledSVI` take the steps; ``False`` takes Pyro's stock step. Inductor compiles a
+            shape of batch where the fit is long enough to repay it, else the traced step runs without it.
         clip_norm: largest Euclidean norm of the gradient; ``None`` does not clip.
         patience: epochs without a better validation ELBO after which the fit stops and the best weights come back;
             ``None`` runs to the end and keeps the last. Epochs of the KL warm-up do not count.
@@ -61,6 +72,8 @@ class FitConfig(Config):
     schedule: choice_of(SCHEDULES) = "constant"  # type: ignore[valid-type]
     objective: choice_of(OBJECTIVES) = "elbo"  # type: ignore[valid-type]
     kl_warmup: float = Field(default=0.0, ge=0)
+    kl_cycle: Annotated[float, Field(gt=0)] | None = None
+    compile: bool = True
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     patience: Annotated[int, Field(ge=1)] | None = None
     validation_particles: int = Field(default=2, ge=2)
@@ -99,8 +112,8 @@ class FitResult:
     Attributes:
         vae: the fitted VAE (the one that was passed in).
         history: one row for each epoch: running means over the epoch of ``elbo``, ``reconstruction`` and ``kl`` in nats
-            per datum (of the ELBO itself, whatever weight the KL had in the loss), ``validation_*`` likewise at the end
-            of it, ``kl_weight``, ``lr`` and ``seconds``.
+            per datum (of the ELBO itself, whatever the objective and the weight of the KL), ``bound``, what the
+            objective maximised, ``validation_*`` likewise at the end of it, ``kl_weight``, ``lr`` and ``seconds``.
         best_epoch: epoch whose validation ELBO was best, counted from 1; ``None`` without validation data.
         stopped_early: whether patience ran out.
         restored_best: whether the weights are those of `best_epoch`; if not, they are the last.
@@ -118,6 +131,42 @@ class FitResult:
     def epochs(self) -> int:
         """Epochs that were run."""
         return len(self.history)
+
+
+class _PerDatum(ELBO):
+    """An objective averaged over the batch, so that rates and eps mean the same at every batch size."""
+
+    def __init__(self, objective: ELBO) -> None:
+        super().__init__()
+        self.objective = objective
+
+    @property
+    def metrics(self) -> dict[str, Tensor]:
+        """The objective's, still summed over data."""
+        figures: dict[str, Tensor] = self.objective.metrics
+        return figures
+
+    @metrics.setter
+    def metrics(self, figures: dict[str, Tensor]) -> None:
+        self.objective.metrics = figures
+
+    def loss(self, model: Any, guide: Any, x: Tensor, **kwargs: Any) -> float:
+        """The objective's, divided by the number of data."""
+        return float(self.objective.loss(model, guide, x, **kwargs)) / len(x)
+
+    def differentiable_loss(self, model: Any, guide: Any, x: Tensor, **kwargs: Any) -> Tensor:
+        """The objective's, divided by the number of data."""
+        loss: Tensor = self.objective.differentiable_loss(model, guide, x, **kwargs)
+        return loss / len(x)
+
+    def loss_and_grads(self, model: Any, guide: Any, x: Tensor, **kwargs: Any) -> Tensor:
+        """Its gradient added to the parameters'."""
+        loss = self.differentiable_loss(model, guide, x, **kwargs)
+        loss.backward()
+        return loss.detach()
+
+    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
+        raise NotImplementedError("the objective inside makes its own traces")
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -194,11 +243,19 @@ class _Fit:
         self.parameters: list[nn.Parameter] = list(vae.parameters())
         self.optimizer: Optimizer = OPTIMIZERS.build(config.optimizer, self.parameters)
         self.schedule = SCHEDULES.build(config.schedule, config.epochs * self.steps_per_epoch, self.steps_per_epoch)
-        self.objective = OBJECTIVES.build(config.objective)
-        self.kl_weight = KLWeight()
+        self.objective: Any = OBJECTIVES.build(config.objective)
+        self.svi = CompiledSVI(
+            vae.model,
+            vae.guide,
+            self.optimizer,
+            _PerDatum(self.objective),
+            prepare=partial(self.train.observe, dtype=vae.dtype),
+            clip_norm=config.clip_norm,
+        )
         self.state = _State()
         self.best: dict[str, Tensor] | None = None
-        self.order = torch.empty(0)
+        self.batches: list[Tensor] = []
+        self.bits = BitStream(0)
         self._saved = monotonic()
 
     # --- the loop -------------------------------------------------------------------------------------------------
@@ -225,44 +282,55 @@ class _Fit:
                 self.run.write_history(state.history)
 
     def _shuffle(self) -> None:
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, _ORDER, self.state.epoch))
-        self.order = torch.randperm(len(self.train), generator=generator).to(self.device)
+        state, size = self.state, self.config.batch_size
+        seed = derive_seed(self.seed, _ORDER, state.epoch)
+        self.batches = list(batches(len(self.train), size, seed, self.device))
+        self.bits = BitStream(derive_seed(self.seed, _BITS, state.epoch), self.device)
+        for index in self.batches[: state.batch]:  # a resumed epoch goes on where its random words had come to
+            self.train.raw(index, self.bits)
 
     def _rate_and_weight(self, number: int) -> tuple[float, float]:
         """Learning rate and weight of the KL at step ``number`` of the run."""
-        warm = self.config.kl_warmup * self.steps_per_epoch
-        weight = min(1.0, number / warm) if warm else 1.0
-        return self.config.optimizer.options["lr"] * self.schedule(number), weight
+        config = self.config
+        warm, position = config.kl_warmup * self.steps_per_epoch, float(number)
+        if config.kl_cycle is not None:
+            position %= config.kl_cycle * self.steps_per_epoch
+        weight = min(1.0, position / warm) if warm else 1.0
+        return config.optimizer.options["lr"] * self.schedule(number), weight
+
+    def _form_of_step(self, size: int) -> bool | str:
+        if not self.config.compile:
+            return "never"
+        whole, rest = divmod(len(self.train), self.config.batch_size)
+        planned = self.config.epochs * (whole if size == self.config.batch_size else min(rest, 1))
+        return planned >= WORTH_COMPILING
 
     def _step(self) -> None:
         state, config = self.state, self.config
         number = state.epoch * self.steps_per_epoch + state.batch
-        rate, self.kl_weight.weight = self._rate_and_weight(number)
+        rate, weight = self._rate_and_weight(number)
+        self.objective.kl_weight.fill_(weight)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-        index = self.order[state.batch * config.batch_size : (state.batch + 1) * config.batch_size]
-        x, mask = self.train.batch(index, self.vae.dtype)
-        self.optimizer.zero_grad(set_to_none=True)
-        given = {} if mask is None else {"mask": mask}
-        with self.kl_weight:
-            loss = self.objective.differentiable_loss(self.vae.model, self.vae.guide, x, **given) / len(x)
-        loss.backward()
-        if config.clip_norm is not None:
-            norm = nn.utils.clip_grad_norm_(self.parameters, config.clip_norm, error_if_nonfinite=False)
-            if not isfinite(float(norm)):
-                raise self._failure(number, x, "the gradient")
-        if not isfinite(float(loss.detach())):
-            raise self._failure(number, x, "the loss")
-        self.optimizer.step()
+        index = self.batches[state.batch]
+        raw = self.train.raw(index, self.bits)
+        self.svi.compile = self._form_of_step(len(index))
+        loss, metrics = float(self.svi.step_tensor(*raw)), self.svi.metrics
+        reconstruction, kl = float(metrics["reconstruction"]), float(metrics["kl"])
+        if config.clip_norm is not None and not isfinite(float(metrics["gradient_norm"])):
+            raise self._failure(number, raw, "the gradient")
+        if not isfinite(loss):
+            raise self._failure(number, raw, "the loss")
 
-        reconstruction, kl = float(self.objective.reconstruction), float(self.objective.kl)
         state.batch += 1
+        count = len(index)
         for name, value in (
             ("elbo", reconstruction - kl),
             ("reconstruction", reconstruction),
             ("kl", kl),
-            ("count", len(x)),
+            ("bound", -loss * count),
+            ("count", count),
         ):
             state.sums[name] = state.sums.get(name, 0.0) + value
 
@@ -276,6 +344,7 @@ class _Fit:
             "elbo": state.sums["elbo"] / count,
             "reconstruction": state.sums["reconstruction"] / count,
             "kl": state.sums["kl"] / count,
+            "bound": state.sums["bound"] / count,
             "kl_weight": weight,
             "lr": rate,
             "seconds": state.seconds,
@@ -304,7 +373,7 @@ class _Fit:
 
     def _judge(self, elbo: float) -> None:
         state = self.state
-        if state.epoch + 1 <= self.config.kl_warmup:
+        if self._rate_and_weight((state.epoch + 1) * self.steps_per_epoch)[1] < 1:
             return
         if state.best_elbo is None or elbo > state.best_elbo:
             state.best_elbo, state.best_epoch, state.stale = elbo, state.epoch + 1, 0
@@ -330,21 +399,22 @@ class _Fit:
             return f"; the last good checkpoint is {str(self.run.checkpoint_file)!r}"
         return "; there is no checkpoint yet" if self.run else "; without a run folder there is no checkpoint"
 
-    def _failure(self, number: int, x: Tensor, what: str) -> NonFiniteLossError:
+    def _failure(self, number: int, raw: tuple[Tensor, ...], what: str) -> NonFiniteLossError:
+        (x,), _ = self.train.observe(*raw, dtype=self.vae.dtype)
         broken = [name for name, value in self.vae.named_parameters() if not bool(value.isfinite().all())]
         rate = float(self.optimizer.param_groups[0]["lr"])
         if not bool(x.isfinite().all()):
             cause = "the batch holds values that are not finite and that no mask hides"
         elif broken:
             cause = f"the weights diverged ({broken[0]} first): lower the learning rate ({rate:g}) or set clip_norm"
-        elif not isfinite(float(self.objective.kl)):
+        elif not isfinite(float(self.svi.metrics["kl"])):
             cause = (
-                f"the KL is {float(self.objective.kl)}: a posterior scale overflowed; lower the learning rate "
+                f"the KL is {float(self.svi.metrics['kl'])}: a posterior scale overflowed; lower the learning rate "
                 f"({rate:g}), set clip_norm, or warm up the rate"
             )
-        elif not isfinite(float(self.objective.reconstruction)):
+        elif not isfinite(float(self.svi.metrics["reconstruction"])):
             cause = (
-                f"log p(x | z) is {float(self.objective.reconstruction)}: a scale or rate of the likelihood "
+                f"log p(x | z) is {float(self.svi.metrics['reconstruction'])}: a scale or rate of the likelihood "
                 f"{self.vae.config.likelihood.name!r} under- or overflowed; scale the data or raise its lower bound"
             )
         else:

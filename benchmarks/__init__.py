@@ -1,0 +1,1 @@
+"""Measurements against other implementations and against published figures; see ``benchmarks/README.md``."""

@@ -1,0 +1,381 @@
+"""A captured step as something that runs: operator by operator, compiled by Inductor, or as an ensemble."""
+
+import copy
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from vae_pyro.capture import Graph
+from vae_pyro.updates import Slot
+
+type Metrics = dict[str, Tensor]
+
+# Beyond this size glibc maps a tensor anew at each allocation, and every page of it faults, until one has been freed.
+_ALLOCATOR_THRESHOLD = 32 * 2**20 - 2**14
+
+
+class CompileError(RuntimeError):
+    """The compiler failed, or what it made disagrees with the graph."""
+
+
+class Program:
+    """One captured step with what it reads and writes.
+
+    Args:
+        graph: see `vae_pyro.capture.capture`.
+        leaves: unconstrained parameters.
+        flat: flattened arguments that the graph was captured with.
+        members: size of the ensemble; ``None`` for a single run.
+
+    Attributes:
+        count: steps taken.
+        tried: whether the compiler has been tried.
+    """
+
+    def __init__(self, graph: Graph, leaves: list[Tensor], flat: Sequence[Any], members: int | None = None) -> None:
+        self.graph, self.leaves, self.members = graph, leaves, members
+        self._positions = [number for number, item in enumerate(flat) if isinstance(item, Tensor)]
+        self._plain = len(self._positions) == len(flat)
+        if members is None:
+            self._noise = [noise.empty() for noise in graph.noise]
+        else:
+            self._noise = [noise.empty().expand(members, *noise.shape).clone() for noise in graph.noise]
+        self.count = 0
+        self.tried = False
+        self._gradient: Callable[..., Any] = graph.module
+        self._step: Callable[..., Any] | None = None
+        self._boxed = False
+        self._slots: list[Slot] = []
+        self._clip_norm: float | None = None
+        self._states: list[Tensor] = []
+        self._counts: Tensor | None = None
+        self._fixed: list[tuple[Slot, tuple[Any, ...]]] = []
+        self._figures: list[str] = graph.metrics
+
+    @property
+    def used(self) -> list[Tensor]:
+        """Leaves that the loss depends on, in the order of the gradients."""
+        return [leaf for leaf, used in zip(self.leaves, self.graph.used, strict=True) if used]
+
+    @property
+    def whole(self) -> bool:
+        """Whether the optimizer is part of the compiled program."""
+        return self._step is not None
+
+    # --- what goes in ---------------------------------------------------------------------------------------------
+
+    def tensors(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+        """The tensors among the arguments, in the order of the graph's inputs."""
+        if self._plain and not kwargs and len(args) == len(self._positions):
+            return list(args)
+        flat = torch.utils._pytree.tree_leaves((args, kwargs))
+        return [flat[number] for number in self._positions]
+
+    def draw(self, generators: Sequence[torch.Generator] | None = None) -> list[Tensor]:
+        """Noise of the next step in the order of the stock step, from torch's generator, or from each member's own."""
+        for noise, out in zip(self.graph.noise, self._noise, strict=True):
+            if generators is None:
+                noise.fill(out)
+        for number, generator in enumerate(generators or ()):
+            for noise, out in zip(self.graph.noise, self._noise, strict=True):
+                noise.fill(out[number], generator)
+        return self._noise
+
+    # --- running --------------------------------------------------------------------------------------------------
+
+    def gradients(self, tensors: Sequence[Tensor], noise: Sequence[Tensor]) -> tuple[Tensor, Metrics, list[Tensor]]:
+        """Loss, metrics and gradients of the leaves that are used."""
+        inputs = [*self.leaves, *tensors, *self.graph.constants, *noise]
+        with torch.no_grad():
+            return self.graph.split(self._gradient(inputs) if self._boxed else self._gradient(*inputs))
+
+    def step(self, tensors: Sequence[Tensor], noise: Sequence[Tensor]) -> tuple[Tensor, Metrics]:
+        """A whole step: parameters and the optimizer's state change in place."""
+        assert self._step is not None
+        self._bind()
+        rates = self._rates()
+        with torch.no_grad():
+            outputs = self._step([*self.leaves, *self._states, rates, *tensors, *self.graph.constants, *noise])
+        return outputs[0], dict(zip(self._figures, outputs[1:], strict=True))
+
+    def _bind(self) -> None:
+        """Find the optimizer's state tensors, which are others after it has been loaded."""
+        if self._states and self._slots[-1].holds(self._states[-1]):
+            return
+        self._states = [tensor for slot in self._slots for tensor in slot.state().values()]
+        counted = [slot for slot in self._slots if isinstance(slot.count, Tensor)]
+        self._counts = torch.stack([slot.count for slot in counted]) if counted else None
+        for number, slot in enumerate(counted):  # views of one tensor, which one addition counts up
+            assert self._counts is not None
+            slot.count = self._counts[number]
+
+    @property
+    def stale(self) -> bool:
+        """Whether options of the optimizer have changed that the program has baked in."""
+        return any(slot.fixed != fixed for slot, fixed in self._fixed)
+
+    def _rates(self) -> Tensor:
+        if self._counts is not None:
+            self._counts += 1
+        else:
+            for slot in self._slots:
+                slot.count += 1
+        rates = self._next_rates(int(self._slots[0].count))  # every parameter of a program moves at every step
+        for slot, _ in self._fixed:
+            slot.update.passed(slot.group)
+        return rates
+
+    def _next_rates(self, step: int) -> Tensor:
+        numbers: list[float] = []
+        for slot, _ in self._fixed:
+            numbers += slot.update.rates(slot.group, step)
+        return torch.tensor(numbers, dtype=self.leaves[0].dtype, device=self.leaves[0].device)
+
+    # --- compiling ------------------------------------------------------------------------------------------------
+
+    def take(self, slots: list[Slot], clip_norm: float | None) -> None:
+        """Put the optimizer into the program.
+
+        Args:
+            slots: the optimizer of each leaf that is used.
+            clip_norm: see `CompiledSVI`.
+        """
+        self._slots, self._clip_norm = slots, clip_norm
+        self._figures = [*self.graph.metrics, *(() if clip_norm is None else ("gradient_norm",))]
+        self._fixed = list({id(slot.group): (slot, slot.fixed) for slot in slots}.values())
+        self._graph = step_graph(self.graph, slots, clip_norm, self.members)
+        self._step = lambda inputs: self._graph(*inputs)
+
+    def compile(self, tensors: list[Tensor], noise: list[Tensor]) -> None:
+        """Compile, and compare one step on copies with the graph's.
+
+        Args:
+            tensors: a batch.
+            noise: of a step.
+
+        Raises:
+            CompileError: the compiler failed, or its result disagrees. The program runs as before.
+        """
+        self.tried = True
+        rest = [*tensors, *self.graph.constants, *noise]
+        if self._step is None:
+            compiled = inductor(self.graph.module)
+            _compare(compiled, self.graph.module, [*self.leaves, *rest])
+            self._gradient, self._boxed = compiled, True
+        else:
+            self._bind()
+            compiled = inductor(self._graph)
+            reference = self._graph if self.members is not None else self._reference
+            # From a state of zeros, Adam's first step is the sign of the gradient, rounding included; from these it
+            # is smooth in everything that it reads.
+            names = [name for slot in self._slots for name in slot.names]
+            states = [
+                torch.full_like(state, 1.0 if "sq" in name else 0.5, requires_grad=False)
+                for name, state in zip(names, self._states, strict=True)
+            ]
+            _compare(
+                compiled, reference, [*self.leaves, *states, self._next_rates(int(self._slots[0].count) + 1), *rest]
+            )
+            self._step = compiled
+
+    def _reference(self, *inputs: Tensor) -> list[Tensor]:
+        """The graph's gradients, and the optimizers' own steps on copies of them."""
+        first, second = len(self.leaves), len(self.leaves) + len(self._states)
+        loss, metrics, gradients = self.graph.split(self.graph.module(*inputs[:first], *inputs[second + 1 :]))
+        memo: dict[int, Any] = {}
+        optimizers = [copy.deepcopy(slot.optimizer, memo) for slot in self._slots]
+        copies = [memo[id(slot.parameter)] for slot in self._slots]
+        given = iter(inputs[first:second])
+        for slot, optimizer, parameter, gradient in zip(self._slots, optimizers, copies, gradients, strict=True):
+            parameter.grad = gradient.clone()
+            for name in slot.names:
+                optimizer.state[parameter][name].copy_(next(given))
+        figures = [loss, *metrics.values()]
+        if self._clip_norm is not None:
+            figures.append(torch.nn.utils.clip_grad_norm_(copies, self._clip_norm))
+        for optimizer in {id(optimizer): optimizer for optimizer in optimizers}.values():
+            optimizer.step()
+        for leaf, copied in zip(_only(inputs[:first], self.graph.used), copies, strict=True):
+            leaf.copy_(copied)
+        moved = [
+            optimizer.state[parameter][name]
+            for slot, optimizer, parameter in zip(self._slots, optimizers, copies, strict=True)
+            for name in slot.names
+        ]
+        for state, value in zip(inputs[first:second], moved, strict=True):
+            state.copy_(value)
+        return figures
+
+
+def step_graph(graph: Graph, slots: list[Slot], clip_norm: float | None, members: int | None = None) -> fx.GraphModule:
+    """The graph of loss and gradient, continued by the optimizer.
+
+    Args:
+        graph: of loss and gradient.
+        slots: the optimizer of each leaf that is used.
+        clip_norm: see `CompiledSVI`.
+        members: size of the ensemble; parameters, states and noise then have it as their first dimension.
+
+    Returns:
+        ``(*leaves, *states, rates, *batch, *constants, *noise) -> (loss, *metrics)``, with the norm of the gradient
+        after the metrics where it is clipped. It writes to leaves and states, and leaves them as they are where the
+        loss, or that norm, is not finite.
+    """
+    from torch._inductor.decomposition import select_decomp_table
+
+    example = graph.example()
+    mode = example[0].fake_mode
+    leaves, middle = example[: graph.num_leaves], example[graph.num_leaves :]
+    noise = [middle.pop() for _ in graph.noise][::-1]
+    with mode:  # each state is a tensor of its own: the tracer tells inputs apart by identity
+        used = _only(leaves, graph.used)
+        states = [torch.empty_like(leaf) for leaf, slot in zip(used, slots, strict=True) for _ in slot.names]
+    first, second = len(leaves), len(leaves) + len(states)
+
+    def move(*flat: Tensor) -> tuple[Tensor, ...]:
+        loss, metrics, gradients = graph.split(graph.module(*flat[:first], *flat[second + 1 :]))
+        fine = torch.isfinite(loss)
+        if clip_norm is not None:
+            norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
+            fine = fine & torch.isfinite(norm)
+            share = (clip_norm / (norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_ has it
+            gradients = [gradient * share for gradient in gradients]
+        old, numbers = iter(flat[first:second]), iter(flat[second].unbind())
+        rates = {at: tuple(next(numbers) for _ in range(slot.update.scalars)) for at, slot in groups.items()}
+        new_leaves, new_states = [], []
+        for slot, leaf, gradient in zip(slots, _only(flat[:first], graph.used), gradients, strict=True):
+            state = {name: next(old) for name in slot.names}
+            new, after = slot.update.apply(slot.group, rates[id(slot.group)], leaf, gradient, state)
+            new_leaves.append(torch.where(fine, new, leaf))
+            new_states += [torch.where(fine, after[name], state[name]) for name in slot.names]
+        figures = [loss, *metrics.values()] if clip_norm is None else [loss, *metrics.values(), norm]
+        return (*figures, *new_leaves, *new_states)
+
+    with mode:
+        groups = {id(slot.group): slot for slot in slots}
+        rates = leaves[0].new_empty(sum(slot.update.scalars for slot in groups.values()))
+        if members is not None:
+            leaves, states, noise = (
+                [tensor.new_empty((members, *tensor.shape)) for tensor in group] for group in (leaves, states, noise)
+            )
+
+    def step(*flat: Tensor) -> tuple[Tensor, ...]:
+        dims = [0] * second + [None] * (1 + len(middle)) + [0] * len(noise)
+        outputs = move(*flat) if members is None else torch.func.vmap(move, in_dims=tuple(dims))(*flat)
+        figures = 1 + len(graph.metrics) + (clip_norm is not None)
+        targets = [*_only(flat[:first], graph.used), *flat[first:second]]
+        for target, value in zip(targets, outputs[figures:], strict=True):
+            target.copy_(value)
+        return tuple(outputs[:figures])
+
+    inputs = [*leaves, *states, rates, *middle, *noise]
+    return make_fx(step, decomposition_table=select_decomp_table(), tracing_mode="fake")(*inputs)
+
+
+def _only(items: Sequence[Any], used: Sequence[bool]) -> list[Any]:
+    return [item for item, is_used in zip(items, used, strict=True) if is_used]
+
+
+def inductor(module: fx.GraphModule) -> Callable[[list[Tensor]], Any]:
+    """Compile a graph without mutations other than copies into its inputs.
+
+    Returns:
+        A function of one list of inputs.
+
+    Raises:
+        CompileError: there is no working compiler, or it cannot compile this.
+    """
+    from torch._inductor.decomposition import select_decomp_table
+
+    example = [node.meta["val"] for node in module.graph.nodes if node.op == "placeholder"]
+    on_cpu = all(tensor.device.type == "cpu" for tensor in example)
+    if on_cpu:
+        torch.empty(_ALLOCATOR_THRESHOLD, dtype=torch.uint8)
+    with _undisturbed():
+        from torch._inductor import config
+        from torch._inductor.compile_fx import compile_fx_inner
+
+        # Threads: a pool of compiler processes would outlive the call. Random numbers: torch's own, in torch's order.
+        settings = {"cpp_wrapper": on_cpu, "fallback_random": True, "compile_threads": 1}
+        try:
+            module = make_fx(module, decomposition_table=select_decomp_table(), tracing_mode="fake")(*example)
+            example = [node.meta["val"] for node in module.graph.nodes if node.op == "placeholder"]
+            with config.patch(settings), torch.no_grad():
+                compiled = compile_fx_inner(module, example, cpp_wrapper=on_cpu)
+        except Exception as error:  # what a compiler raises has no common base; the graph itself has been proved
+            raise CompileError(f"compiling failed ({type(error).__name__}: {str(error).strip()[:200]})") from error
+    run: Callable[[list[Tensor]], Any] = compiled
+    return run
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Run the compiler without its remark that there is no GPU, and take back what it writes into the environment."""
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    level, environment = logger.level, dict(os.environ)
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+        for name in set(os.environ) - set(environment):
+            del os.environ[name]
+        os.environ.update(environment)
+
+
+def _compare(compiled: Callable[[list[Tensor]], Any], graph: Callable[..., Any], inputs: list[Tensor]) -> None:
+    ours = [_copied(tensor) for tensor in inputs]
+    theirs = [_copied(tensor) for tensor in inputs]
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        kept = torch.get_rng_state()
+        try:
+            got = list(compiled(list(ours)))
+        except Exception as error:
+            raise CompileError(f"the compiled step failed ({type(error).__name__}: {str(error)[:200]})") from error
+        torch.set_rng_state(kept)
+        wanted = list(graph(*theirs))
+    reason = disagreement([*got, *ours], [*wanted, *theirs])
+    if reason is not None:
+        raise CompileError(f"the compiled step disagrees with its graph ({reason})")
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    """A copy with the same strides; an expanded tensor, which nothing can write to, is its own."""
+    expanded = any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
+    return tensor.detach() if expanded else tensor.detach().clone()
+
+
+def disagreement(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> str | None:
+    """Why two lists of tensors are not the same up to rounding; ``None`` if they are.
+
+    The tolerance is the square root of the type's precision, relative to the largest element of each tensor: what a
+    sum in another order moves is far below it, a missing term or factor far above.
+    """
+    for number, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        if a.shape != b.shape or a.dtype != b.dtype:
+            return f"output {number} is {tuple(a.shape)} {a.dtype}, not {tuple(b.shape)} {b.dtype}"
+        if not b.dtype.is_floating_point:
+            if not torch.equal(a, b):
+                return f"output {number} differs"
+            continue
+        if b.numel() == 0:
+            continue
+        finite = b.isfinite()
+        if not torch.equal(finite, a.isfinite()):
+            return f"output {number} is finite in other places"
+        zero = torch.zeros((), dtype=b.dtype, device=b.device)
+        scale = float(torch.where(finite, b, zero).abs().max())
+        distance = float(torch.where(finite, a - b, zero).abs().max())
+        tolerance = torch.finfo(b.dtype).eps ** 0.5
+        if distance > tolerance * max(scale, 1e-30):
+            return f"output {number} differs by {distance:.2g} at a size of {scale:.2g}"
+    return None

@@ -1,0 +1,598 @@
+"""`CompiledSVI`: `pyro.infer.SVI` whose step is one compiled program."""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pyro
+import torch
+from pyro.infer import SVI
+from pyro.optim import PyroOptim
+from pyro.poutine.runtime import _PYRO_STACK
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils import _pytree as pytree
+
+from vae_pyro.capture import (
+    CaptureError,
+    Loss,
+    Prepare,
+    ProductsIn,
+    capture,
+    differentiable_loss,
+    find_leaves,
+)
+from vae_pyro.capture import Program as PyroProgram
+from vae_pyro.isolation import derive_seed
+from vae_pyro.program import CompileError, Program, disagreement
+from vae_pyro.updates import Slot, slots_of
+
+_ORDER, _BITS = 1, 2
+# Programs that differ only in Python values of the arguments; beyond these the values are data, not structure.
+_MOST_PROGRAMS = 16
+
+
+class SVIFallbackWarning(UserWarning):
+    """A step runs in a slower form than was asked for; the message says why."""
+
+
+class _NotFiniteError(ArithmeticError):
+    """The stock loss is no number at this batch, so that nothing can be compared with it."""
+
+
+class _RandomStartError(RuntimeError):
+    """The first run of the programs draws more than the others."""
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """Resident data that hand out raw batches: `vae_pyro.data.Split`, for instance."""
+
+    def __len__(self) -> int: ...
+
+    def raw(self, index: Tensor, bits: Callable[[int], Tensor]) -> tuple[Any, ...]:
+        """Rows as they are stored, with random bits where the observation draws; what ``prepare`` takes."""
+
+
+class CompiledSVI(SVI):
+    """Stochastic variational inference with the loss, its gradient and the optimizer in one compiled program.
+
+    Takes the place of `pyro.infer.SVI`::
+
+        svi = CompiledSVI(model, guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
+        for _ in range(1000):
+            loss = svi.step(data)
+
+    The first step with arguments of a new shape traces the programs (`vae_pyro.capture`) and compares the result with
+    the stock loss and all its gradients at the same noise; only if they agree is it used. On a CPU the traced step is
+    compiled by Inductor. Noise is drawn from torch's generator in the order in which the stock step draws it, so that
+    a seed gives the trajectory that it gives there, to rounding.
+
+    What the structure of the programs may depend on: shapes and Python values of the arguments, and the training mode
+    of modules; each combination is a program. A tensor that the programs read (a buffer, a schedule's weight) may
+    change between steps; a Python number that they read from elsewhere is baked in, until `recompile` is called. A
+    step under effect handlers from outside, or one that cannot be traced, is the stock step, with a warning once.
+    So is the very first one where the programs make parameters at random, without a warning: the two draw from one
+    generator, in the stock order.
+
+    Args:
+        model: Pyro model.
+        guide: Pyro guide.
+        optim: a Pyro optimizer, or a torch optimizer that holds the parameters.
+        loss: a Pyro `ELBO`, or ``loss(model, guide, *args, **kwargs)`` that gives a differentiable tensor.
+        loss_and_grads: as for `pyro.infer.SVI`; where it is given, every step is a stock step.
+        prepare: maps the arguments of `step` to ``(args, kwargs)`` of the programs, inside the compiled program:
+            scaling and binarising a batch of bytes, for instance.
+        clip_norm: largest Euclidean norm of the whole gradient.
+        autocast: type of the networks' matrix products, such as ``torch.bfloat16``; densities keep their own.
+        compile: ``False`` runs the traced graph without a compiler (and ``"never"`` the stock step); ``True``
+            compiles. A number compiles a shape once it has been stepped so often.
+        num_ensemble: train so many members at once, each with its own parameters and noise.
+        seeds: of the members' noise and of parameters that the programs make; ``0, 1, ...`` if not given. A member is
+            the run alone whose generator is seeded so; where the programs make their parameters at random, the noise
+            starts from the seed as well, while a run alone draws it after them.
+        initialize: called with each seed before its member's parameters are read off the programs, where those have
+            parameters of their own, as modules do; without it they start equal.
+
+    Attributes:
+        metrics: the loss's own figures of the last step, tensors without gradient, for losses that keep ``metrics``.
+
+    Raises:
+        ValueError: an optimizer of another kind, or options that exclude each other.
+    """
+
+    metrics: dict[str, Tensor]
+
+    def __init__(
+        self,
+        model: PyroProgram,
+        guide: PyroProgram,
+        optim: PyroOptim | Optimizer,
+        loss: Loss,
+        loss_and_grads: Callable[..., Any] | None = None,
+        num_samples: int = 0,
+        num_steps: int = 0,
+        *,
+        prepare: Prepare | None = None,
+        clip_norm: float | None = None,
+        autocast: torch.dtype | None = None,
+        compile: bool | int | str = True,  # noqa: A002 (what it is called everywhere)
+        num_ensemble: int | None = None,
+        seeds: Sequence[int] | None = None,
+        initialize: Callable[[int], Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not isinstance(optim, PyroOptim | Optimizer):
+            raise ValueError(f"optim is a Pyro or a torch optimizer, got {type(optim).__name__}")
+        adapted = optim if isinstance(optim, PyroOptim) else _Adapter(optim)
+        super().__init__(model, guide, adapted, loss, loss_and_grads, num_samples, num_steps, **kwargs)
+        self.objective, self.optimizer = loss, optim
+        self.prepare, self.clip_norm, self.autocast = prepare, clip_norm, autocast
+        if compile != "never" and not isinstance(compile, bool | int):
+            raise ValueError(f"compile is True, False, 'never' or a number of steps, got {compile!r}")
+        self.compile = compile
+        self._stock_only = "a loss_and_grads of its own" if loss_and_grads is not None else None
+        self._programs: dict[Any, Program | None] = {}
+        self._leaves: dict[str, Tensor] = {}
+        self._said: set[str] = set()
+        self._modules = [module for program in (model, guide) for module in _modules_of(program)]
+        self.metrics = {}
+        if num_ensemble is not None and num_ensemble < 1:
+            raise ValueError(f"num_ensemble is at least 1, got {num_ensemble}")
+        if num_ensemble is None and (seeds is not None or initialize is not None):
+            raise ValueError("seeds and initialize belong to num_ensemble, which is not given")
+        self.num_ensemble = num_ensemble
+        self.seeds = list(range(num_ensemble or 0)) if seeds is None else list(seeds)
+        if num_ensemble is not None and len(self.seeds) != num_ensemble:
+            raise ValueError(f"{num_ensemble} members want as many seeds, got {len(self.seeds)}")
+        self.initialize = initialize
+        self._stack: list[Tensor] = []
+        self._stacked_slots: list[Slot] = []
+        self._generators: list[torch.Generator] = []
+
+    # --- steps ----------------------------------------------------------------------------------------------------
+
+    def step(self, *args: Any, **kwargs: Any) -> Any:
+        """Take a gradient step.
+
+        Returns:
+            The loss before the step, a float; for an ensemble a list of them, one for each member.
+        """
+        loss = self.step_tensor(*args, **kwargs)
+        return loss.tolist() if isinstance(loss, Tensor) else loss
+
+    def step_tensor(self, *args: Any, **kwargs: Any) -> Any:
+        """As `step`, with the loss as a tensor, so that nothing waits for the device.
+
+        A step whose loss is not finite changes no parameter, and returns that loss.
+        """
+        loss = self._take(args, kwargs)
+        if self.metrics:
+            self.objective.metrics = self.metrics  # type: ignore[union-attr]
+        return loss
+
+    def _take(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        program = self._program(args, kwargs)
+        if program is None:
+            return self._stock_step(args, kwargs)
+        tensors = program.tensors(args, kwargs)
+        noise = program.draw(self._generators or None)
+        if not program.tried and self._wants_compiling(program):
+            self._compile(program, tensors, noise)
+        program.count += 1
+        if program.whole:
+            loss, self.metrics = program.step(tensors, noise)
+            return loss
+        loss, self.metrics, gradients = program.gradients(tensors, noise)
+        if bool(torch.isfinite(loss)):
+            for leaf, gradient in zip(program.used, gradients, strict=True):
+                leaf.grad = gradient
+            self._apply(program.used)
+        return loss
+
+    def evaluate_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """Estimate of the loss without a step; the arguments are those of `step`."""
+        if self.prepare is not None:
+            with torch.no_grad():
+                args, kwargs = self.prepare(*args, **kwargs)
+        with self._products():
+            return super().evaluate_loss(*args, **kwargs)
+
+    def run_epoch(
+        self,
+        *data: Any,
+        batch_size: int,
+        seed: int = 0,
+        drop_last: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Step through data that stay in memory, once, in a random order.
+
+        Args:
+            data: tensors with the same first dimension, batches of which are the arguments of `step`; or one object
+                with a method ``raw`` (`Rows`), such as a split of `vae_pyro.load_data` together with
+                ``prepare=split.observe``.
+            batch_size: data in a step; the last batch is smaller where they do not divide.
+            seed: of the order, and of the bits of random observations.
+            drop_last: leave a smaller last batch out.
+            kwargs: passed to every step.
+
+        Returns:
+            The sum of the steps' losses divided by the number of data stepped through: for a loss that is a sum over
+            data, in nats per datum. For an ensemble, a list.
+
+        Raises:
+            ValueError: tensors of different lengths, or no data.
+        """
+        rows = data[0] if len(data) == 1 and not isinstance(data[0], Tensor) else _Tensors(data)
+        size = len(rows)
+        if size == 0 or batch_size < 1:
+            raise ValueError(f"an epoch wants data and batches, got {size} data in batches of {batch_size}")
+        device = _device_of(rows)
+        total: Any = 0.0
+        seen = 0
+        bits = BitStream(derive_seed(seed, _BITS), device)
+        for index in batches(size, batch_size, derive_seed(seed, _ORDER), device, drop_last=drop_last):
+            loss = self.step_tensor(*rows.raw(index, bits), **kwargs)
+            total = total + (loss.detach().double() if isinstance(loss, Tensor) else loss)
+            seen += len(index)
+        mean = total / max(seen, 1)
+        return mean.tolist() if isinstance(mean, Tensor) else mean
+
+    def recompile(self) -> None:
+        """Forget the programs, after a change of what they baked in (Python values, the loss's options)."""
+        self._programs.clear()
+        self._leaves = {}
+
+    # --- programs -------------------------------------------------------------------------------------------------
+
+    def _program(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program | None:
+        reason = self._stock_only or ("compile='never'" if self.compile == "never" else None)
+        if reason is not None and self.num_ensemble is not None:
+            raise ValueError(f"an ensemble is a compiled program, which {reason} rules out")
+        if reason is not None:
+            return None
+        if len(_PYRO_STACK) > 0:
+            self._say("outside", "the step runs under effect handlers from outside, as the stock step")
+            return None
+        store = pyro.get_param_store()._params
+        if any(store.get(name) is not leaf for name, leaf in self._leaves.items()):
+            self.recompile()  # the parameter store has been cleared or loaded
+        key = self._key(args, kwargs)
+        try:
+            known = self._programs.get(key, self)
+        except TypeError:
+            self._say("hash", "an argument of the step is neither a tensor nor hashable; stock steps are taken")
+            return None
+        if not isinstance(known, CompiledSVI) and (known is None or not known.stale):
+            return known
+        return self._new_program(key, args, kwargs)
+
+    def _new_program(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program | None:
+        if len(self._programs) >= _MOST_PROGRAMS:
+            self._say("many", f"more than {_MOST_PROGRAMS} combinations of arguments; others take the stock step")
+            return None
+        try:
+            self._programs[key] = self._trace(args, kwargs)
+        except (_NotFiniteError, _RandomStartError):
+            return None  # this step is a stock step; the next one is traced
+        except CaptureError as error:
+            if self.num_ensemble is not None:
+                raise ValueError(f"an ensemble is a compiled program, and this one cannot be: {error}") from error
+            self._say(f"trace {error}", f"the step cannot be compiled: {error}; stock steps are taken")
+            self._programs[key] = None
+        return self._programs[key]
+
+    def _key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        modes = tuple([module.training for module in self._modules])
+        if kwargs:
+            flat, spec = pytree.tree_flatten((args, kwargs))
+            return tuple([_signature(item) for item in flat]), str(spec), modes
+        if all(isinstance(item, Tensor) for item in args):
+            return tuple([(item.shape, item.dtype, item.device) for item in args]), modes
+        flat, spec = pytree.tree_flatten((args, kwargs))
+        return tuple([_signature(item) for item in flat]), str(spec), modes
+
+    def _trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
+        self._leaves = self._make_parameters(args, kwargs)
+        leaves = list(self._leaves.values())
+        if not leaves:
+            raise CaptureError("the programs have no parameters")
+        flat, spec = pytree.tree_flatten((args, kwargs))
+        graph = capture(
+            self.objective,
+            self.model,
+            self.guide,
+            leaves,
+            flat,
+            spec,
+            prepare=self.prepare,
+            autocast=self.autocast,
+        )
+        program = Program(graph, leaves, flat)
+        self._admit(program, args, kwargs)
+        return program if self.num_ensemble is None else self._ensemble(program, flat, args, kwargs)
+
+    def _make_parameters(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Tensor]:
+        """Run the loss so that parameters which the programs make are there, without moving the generator.
+
+        Raises:
+            _RandomStartError: the first run of all draws more than the others, to start parameters or to guess the
+                depth of plates; only a stock step draws all of it in the stock order.
+        """
+        store, first = pyro.get_param_store(), not self._leaves
+        before, options = set(store._params), dict(getattr(self.objective, "__dict__", {}))
+        ends: list[Tensor] = []
+        leaves: dict[str, Tensor] = {}
+        for _ in range(2 if first and self.num_ensemble is None else 1):
+            with _generators_kept(), self._products():
+                leaves = find_leaves(self.objective, self.model, self.guide, *self._prepared(args, kwargs))
+                ends.append(torch.get_rng_state())
+        if not torch.equal(ends[0], ends[-1]):  # the first run drew more: undo it, and let a stock step do it
+            for name in set(store._params) - before:
+                del store[name]
+            self.objective.__dict__.update(options)
+            raise _RandomStartError
+        return leaves
+
+    def _admit(self, program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """The parity gate: loss and gradients of the graph against those of the stock loss at the same noise."""
+        graph = program.graph
+        kept = [constant.clone() for constant in graph.constants]
+        with _generators_kept():
+            with self._products():
+                value = differentiable_loss(self.objective, self.model, self.guide, *self._prepared(args, kwargs))
+            wanted = torch.autograd.grad(value, program.leaves, allow_unused=True)
+        if not bool(torch.isfinite(value)):
+            raise _NotFiniteError
+        if [gradient is not None for gradient in wanted] != graph.used:
+            raise CaptureError("the graph and the stock loss depend on different parameters")
+        with _generators_kept(), torch.no_grad():
+            _put_back(graph.constants, kept)
+            loss, _, gradients = program.gradients(program.tensors(args, kwargs), program.draw())
+            _put_back(graph.constants, kept)
+        reference = [value.detach(), *(gradient for gradient in wanted if gradient is not None)]
+        reason = disagreement([loss, *gradients], reference)
+        if reason is not None:
+            raise CaptureError(f"the graph disagrees with the stock loss at the same noise ({reason})")
+
+    def _wants_compiling(self, program: Program) -> bool:
+        return self.compile is True or (self.compile is not False and program.count >= int(self.compile))
+
+    def _compile(self, program: Program, tensors: list[Tensor], noise: list[Tensor]) -> None:
+        if not program.whole:
+            slots = self._slots(program.used)
+            if slots is None:
+                self._say(
+                    "optimizer",
+                    f"no rule for the optimizer {_name_of(self.optimizer)} with these options: loss and gradient are "
+                    "compiled, its step is its own",
+                )
+            else:
+                program.take(slots, self.clip_norm)
+        try:
+            program.compile(tensors, noise)
+        except CompileError as error:
+            self._say("compiler", f"{error}; the traced graph runs without a compiler")
+
+    def _slots(self, leaves: list[Tensor]) -> list[Slot] | None:
+        if isinstance(self.optimizer, PyroOptim):
+            for leaf in leaves:
+                if leaf not in self.optimizer.optim_objs:
+                    _make_optimizer(self.optimizer, leaf)
+        return slots_of(self.optimizer, leaves)
+
+    def _prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if self.prepare is None:
+            return args, kwargs
+        with torch.no_grad():
+            return self.prepare(*args, **kwargs)
+
+    # --- the stock step -------------------------------------------------------------------------------------------
+
+    def _stock_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        args, kwargs = self._prepared(args, kwargs)
+        with pyro.poutine.trace(param_only=True) as captured, self._products():
+            loss = self.loss_and_grads(self.model, self.guide, *args, **kwargs)
+        self.metrics = dict(getattr(self.objective, "metrics", {}))
+        found = {id(leaf): leaf for site in captured.trace.nodes.values() for leaf in [site["value"].unconstrained()]}
+        leaves = [leaf for leaf in found.values() if leaf.grad is not None or isinstance(self.optimizer, PyroOptim)]
+        values = loss if isinstance(loss, tuple) else (loss,)
+        if all(bool(torch.isfinite(torch.as_tensor(value))) for value in values):
+            self._apply(leaves)
+        pyro.infer.util.zero_grads(leaves)
+        return loss
+
+    def _apply(self, leaves: list[Tensor]) -> None:
+        if self.clip_norm is not None:
+            norm = self.metrics["gradient_norm"] = nn.utils.clip_grad_norm_(leaves, self.clip_norm).detach()
+            if not bool(torch.isfinite(norm)):
+                pyro.infer.util.zero_grads(leaves)
+                return
+        if isinstance(self.optimizer, PyroOptim):
+            self.optimizer(leaves)
+        else:
+            self.optimizer.step()
+        for leaf in leaves:
+            leaf.grad = None
+
+    def _products(self) -> Any:
+        return ExitStack() if self.autocast is None else ProductsIn(self.autocast)
+
+    def _say(self, once: str, message: str) -> None:
+        if once not in self._said:
+            self._said.add(once)
+            warnings.warn(f"CompiledSVI: {message}", SVIFallbackWarning, stacklevel=4)
+
+    # --- ensembles ------------------------------------------------------------------------------------------------
+
+    def _ensemble(self, program: Program, flat: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
+        """The program of all members at once, in the place of that of one."""
+        if program.graph.random_inside:
+            inside = ", ".join(sorted(set(program.graph.random_inside)))
+            raise CaptureError(f"{inside} draws from a distribution that depends on the graph, which members cannot do")
+        if not self._stack:
+            self._stack = self._members(args, kwargs)
+            self._generators = [torch.Generator(self._stack[0].device).manual_seed(seed) for seed in self.seeds]
+            slots = self._slots(program.used)
+            if slots is None:
+                raise CaptureError(f"no rule for the optimizer {_name_of(self.optimizer)} with these options")
+            stacks = [stack for stack, used in zip(self._stack, program.graph.used, strict=True) if used]
+            self._stacked_slots = [
+                Slot(slot.optimizer, slot.group, slot.parameter, stack)
+                for slot, stack in zip(slots, stacks, strict=True)
+            ]
+        together = Program(program.graph, self._stack, flat, self.num_ensemble)
+        together.take(self._stacked_slots, self.clip_norm)
+        return together
+
+    def _members(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+        """Parameters of every member before its first step, stacked."""
+        original = {name: leaf.detach().clone() for name, leaf in self._leaves.items()}
+        members: list[dict[str, Tensor]] = []
+        for seed in self.seeds:
+            with _generators_kept(), pyro.get_param_store().scope(), self._products():
+                if self.initialize is not None:
+                    self.initialize(seed)
+                _seed_generators(seed)
+                made = find_leaves(self.objective, self.model, self.guide, *self._prepared(args, kwargs))
+                members.append({name: made[name].detach().clone() for name in original})
+        with torch.no_grad():
+            for name, leaf in self._leaves.items():
+                leaf.copy_(original[name])
+        return [torch.stack([member[name] for member in members]) for name in original]
+
+    def member(self, number: int) -> dict[str, Tensor]:
+        """Unconstrained parameters of one member, by name; views, not copies.
+
+        Raises:
+            IndexError: no such member, or no step has been taken.
+        """
+        if self.num_ensemble is None or not 0 <= number < self.num_ensemble or not self._stack:
+            taken = "" if self._stack else ", and no step has been taken"
+            raise IndexError(f"no member {number} of {self.num_ensemble}{taken}")
+        return {name: stack[number] for name, stack in zip(self._leaves, self._stack, strict=True)}
+
+    def load_member(self, number: int) -> None:
+        """Copy one member's parameters into the programs, which then are that member.
+
+        Raises:
+            IndexError: see `member`.
+        """
+        values = self.member(number)
+        with torch.no_grad():
+            for name, leaf in self._leaves.items():
+                leaf.copy_(values[name])
+
+
+class _Adapter(PyroOptim):
+    """A torch optimizer in the place of a Pyro one."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        super().__init__(type(optimizer), {})
+        self.optimizer = optimizer
+
+    def __call__(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        self.optimizer.step()
+
+
+class _Tensors:
+    """Tensors with the same first dimension, as `Rows`."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        lengths = {len(tensor) for tensor in tensors}
+        if len(lengths) != 1:
+            raise ValueError(f"data of one length wanted, got {sorted(lengths)}")
+        self.tensors = tensors
+
+    def __len__(self) -> int:
+        return len(self.tensors[0])
+
+    def raw(self, index: Tensor, bits: Callable[[int], Tensor]) -> tuple[Any, ...]:
+        return tuple(tensor.index_select(0, index) for tensor in self.tensors)
+
+
+class BitStream:
+    """Random 32-bit words as int32 tensors.
+
+    On a CPU from NumPy's SFC64, which is fast and the same on every machine; on another device from torch's generator
+    there.
+
+    Args:
+        seed: of the stream.
+        device: where the words are wanted.
+    """
+
+    def __init__(self, seed: int, device: torch.device | None = None) -> None:
+        self._device = device or torch.device("cpu")
+        self._words: np.random.SFC64 | torch.Generator
+        if self._device.type == "cpu":
+            self._words = np.random.SFC64(seed)
+        else:
+            self._words = torch.Generator(self._device).manual_seed(seed)
+
+    def __call__(self, count: int) -> Tensor:
+        """The next ``count`` words."""
+        if isinstance(self._words, torch.Generator):
+            shape, kind = (count,), torch.int32
+            return torch.randint(-(2**31), 2**31, shape, dtype=kind, device=self._device, generator=self._words)
+        return torch.from_numpy(self._words.random_raw((count + 1) // 2).view(np.int32))[:count]
+
+
+def batches(
+    size: int, batch_size: int, seed: int, device: torch.device, *, drop_last: bool = False
+) -> Iterator[Tensor]:
+    """Rows of each batch of one epoch, in a random order that the seed alone decides."""
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed)).to(device)
+    for start in range(0, size - batch_size + 1 if drop_last else size, batch_size):
+        yield order[start : start + batch_size]
+
+
+def _put_back(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Undo what running statistics have taken in; the others, of which expanded ones cannot be written, are left."""
+    for tensor, value in zip(tensors, values, strict=True):
+        if not torch.equal(tensor, value):
+            tensor.copy_(value)
+
+
+def _device_of(rows: Any) -> torch.device:
+    tensors = rows.tensors if isinstance(rows, _Tensors) else [getattr(rows, "values", None)]
+    return tensors[0].device if isinstance(tensors[0], Tensor) else torch.device("cpu")
+
+
+def _signature(item: Any) -> Any:
+    return (item.shape, item.dtype, item.device) if isinstance(item, Tensor) else (type(item), item)
+
+
+def _modules_of(program: Any) -> list[nn.Module]:
+    owner = program if isinstance(program, nn.Module) else getattr(program, "__self__", None)
+    return list(owner.modules()) if isinstance(owner, nn.Module) else []
+
+
+def _make_optimizer(optim: PyroOptim, leaf: Tensor) -> None:
+    optim.optim_objs[leaf] = optim._get_optim(leaf)
+    optim.grad_clip[leaf] = optim._get_grad_clip(leaf)
+    name = pyro.get_param_store().param_name(leaf)
+    state = optim._state_waiting_to_be_consumed.pop(name, None)
+    if state is not None:
+        optim.optim_objs[leaf].load_state_dict(state)
+
+
+def _name_of(optimizer: Any) -> str:
+    return optimizer.pt_optim_constructor.__name__ if isinstance(optimizer, PyroOptim) else type(optimizer).__name__
+
+
+def _seed_generators(seed: int) -> None:
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+
+
+@contextmanager
+def _generators_kept() -> Iterator[None]:
+    """Run, and put torch's generators back to where they were."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
+        yield
