@@ -1,4 +1,7 @@
-"""The compiled step takes the stock step's trajectory, says when it cannot, and leaves nothing half done."""
+"""The compiled step takes the stock step's trajectory, says when it cannot, and leaves nothing half done.
+
+Covers the rooms svi, capture, program, updates and replay.
+"""
 
 import warnings
 from collections.abc import Callable
@@ -579,6 +582,27 @@ def test_random_words_observe_bernoulli_with_the_right_probability() -> None:
     words = BitStream(1)(200_001)
     assert len(words) == 200_001
     assert words.double().mean().abs() < 5 * 2**32 / (12 * 200_001) ** 0.5
+
+
+@pytest.mark.parametrize("name", ["adam", "clipped"])
+def test_many_steps_at_once_are_the_same_steps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a CUDA graph records, taken without one: rates, counts and order as step by step, remainder and all."""
+    monkeypatch.setattr(vae_pyro.program, "inductor", lambda module: lambda inputs: module(*inputs))
+    x, results = data(43), []
+    for form, at_once in (("never", 1), (True, 1), (True, 4)):
+        pyro.clear_param_store()
+        vae = small_vae()
+        svi = CompiledSVI(vae.model, vae.guide, OPTIMIZERS[name](), Trace_ELBO(), compile=form)
+        svi.steps_at_once = at_once
+        torch.manual_seed(0)
+        losses = [svi.run_epoch(x, batch_size=5, seed=epoch) for epoch in range(3)]
+        assert bool(svi._graphs) == (at_once > 1)
+        results.append((torch.tensor(losses), values(vae)))
+    for losses, parameters in results[1:]:
+        torch.testing.assert_close(losses, results[0][0], rtol=1e-7, atol=0)
+        for ours, stock in zip(parameters, results[0][1], strict=True):
+            torch.testing.assert_close(ours, stock, rtol=1e-6, atol=1e-9)
+    assert all(torch.equal(a, b) for a, b in zip(results[1][1], results[2][1], strict=True))
 
 
 # --- ensembles --------------------------------------------------------------------------------------------------------

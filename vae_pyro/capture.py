@@ -5,7 +5,6 @@ The effect handlers run once, under a tracer; what they leave behind is a graph 
 """
 
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +18,8 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
+
+from vae_pyro.isolation import undisturbed
 
 type Program = Callable[..., Any]
 type Loss = ELBO | Callable[..., Any]
@@ -255,7 +256,8 @@ def capture(
     Raises:
         CaptureError: the loss depends on the value of a tensor in Python (``if``, ``float``), or is not differentiable.
     """
-    from torch._subclasses.fake_tensor import FakeTensorMode
+    with undisturbed():
+        from torch._subclasses.fake_tensor import FakeTensorMode
 
     names: list[str] = []
     used: list[bool] = []
@@ -307,7 +309,8 @@ def capture_function(function: Callable[..., tuple[Tensor, ...]], tensors: Seque
     Raises:
         CaptureError: see `capture`.
     """
-    from torch._subclasses.fake_tensor import FakeTensorMode
+    with undisturbed():
+        from torch._subclasses.fake_tensor import FakeTensorMode
 
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     fakes = [mode.from_tensor(tensor.detach()) for tensor in tensors]
@@ -325,16 +328,16 @@ def capture_function(function: Callable[..., tuple[Tensor, ...]], tensors: Seque
 @contextmanager
 def _static() -> Iterator[None]:
     """Errors of the tracer as one error, and the generator left as it is."""
-    from torch._subclasses.fake_tensor import (
-        DataDependentOutputException,
-        DynamicOutputShapeException,
-        UnsupportedOperatorException,
-    )
-    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+    with undisturbed():
+        from torch._subclasses.fake_tensor import (
+            DataDependentOutputException,
+            DynamicOutputShapeException,
+            UnsupportedOperatorException,
+        )
+        from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
     try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        with torch.random.fork_rng(devices=[]), undisturbed():
             yield
     except (
         DataDependentOutputException,

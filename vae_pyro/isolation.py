@@ -1,8 +1,13 @@
 """Run a Pyro program and leave nothing behind: no random state, parameter, or validation flag is changed."""
 
+import logging
+import os
+import random
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import pyro
 import torch
 
@@ -72,3 +77,27 @@ def isolated(seed: int | None = None, *, validate: bool = False) -> Iterator[Non
     finally:
         for name in set(store.keys()) - before:
             del store[name]
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Import and run a compiler's machinery without what it leaves: environment, generators, filters, remarks.
+
+    torch's tracer and Inductor set environment variables and draw from NumPy's and Python's generators when they are
+    first used, and remark on machines without a GPU that there is none.
+    """
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    level, environment = logger.level, dict(os.environ)
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (the global one is what is kept)
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        for name in set(os.environ) - set(environment):
+            del os.environ[name]
+        os.environ.update(environment)

@@ -1,11 +1,7 @@
 """A captured step as something that runs: operator by operator, compiled by Inductor, or as an ensemble."""
 
 import copy
-import logging
-import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +9,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from vae_pyro.capture import Graph
+from vae_pyro.isolation import undisturbed
 from vae_pyro.updates import Slot
 
 type Metrics = dict[str, Tensor]
@@ -56,6 +53,7 @@ class Program:
         self._clip_norm: float | None = None
         self._states: list[Tensor] = []
         self._counts: Tensor | None = None
+        self._first_count: Any = None
         self._fixed: list[tuple[Slot, tuple[Any, ...]]] = []
         self._figures: list[str] = graph.metrics
 
@@ -98,16 +96,48 @@ class Program:
 
     def step(self, tensors: Sequence[Tensor], noise: Sequence[Tensor]) -> tuple[Tensor, Metrics]:
         """A whole step: parameters and the optimizer's state change in place."""
+        rates = self.next_rates()[0]
+        self.count_up()
+        return self.step_at(rates, tensors, noise)
+
+    def step_at(self, rates: Tensor, tensors: Sequence[Tensor], noise: Sequence[Tensor]) -> tuple[Tensor, Metrics]:
+        """As `step`, with the optimizer's numbers given and no step counted."""
         assert self._step is not None
-        self._bind()
-        rates = self._rates()
         with torch.no_grad():
             outputs = self._step([*self.leaves, *self._states, rates, *tensors, *self.graph.constants, *noise])
         return outputs[0], dict(zip(self._figures, outputs[1:], strict=True))
 
+    def next_rates(self, steps: int = 1) -> Tensor:
+        """The optimizer's numbers in each of the next steps, ``(steps, numbers)``."""
+        self._bind()
+        start = int(self._slots[0].count)  # every parameter of a program moves at every step
+        groups = [(slot.update, dict(slot.group)) for slot, _ in self._fixed]
+        rows: list[list[float]] = []
+        for step in range(start + 1, start + steps + 1):
+            rows.append([])
+            for update, group in groups:
+                rows[-1] += update.rates(group, step)
+                update.passed(group)
+        return torch.tensor(rows, dtype=self.leaves[0].dtype, device=self.leaves[0].device)
+
+    def count_up(self, steps: int = 1) -> None:
+        """Tell the optimizer that steps are taken."""
+        if self._counts is not None:
+            self._counts += steps
+        else:
+            for slot in self._slots:
+                slot.count += steps
+        for slot, _ in self._fixed:
+            for _step in range(steps):
+                slot.update.passed(slot.group)
+
     def _bind(self) -> None:
-        """Find the optimizer's state tensors, which are others after it has been loaded."""
-        if self._states and self._slots[-1].holds(self._states[-1]):
+        """Find the optimizer's state tensors, which are others after it has been loaded.
+
+        The counts are others also when a program of another shape has stepped: each gathers them for itself.
+        """
+        counted_here = self._counts is None or self._slots[0].count is self._first_count
+        if self._states and self._slots[-1].holds(self._states[-1]) and counted_here:
             return
         self._states = [tensor for slot in self._slots for tensor in slot.state().values()]
         counted = [slot for slot in self._slots if isinstance(slot.count, Tensor)]
@@ -115,28 +145,12 @@ class Program:
         for number, slot in enumerate(counted):  # views of one tensor, which one addition counts up
             assert self._counts is not None
             slot.count = self._counts[number]
+        self._first_count = self._slots[0].count
 
     @property
     def stale(self) -> bool:
         """Whether options of the optimizer have changed that the program has baked in."""
         return any(slot.fixed != fixed for slot, fixed in self._fixed)
-
-    def _rates(self) -> Tensor:
-        if self._counts is not None:
-            self._counts += 1
-        else:
-            for slot in self._slots:
-                slot.count += 1
-        rates = self._next_rates(int(self._slots[0].count))  # every parameter of a program moves at every step
-        for slot, _ in self._fixed:
-            slot.update.passed(slot.group)
-        return rates
-
-    def _next_rates(self, step: int) -> Tensor:
-        numbers: list[float] = []
-        for slot, _ in self._fixed:
-            numbers += slot.update.rates(slot.group, step)
-        return torch.tensor(numbers, dtype=self.leaves[0].dtype, device=self.leaves[0].device)
 
     # --- compiling ------------------------------------------------------------------------------------------------
 
@@ -180,9 +194,7 @@ class Program:
                 torch.full_like(state, 1.0 if "sq" in name else 0.5, requires_grad=False)
                 for name, state in zip(names, self._states, strict=True)
             ]
-            _compare(
-                compiled, reference, [*self.leaves, *states, self._next_rates(int(self._slots[0].count) + 1), *rest]
-            )
+            _compare(compiled, reference, [*self.leaves, *states, self.next_rates()[0], *rest])
             self._step = compiled
 
     def _reference(self, *inputs: Tensor) -> list[Tensor]:
@@ -228,7 +240,8 @@ def step_graph(graph: Graph, slots: list[Slot], clip_norm: float | None, members
         after the metrics where it is clipped. It writes to leaves and states, and leaves them as they are where the
         loss, or that norm, is not finite.
     """
-    from torch._inductor.decomposition import select_decomp_table
+    with undisturbed():
+        from torch._inductor.decomposition import select_decomp_table
 
     example = graph.example()
     mode = example[0].fake_mode
@@ -276,7 +289,8 @@ def step_graph(graph: Graph, slots: list[Slot], clip_norm: float | None, members
         return tuple(outputs[:figures])
 
     inputs = [*leaves, *states, rates, *middle, *noise]
-    return make_fx(step, decomposition_table=select_decomp_table(), tracing_mode="fake")(*inputs)
+    with undisturbed():
+        return make_fx(step, decomposition_table=select_decomp_table(), tracing_mode="fake")(*inputs)
 
 
 def _only(items: Sequence[Any], used: Sequence[bool]) -> list[Any]:
@@ -292,15 +306,14 @@ def inductor(module: fx.GraphModule) -> Callable[[list[Tensor]], Any]:
     Raises:
         CompileError: there is no working compiler, or it cannot compile this.
     """
-    from torch._inductor.decomposition import select_decomp_table
-
     example = [node.meta["val"] for node in module.graph.nodes if node.op == "placeholder"]
     on_cpu = all(tensor.device.type == "cpu" for tensor in example)
     if on_cpu:
         torch.empty(_ALLOCATOR_THRESHOLD, dtype=torch.uint8)
-    with _undisturbed():
+    with undisturbed():
         from torch._inductor import config
         from torch._inductor.compile_fx import compile_fx_inner
+        from torch._inductor.decomposition import select_decomp_table
 
         # Threads: a pool of compiler processes would outlive the call. Random numbers: torch's own, in torch's order.
         settings = {"cpp_wrapper": on_cpu, "fallback_random": True, "compile_threads": 1}
@@ -313,23 +326,6 @@ def inductor(module: fx.GraphModule) -> Callable[[list[Tensor]], Any]:
             raise CompileError(f"compiling failed ({type(error).__name__}: {str(error).strip()[:200]})") from error
     run: Callable[[list[Tensor]], Any] = compiled
     return run
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Run the compiler without its remark that there is no GPU, and take back what it writes into the environment."""
-    logger = logging.getLogger("torch.utils.cpp_extension")
-    level, environment = logger.level, dict(os.environ)
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-        for name in set(os.environ) - set(environment):
-            del os.environ[name]
-        os.environ.update(environment)
 
 
 def _compare(compiled: Callable[[list[Tensor]], Any], graph: Callable[..., Any], inputs: list[Tensor]) -> None:

@@ -27,6 +27,7 @@ from vae_pyro.capture import (
 from vae_pyro.capture import Program as PyroProgram
 from vae_pyro.isolation import derive_seed
 from vae_pyro.program import CompileError, Program, disagreement
+from vae_pyro.replay import Replay
 from vae_pyro.updates import Slot, slots_of
 
 _ORDER, _BITS = 1, 2
@@ -98,6 +99,7 @@ class CompiledSVI(SVI):
 
     Attributes:
         metrics: the loss's own figures of the last step, tensors without gradient, for losses that keep ``metrics``.
+        steps_at_once: steps of `run_epoch` that one CUDA graph holds (`vae_pyro.replay`); 1 where there is no GPU.
 
     Raises:
         ValueError: an optimizer of another kind, or options that exclude each other.
@@ -135,6 +137,9 @@ class CompiledSVI(SVI):
         self.compile = compile
         self._stock_only = "a loss_and_grads of its own" if loss_and_grads is not None else None
         self._programs: dict[Any, Program | None] = {}
+        self._graphs: dict[Any, Replay] = {}
+        # One launch for so many steps of an epoch; a CPU gains nothing from it.
+        self.steps_at_once = 16 if torch.cuda.is_available() else 1
         self._leaves: dict[str, Tensor] = {}
         self._said: set[str] = set()
         self._modules = [module for program in (model, guide) for module in _modules_of(program)]
@@ -215,7 +220,8 @@ class CompiledSVI(SVI):
                 with a method ``raw`` (`Rows`), such as a split of `vae_pyro.load_data` together with
                 ``prepare=split.observe``.
             batch_size: data in a step; the last batch is smaller where they do not divide.
-            seed: of the order, and of the bits of random observations.
+            seed: of the order, and of the bits of random observations; on a GPU the bits, like the noise, come from
+                torch's generator there.
             drop_last: leave a smaller last batch out.
             kwargs: passed to every step.
 
@@ -234,16 +240,47 @@ class CompiledSVI(SVI):
         total: Any = 0.0
         seen = 0
         bits = BitStream(derive_seed(seed, _BITS), device)
-        for index in batches(size, batch_size, derive_seed(seed, _ORDER), device, drop_last=drop_last):
-            loss = self.step_tensor(*rows.raw(index, bits), **kwargs)
-            total = total + (loss.detach().double() if isinstance(loss, Tensor) else loss)
-            seen += len(index)
+        order = list(batches(size, batch_size, derive_seed(seed, _ORDER), device, drop_last=drop_last))
+        while order:
+            block = order[: self.steps_at_once]
+            if self._replays(rows, block, batch_size, kwargs):
+                total = total + self._replay(rows, batch_size).run(torch.stack(block)).double().sum()
+            else:
+                block = order[:1]
+                loss = self.step_tensor(*rows.raw(block[0], bits), **kwargs)
+                total = total + (loss.detach().double() if isinstance(loss, Tensor) else loss)
+            seen += sum(len(index) for index in block)
+            del order[: len(block)]
         mean = total / max(seen, 1)
         return mean.tolist() if isinstance(mean, Tensor) else mean
+
+    def _replays(self, rows: Any, block: list[Tensor], batch_size: int, kwargs: dict[str, Any]) -> bool:
+        """Whether a block of batches can be one launch: a whole program that has run, and batches of its shape."""
+        if self.steps_at_once < 2 or len(block) < self.steps_at_once or len(block[-1]) < batch_size or kwargs:
+            return False
+        if self.num_ensemble is not None or self.compile == "never":
+            return False
+        raw = rows.raw(block[0], BitStream(0, block[0].device))
+        program = self._programs.get(self._key(raw, {})) if self._programs else None
+        return program is not None and program.whole and program.count > 0 and not program.stale
+
+    def _replay(self, rows: Any, batch_size: int) -> Replay:
+        device = _device_of(rows)
+        words = BitStream(0, device) if device.type == "cpu" else _device_words
+        program = self._programs[self._key(rows.raw(torch.arange(batch_size, device=device), words), {})]
+        at = (id(rows) if not isinstance(rows, _Tensors) else tuple(map(id, rows.tensors)), batch_size, id(program))
+        if at not in self._graphs:
+            assert program is not None
+            # The graph keeps the data that it indexes alive, and so their identity.
+            self._graphs[at] = Replay(
+                program, lambda index: rows.raw(index, words), batch_size, self.steps_at_once, device
+            )
+        return self._graphs[at]
 
     def recompile(self) -> None:
         """Forget the programs, after a change of what they baked in (Python values, the loss's options)."""
         self._programs.clear()
+        self._graphs.clear()
         self._leaves = {}
 
     # --- programs -------------------------------------------------------------------------------------------------
@@ -548,6 +585,11 @@ def batches(
     order = torch.randperm(size, generator=torch.Generator().manual_seed(seed)).to(device)
     for start in range(0, size - batch_size + 1 if drop_last else size, batch_size):
         yield order[start : start + batch_size]
+
+
+def _device_words(count: int) -> Tensor:
+    """Random words from the generator of the current CUDA device, which a graph can record."""
+    return torch.randint(-(2**31), 2**31, (count,), dtype=torch.int32, device="cuda")
 
 
 def _put_back(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
