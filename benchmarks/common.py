@@ -138,11 +138,16 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, lef
 def replace_block(file: Path, name: str, content: str) -> None:
     """Put ``content`` between the markers of ``name`` in a Markdown file, and change nothing else in it.
 
+    A file that is not there yet is made, with the markers.
+
     Raises:
         ValueError: the file has no such markers, or more than one pair.
     """
-    text = file.read_text()
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{begin}\n{end}\n")
+    text = file.read_text()
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         raise ValueError(f"{str(file)!r} wants the markers {begin!r} and {end!r} once, in this order")
     before, after = text.split(begin)[0], text.split(end)[1]

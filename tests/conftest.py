@@ -1,5 +1,6 @@
 """Markers that need something, and a guard: a test that leaves global state changed fails."""
 
+import contextlib
 import importlib
 import os
 import random
@@ -25,6 +26,9 @@ torch.optim.Adam([_weight]).step()
 importlib.import_module("h5netcdf")
 importlib.import_module("sklearn.datasets")
 importlib.import_module("torch.utils.tensorboard")
+importlib.import_module("arviz")
+with contextlib.suppress(ImportError):  # an extra, which arviz loads lazily where it is installed
+    importlib.import_module("jax")
 
 
 def _mnist_there() -> bool:
@@ -71,6 +75,9 @@ def _guard_global_state() -> Iterator[None]:
     yield
     after = _global_state()
     changed = [name for name in before if before[name] != after[name]]
+    if "environment" in changed:
+        keys = dict(set(before["environment"].items()) ^ set(after["environment"].items()))
+        changed[changed.index("environment")] = f"environment ({', '.join(sorted(keys))})"
     pyro.clear_param_store()
     if "torch generator" in changed:
         torch.set_rng_state(torch.frombuffer(bytearray(before["torch generator"]), dtype=torch.uint8))

@@ -10,6 +10,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from vae_pyro.capture import Graph
 from vae_pyro.isolation import undisturbed
+from vae_pyro.products import choose_products
 from vae_pyro.updates import Slot
 
 type Metrics = dict[str, Tensor]
@@ -320,6 +321,8 @@ def inductor(module: fx.GraphModule) -> Callable[[list[Tensor]], Any]:
         try:
             module = make_fx(module, decomposition_table=select_decomp_table(), tracing_mode="fake")(*example)
             example = [node.meta["val"] for node in module.graph.nodes if node.op == "placeholder"]
+            if on_cpu:
+                choose_products(module)
             with config.patch(settings), torch.no_grad():
                 compiled = compile_fx_inner(module, example, cpp_wrapper=on_cpu)
         except Exception as error:  # what a compiler raises has no common base; the graph itself has been proved

@@ -99,7 +99,8 @@ class CompiledSVI(SVI):
 
     Attributes:
         metrics: the loss's own figures of the last step, tensors without gradient, for losses that keep ``metrics``.
-        steps_at_once: steps of `run_epoch` that one CUDA graph holds (`vae_pyro.replay`); 1 where there is no GPU.
+        steps_at_once: steps of `run_epoch` that are taken without a look-up between them, on a GPU as one CUDA graph
+            (`vae_pyro.replay`).
 
     Raises:
         ValueError: an optimizer of another kind, or options that exclude each other.
@@ -138,8 +139,8 @@ class CompiledSVI(SVI):
         self._stock_only = "a loss_and_grads of its own" if loss_and_grads is not None else None
         self._programs: dict[Any, Program | None] = {}
         self._graphs: dict[Any, Replay] = {}
-        # One launch for so many steps of an epoch; a CPU gains nothing from it.
-        self.steps_at_once = 16 if torch.cuda.is_available() else 1
+        # One launch for so many steps of an epoch on a GPU; a CPU saves the look-ups between them.
+        self.steps_at_once = 16
         self._leaves: dict[str, Tensor] = {}
         self._said: set[str] = set()
         self._modules = [module for program in (model, guide) for module in _modules_of(program)]
@@ -243,8 +244,9 @@ class CompiledSVI(SVI):
         order = list(batches(size, batch_size, derive_seed(seed, _ORDER), device, drop_last=drop_last))
         while order:
             block = order[: self.steps_at_once]
-            if self._replays(rows, block, batch_size, kwargs):
-                total = total + self._replay(rows, batch_size).run(torch.stack(block)).double().sum()
+            program = self._ready(rows, block, batch_size, kwargs)
+            if program is not None:
+                total = total + self._replay(program, rows, block, bits)
             else:
                 block = order[:1]
                 loss = self.step_tensor(*rows.raw(block[0], bits), **kwargs)
@@ -254,28 +256,30 @@ class CompiledSVI(SVI):
         mean = total / max(seen, 1)
         return mean.tolist() if isinstance(mean, Tensor) else mean
 
-    def _replays(self, rows: Any, block: list[Tensor], batch_size: int, kwargs: dict[str, Any]) -> bool:
-        """Whether a block of batches can be one launch: a whole program that has run, and batches of its shape."""
+    def _ready(self, rows: Any, block: list[Tensor], batch_size: int, kwargs: dict[str, Any]) -> Program | None:
+        """The program that can take a block of steps at once: a whole one that has run, for batches of its shape."""
         if self.steps_at_once < 2 or len(block) < self.steps_at_once or len(block[-1]) < batch_size or kwargs:
-            return False
-        if self.num_ensemble is not None or self.compile == "never":
-            return False
+            return None
+        if self.num_ensemble is not None or self.compile == "never" or not self._programs:
+            return None
         raw = rows.raw(block[0], BitStream(0, block[0].device))
-        program = self._programs.get(self._key(raw, {})) if self._programs else None
-        return program is not None and program.whole and program.count > 0 and not program.stale
+        program = self._programs.get(self._key(raw, {}))
+        ready = program is not None and program.whole and program.count > 0 and not program.stale
+        return program if ready else None
 
-    def _replay(self, rows: Any, batch_size: int) -> Replay:
-        device = _device_of(rows)
-        words = BitStream(0, device) if device.type == "cpu" else _device_words
-        program = self._programs[self._key(rows.raw(torch.arange(batch_size, device=device), words), {})]
+    def _replay(self, program: Program, rows: Any, block: list[Tensor], bits: "BitStream") -> Tensor:
+        """Take a block of steps at once; the sum of their losses."""
+        device, batch_size = block[0].device, len(block[0])
         at = (id(rows) if not isinstance(rows, _Tensors) else tuple(map(id, rows.tensors)), batch_size, id(program))
         if at not in self._graphs:
-            assert program is not None
             # The graph keeps the data that it indexes alive, and so their identity.
-            self._graphs[at] = Replay(
-                program, lambda index: rows.raw(index, words), batch_size, self.steps_at_once, device
-            )
-        return self._graphs[at]
+            self._graphs[at] = Replay(program, rows.raw, batch_size, self.steps_at_once, device)
+        replay = self._graphs[at]
+        # A CPU follows the words of the epoch's seed; a recorded graph can follow its device's generator alone.
+        losses = replay.run(torch.stack(block), bits if device.type == "cpu" else _device_words)
+        program.count += len(block)
+        self.metrics = replay.metrics
+        return losses.double().sum()
 
     def recompile(self) -> None:
         """Forget the programs, after a change of what they baked in (Python values, the loss's options)."""
