@@ -21,6 +21,7 @@ demo: install
 	  --set schedule=cosine --set kl_warmup=20 --set patience=30 --out $(DEMO) --overwrite
 	$(BIN)/vae-pyro evaluate $(DEMO)
 	$(BIN)/vae-pyro plot $(DEMO)
+	$(BIN)/vae-pyro report $(DEMO)
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile  # two workers, a thread each

@@ -1,122 +1,195 @@
-"""From torch to xarray: draws, ledger and data of a fitted pair as an ArviZ `DataTree`. No other file crosses."""
+"""From torch to xarray: draws, ledger, replications and data of a fitted pair as an ArviZ `DataTree`."""
 
-from math import prod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyro
 import torch
 import xarray as xr
-from pyro import poutine
 from torch import Tensor
 
+from analysis.draws import Draws, Sampler
+from analysis.statistics import STATISTICS, default_statistics, measure
 from vae_pyro.data import Split, as_split
-from vae_pyro.densities import Ledger, Program, log_densities
-from vae_pyro.evaluation import ELEMENTS_AT_ONCE, numbers_held, place_of
+from vae_pyro.densities import Program
 from vae_pyro.isolation import derive_seed, isolated
 from vae_pyro.vae import VAE
 
+type Array = np.ndarray[Any, Any]
+
 _PREDICTIVE_BYTES = 512 * 1024**2
+# Elements drawn from the prior where no number of data sets is asked for, and the least number of data sets then.
+_PRIOR_ELEMENTS, _LEAST_PRIOR = 1_000_000_000, 100
+_DATA_STREAM, _POSTERIOR_STREAM, _PRIOR_STREAM, _PIT_STREAM = range(4)
 
 
 @torch.no_grad()
 def to_datatree(
     pair: VAE | tuple[Program, Program],
-    x: Split | Tensor | np.ndarray[Any, Any],
+    x: Split | Tensor | Array,
     *,
     num_draws: int = 500,
     seed: int = 0,
     predictive: bool | None = None,
+    statistics: Sequence[str] | None = None,
+    prior_predictive: int | None = None,
 ) -> xr.DataTree:
     """Draw from the guide at each datum and keep draws, log densities, predictive draws and data, with labels.
 
-    Draws are independent; they stand in one chain, since ArviZ's functions want a chain. Groups are ``posterior`` (each
-    latent site), ``log_likelihood`` (``x``), ``log_prior``, ``sample_stats`` (``log_guide``, ``log_weight``),
-    ``posterior_predictive`` (``x`` drawn anew given each latent) and ``observed_data`` (``x``). Dimensions are
-    ``chain``, ``draw``, ``datum`` and those of the event; ``datum`` carries the ids, and ``label`` where there are
-    labels. All log densities are in nats. Elements that were not observed are NaN in ``observed_data``.
+    Draws are independent; they stand in one chain, since ArviZ's functions want a chain. Dimensions are ``chain``,
+    ``draw``, ``datum`` and those of the event; ``datum`` carries the ids, and ``label`` where there are labels. Groups:
+
+    - ``posterior``: each latent site.
+    - ``log_likelihood`` (``x``), ``log_prior`` (each latent site), ``sample_stats`` (``log_guide``, ``log_weight``):
+      nats, float64; ``log_weight`` is the first plus the second minus the third of them, to the last bit.
+    - ``observed_data`` (``x``): NaN where an element was not observed.
+    - ``posterior_predictive`` (``x``): drawn anew given each latent. All draws where they take at most 512 MiB, else as
+      many as do, evenly thinned; ``draw`` has their numbers.
+    - ``posterior_predictive_summary`` (``mean``, ``sd``, ``pit``): of each element of each datum, over all draws. The
+      PIT is the rank of the observed value among its draws, spread at random over ties and the rank's own width. The
+      latents were drawn given the same data, so that even under the true model it is nearer to 1/2 than uniform.
+    - ``prior_predictive`` (``x``): data sets drawn from the prior, kept by the same rule as the posterior's.
+    - ``predictive_statistics``: a tree of its own, which ArviZ's predictive plots take as it is, with each test
+      statistic of each datum in all draws, in groups ``posterior_predictive``, ``prior_predictive``, ``observed_data``.
+
+    Memory holds the latents, a few numbers for each draw and datum and for each element of the data, and twice 512 MiB;
+    never all predictive draws.
 
     Args:
         pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities`.
         x: ``(datum, *x_shape)``. A split whose observations are random is fixed with ``seed`` first.
         num_draws: draws for each datum.
         seed: of the draws.
-        predictive: keep predictive draws; ``None`` keeps them where they take at most 512 MiB.
+        predictive: ``None`` as above, ``True`` keeps every predictive draw whatever it takes, ``False`` draws none.
+        statistics: names of `analysis.statistics.STATISTICS`; ``None`` takes those that suit the shape of the data.
+        prior_predictive: data sets to draw from the prior, 0 for none; ``None`` draws ``num_draws``, or as many as have
+            1e9 elements if that is less, but then not fewer than 100.
 
     Returns:
-        The tree; ``to_netcdf`` saves it.
+        The tree; ``to_netcdf`` and ``to_zarr`` save it.
 
     Raises:
-        ValueError: wrong shapes, or data outside the support of the likelihood.
+        ValueError: wrong shapes, data outside the support of the likelihood, an unknown statistic, or no draws.
+
+    References:
+        Czado, Gneiting & Held 2009, Predictive model assessment for count data, Biometrics 65, sec. 2 (the PIT).
+        doi:10.1111/j.1541-0420.2009.01191.x
     """
-    split = as_split(x).fixed(derive_seed(seed, 0))
+    if num_draws < 1:
+        raise ValueError(f"num_draws must be at least 1, got {num_draws}")
+    if prior_predictive is not None and prior_predictive < 0:
+        raise ValueError(f"prior_predictive is a number of data sets, 0 for none, got {prior_predictive}")
+    split = as_split(x).fixed(derive_seed(seed, _DATA_STREAM))
     if isinstance(pair, VAE):
         pair.check(split.values, split.summary())
-    model, guide = (pair.model, pair.guide) if isinstance(pair, VAE) else pair
-    device, dtype = place_of(pair, split.values)
-    elements = prod(split.x_shape)
-    if predictive is None:
-        predictive = num_draws * len(split) * elements * dtype.itemsize <= _PREDICTIVE_BYTES
-    num_data = max(ELEMENTS_AT_ONCE // (num_draws * numbers_held(pair, split)), 1)
+    names = default_statistics(split.x_shape) if statistics is None else statistics
+    sampler = Sampler(pair, split, tuple(STATISTICS.resolve(name) for name in names))
+    observed = sampler.observed()
+    measured = measure(observed, sampler.statistics, event_dim=len(split.x_shape))
 
-    ledgers: list[Ledger] = []
-    replicated: list[np.ndarray[Any, Any]] = []
-    observed: list[np.ndarray[Any, Any]] = []
-    resident = split.to(device)
-    with isolated(derive_seed(seed, 1)):
-        for start in range(0, len(split), num_data):
-            batch, mask = resident.batch(slice(start, start + num_data), dtype)
-            ledger = log_densities(model, guide, batch, num_particles=num_draws, mask=mask)
-            ledgers.append(ledger)
-            observed.append(_array(batch if mask is None else torch.where(mask, batch, torch.nan)))
-            if predictive:
-                replicated.append(_array(_replicate(model, ledger, len(batch))))
+    replicate = predictive is not False
+    if prior_predictive is None:
+        affordable = max(_PRIOR_ELEMENTS // observed.size, _LEAST_PRIOR)
+        prior_predictive = min(num_draws, affordable) if replicate else 0
+    fit = None if predictive else max(_PREDICTIVE_BYTES // max(observed.nbytes, 1), 1)
+    with isolated(derive_seed(seed, _POSTERIOR_STREAM)):
+        posterior = sampler.posterior(num_draws, kept=_thinned(num_draws, fit), replicate=replicate)
+    with isolated(derive_seed(seed, _PRIOR_STREAM)):
+        prior = sampler.prior(prior_predictive, kept=_thinned(prior_predictive, fit))
 
     coords: dict[str, Any] = {"chain": [0], "draw": np.arange(num_draws), "datum": split.ids.numpy()}
     if split.labels is not None:
         coords["label"] = ("datum", split.labels.cpu().numpy())
-    ledger_dims = ("chain", "draw", "datum")
-    event_dims = tuple(f"x_dim_{i}" for i in range(len(split.x_shape)))
-
-    def per_draw(parts: list[Tensor], name: str = "") -> tuple[tuple[str, ...], np.ndarray[Any, Any]]:
-        values = np.concatenate([_array(part) for part in parts], axis=1)[None]
-        event = tuple(f"{name}_dim_{i}" for i in range(values.ndim - 3))
-        return ledger_dims + (("latent",) if name == "z" and len(event) == 1 else event), values
-
-    groups: dict[str, dict[str, Any]] = {
-        "posterior": {
-            name: per_draw([ledger.latents[name] for ledger in ledgers], name) for name in ledgers[0].latents
-        },
-        "log_likelihood": {"x": per_draw([ledger.log_likelihood for ledger in ledgers])},
-        "log_prior": {name: per_draw([ledger.sites[name][0] for ledger in ledgers]) for name in ledgers[0].sites},
-        "sample_stats": {
-            "log_guide": per_draw([ledger.log_guide for ledger in ledgers]),
-            "log_weight": per_draw([ledger.log_weight for ledger in ledgers]),
-        },
-        "observed_data": {"x": (("datum", *event_dims), np.concatenate(observed))},
-    }
-    if predictive:
-        values = np.concatenate(replicated, axis=1)[None]
-        groups["posterior_predictive"] = {"x": ((*ledger_dims, *event_dims), values)}
-    tree = xr.DataTree.from_dict({name: _dataset(variables, coords) for name, variables in groups.items()})
+    event = tuple(f"x_dim_{i}" for i in range(len(split.x_shape)))
+    nodes = {name: _dataset(variables, coords) for name, variables in _ledger_groups(posterior).items()}
+    nodes["observed_data"] = _dataset({"x": (("datum", *event), observed)}, coords)
+    statistics_of = {name: ("datum", value.astype(observed.dtype)) for name, value in measured.items()}
+    if replicate and posterior.elements:
+        summary = _summary(posterior, observed, np.random.default_rng(derive_seed(seed, _PIT_STREAM)))
+        nodes["posterior_predictive_summary"] = _dataset(
+            {name: (("datum", *event), value) for name, value in summary.items()}, coords
+        )
+    for group, draws in (("posterior_predictive", posterior), ("prior_predictive", prior)):
+        if "replications" in draws.groups:
+            kept = {**coords, "draw": draws.kept}
+            nodes[group] = _dataset({"x": _per_draw(draws.groups["replications"]["x"], event)}, kept)
+        if draws.groups.get("statistics"):
+            everything = {**coords, "draw": np.arange(draws.num_draws)}
+            variables = {name: _per_draw(value) for name, value in draws.groups["statistics"].items()}
+            nodes[f"predictive_statistics/{group}"] = _dataset(variables, everything)
+            nodes["predictive_statistics/observed_data"] = _dataset(statistics_of, coords)
+    tree = xr.DataTree.from_dict(nodes)
     tree.attrs |= {"space": split.space, "seed": seed, "num_draws": num_draws, "units": "nats"}
     return tree
 
 
+def to_elpd_data(tree: xr.DataTree) -> Any:
+    """The held-out log predictive density as ArviZ's `ELPDData`, for ``az.plot_khat`` and ``az.compare``.
+
+    It is `analysis.elpd`'s estimate of log p(x_i) and its k-hat, not PSIS-LOO: with point estimates of the decoder's
+    weights there is nothing to leave one out of. ``p``, an effective number of parameters, is therefore NaN.
+
+    Raises:
+        ValueError: see `analysis.elpd`.
+    """
+    from arviz_stats.utils import ELPDData
+
+    from analysis.elpd import elpd
+
+    result = elpd(tree)
+    datum = tree["sample_stats"]["datum"]
+    return ELPDData(
+        elpd=result.elpd,
+        se=result.se,
+        p=float("nan"),
+        n_samples=result.num_draws,
+        n_data_points=len(result.pointwise),
+        scale="log",
+        warning=result.num_bad > 0,
+        good_k=result.good_k,
+        elpd_i=xr.DataArray(result.pointwise, coords={"datum": datum}, dims="datum"),
+        pareto_k=xr.DataArray(result.pareto_k, coords={"datum": datum}, dims="datum"),
+    )
+
+
+def _thinned(num_draws: int, fit: int | None) -> Array:
+    """Numbers of the draws that are kept whole, at even distances."""
+    keep = num_draws if fit is None else min(num_draws, fit)
+    return np.linspace(0, num_draws - 1, keep).round().astype(np.int64) if keep else np.arange(0)
+
+
+def _ledger_groups(draws: Draws) -> dict[str, dict[str, Any]]:
+    ledger = draws.groups
+    log_guide = ledger["log_guide"]["log_guide"]
+    log_weight = ledger["log_likelihood"]["x"] + sum(ledger["log_prior"].values()) - log_guide
+    return {
+        "posterior": {name: _per_draw(value, _latent_dims(name, value)) for name, value in ledger["latents"].items()},
+        "log_likelihood": {"x": _per_draw(ledger["log_likelihood"]["x"])},
+        "log_prior": {name: _per_draw(value) for name, value in ledger["log_prior"].items()},
+        "sample_stats": {"log_guide": _per_draw(log_guide), "log_weight": _per_draw(log_weight)},
+    }
+
+
+def _latent_dims(name: str, value: Array) -> tuple[str, ...]:
+    return ("latent",) if name == "z" and value.ndim == 3 else tuple(f"{name}_dim_{i}" for i in range(value.ndim - 2))
+
+
+def _per_draw(value: Array, event: tuple[str, ...] = ()) -> tuple[tuple[str, ...], Array]:
+    return ("chain", "draw", "datum", *event), value[None]
+
+
+def _summary(draws: Draws, observed: Array, noise: np.random.Generator) -> dict[str, Array]:
+    elements, dtype = draws.elements, observed.dtype
+    variance = elements["squares"] / max(draws.num_draws - 1, 1)
+    # Uniform where the observed value is exchangeable with its draws, whether there are ties or not.
+    spread = noise.random(observed.shape) * (elements["equal"] + 1)
+    pit = np.where(np.isnan(observed), np.nan, (elements["below"] + spread) / (draws.num_draws + 1))
+    return {
+        name: value.astype(dtype) for name, value in (("mean", elements["mean"]), ("sd", variance**0.5), ("pit", pit))
+    }
+
+
 def _dataset(variables: dict[str, Any], coords: dict[str, Any]) -> xr.Dataset:
-    used = {dim for dims, _ in variables.values() for dim in dims}
+    used = {dim for dims, _ in variables.values() for dim in ((dims,) if isinstance(dims, str) else dims)}
     kept = {name: value for name, value in coords.items() if name in used or (name == "label" and "datum" in used)}
     return xr.Dataset(variables, coords=kept)
-
-
-def _array(tensor: Tensor) -> np.ndarray[Any, Any]:
-    array: np.ndarray[Any, Any] = tensor.detach().cpu().numpy()
-    return array
-
-
-def _replicate(model: Program, ledger: Ledger, size: int) -> Tensor:
-    particles = len(ledger.log_likelihood)
-    with pyro.plate("particles", particles, dim=-2):
-        trace = poutine.trace(poutine.condition(model, data=ledger.latents)).get_trace(size=size)
-    drawn: Tensor = trace.nodes["x"]["value"]
-    return drawn

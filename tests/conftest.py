@@ -27,8 +27,10 @@ importlib.import_module("h5netcdf")
 importlib.import_module("sklearn.datasets")
 importlib.import_module("torch.utils.tensorboard")
 importlib.import_module("arviz")
-with contextlib.suppress(ImportError):  # an extra, which arviz loads lazily where it is installed
-    importlib.import_module("jax")
+importlib.import_module("torchvision")
+for _extra in ("jax", "numpyro"):  # which arviz loads lazily where they are installed
+    with contextlib.suppress(ImportError):
+        importlib.import_module(_extra)
 
 
 def _mnist_there() -> bool:
@@ -78,6 +80,9 @@ def _guard_global_state() -> Iterator[None]:
     if "environment" in changed:
         keys = dict(set(before["environment"].items()) ^ set(after["environment"].items()))
         changed[changed.index("environment")] = f"environment ({', '.join(sorted(keys))})"
+    if "warning filters" in changed:
+        new = [item for item in after["warning filters"] if item not in before["warning filters"]]
+        changed[changed.index("warning filters")] = f"warning filters ({new})"
     pyro.clear_param_store()
     if "torch generator" in changed:
         torch.set_rng_state(torch.frombuffer(bytearray(before["torch generator"]), dtype=torch.uint8))

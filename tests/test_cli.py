@@ -102,6 +102,23 @@ def test_sample_reconstruct_encode_and_plot(run: Path, tmp_path: Path) -> None:
     assert names == {"curves.png", "samples.png", "reconstructions.png", "latent.png"}
 
 
+def test_report_writes_its_files_beside_what_evaluate_wrote(run: Path) -> None:
+    assert call("evaluate", run, "--samples", "20", "--limit", "30").exit_code == 0
+    asked = ("--only", "fit", "--only", "density", "--draws", "100", "--limit", "30")
+    shown = call("report", run, *asked)
+    assert shown.exit_code == 0, shown.output
+    assert "report.html" in shown.output
+    assert "of 4 checks passed" in shown.output
+    stored = json.loads((run / "metrics.json").read_text())
+    assert stored["n"] == 30
+    assert stored["report"]["facts"]["held-out data"] == "the test split, 30 data"
+    assert (run / "inference.nc").exists()
+    assert "<title>" in (run / "report.html").read_text()
+    refused = call("report", run, "--only", "everything")
+    assert refused.exit_code == 2
+    assert "everything" in refused.output
+
+
 @pytest.mark.parametrize("data", ["breast_cancer", "moons"])
 def test_tables_go_through_every_command(data: str, tmp_path: Path) -> None:
     out = tmp_path / "run"

@@ -177,7 +177,7 @@ class RunFolder:
     """The files of one run.
 
     ``config.json`` (model, fit, data, seed, versions), ``model.safetensors``, ``state/checkpoint.safetensors`` (what
-    resume needs), ``history.csv``, ``events.*`` (TensorBoard), ``metrics.json``.
+    resume needs), ``history.csv``, ``events.*`` (TensorBoard), ``metrics.json``, ``inference.nc``, ``report.html``.
 
     Args:
         path: the folder.
@@ -190,6 +190,8 @@ class RunFolder:
         self.checkpoint_file = self.path / "state" / "checkpoint.safetensors"
         self.history_file = self.path / "history.csv"
         self.metrics_file = self.path / "metrics.json"
+        self.inference_file = self.path / "inference.nc"
+        self.report_file = self.path / "report.html"
 
     def begin(self, config: dict[str, Any], *, overwrite: bool = False) -> None:
         """Make the folder and write ``config.json``.
@@ -206,7 +208,8 @@ class RunFolder:
             raise RunError(
                 f"{str(self.path)!r} holds a run; pass --resume (resume=True) or --overwrite (overwrite=True)"
             )
-        for file in (self.checkpoint_file, self.model_file, self.history_file, self.metrics_file):
+        made = (self.metrics_file, self.inference_file, self.report_file)
+        for file in (self.checkpoint_file, self.model_file, self.history_file, *made):
             file.unlink(missing_ok=True)
         for file in self.path.glob("events.*"):
             file.unlink()
@@ -247,6 +250,14 @@ class RunFolder:
             raise RunError(f"no history.csv in {str(self.path)!r}: the run has not finished an epoch") from None
         except (ValueError, TypeError, csv.Error) as error:
             raise RunError(f"{str(self.history_file)!r} is damaged: {error}") from None
+
+    def update_metrics(self, figures: dict[str, Any]) -> None:
+        """Write figures into ``metrics.json``; those of other names that stand there stay."""
+        try:
+            earlier = read_json(self.metrics_file)
+        except RunError:  # absent or damaged: nothing in it can be relied on, and the new figures can
+            earlier = {}
+        write_json(self.metrics_file, {**earlier, **figures})
 
     def save_model(self, vae: VAE) -> None:
         """Write ``model.safetensors``."""

@@ -1,4 +1,4 @@
-"""``vae-pyro``: fit, evaluate, sample, reconstruct, encode and plot from the command line."""
+"""``vae-pyro``: fit, evaluate, report, sample, reconstruct, encode and plot from the command line."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from vae_pyro.checkpoint import RunFolder
-    from vae_pyro.data import Split
+    from vae_pyro.data import Dataset, Split
     from vae_pyro.vae import VAE
 
 _REFUSED = 2
@@ -137,6 +137,11 @@ def fit(
 
 
 def _open(run: Path, split: str, data_root: Path | None, device: str) -> "tuple[RunFolder, VAE, Split, dict[str, Any]]":
+    folder, vae, data = _open_all(run, data_root, device)
+    return folder, vae, data.split(split), folder.config()["facts"]
+
+
+def _open_all(run: Path, data_root: Path | None, device: str) -> "tuple[RunFolder, VAE, Dataset]":
     from vae_pyro.checkpoint import RunError, RunFolder
     from vae_pyro.training import FitConfig
 
@@ -149,7 +154,7 @@ def _open(run: Path, split: str, data_root: Path | None, device: str) -> "tuple[
             f"the data of {str(run)!r} have changed: {data.config.source!r} now has fingerprint "
             f"{data.facts['fingerprint'][:12]}, the run was fitted on {facts['fingerprint'][:12]}"
         )
-    return folder, vae, data.split(split), facts
+    return folder, vae, data
 
 
 @app.command(epilog=_example("vae-pyro evaluate runs/m --samples 5000 --json"))
@@ -164,7 +169,6 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="Take the first data of the split only.")] = None,
 ) -> None:
     """ELBO, log p(x), KL, reconstruction, bits per dimension and active units, each with its Monte Carlo error."""
-    from vae_pyro.checkpoint import write_json
     from vae_pyro.evaluation import evaluate as estimate
 
     folder, vae, data, facts = _open(run, split, data_root, device)
@@ -179,7 +183,7 @@ def evaluate(
         "observed": data.space,
         "evaluation": facts["evaluation"],
     }
-    write_json(folder.metrics_file, figures)
+    folder.update_metrics(figures)
     if as_json:
         typer.echo(json.dumps(figures, indent=2))
         return
@@ -222,6 +226,52 @@ def evaluate(
         f"sampling: with another test set. Observed: {data.space}; {facts['evaluation']}.",
         style="dim",
         highlight=False,
+    )
+
+
+@app.command(epilog=_example("vae-pyro report runs/m"))
+def report(
+    run: Run,
+    split: SplitName = "test",
+    draws: Annotated[int, typer.Option(min=100, help="Draws of the guide for each datum.")] = 500,
+    simulations: Annotated[int, typer.Option(min=20, help="Simulations of the calibration.")] = 500,
+    gap_data: Annotated[int, typer.Option(min=2, help="Data whose inference gaps are measured.")] = 30,
+    only: Annotated[list[str] | None, typer.Option(help="Make this section only; repeatable.")] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    data_root: DataRoot = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take the first data of the split only.")] = None,
+) -> None:
+    """Every diagnostic with its verdict: report.html, inference.nc and metrics.json in the run folder."""
+    from analysis.estimate import plus_minus
+    from analysis.report import ReportConfig, report_run
+
+    config = ReportConfig(num_draws=draws, num_simulations=simulations, num_gap_data=gap_data, only=tuple(only or ()))  # type: ignore[arg-type]
+    folder, vae, data = _open_all(run, data_root, device)
+    with console.status("") as status:
+        made = report_run(
+            folder,
+            vae,
+            data,
+            split=split,
+            limit=limit,
+            config=config,
+            seed=seed,
+            progress=status.update,
+        )
+        status.update("writing")
+        made.write(folder)
+    table = Table("", "question", "figure", "wanted", title=f"{run}: {made.page.summary()}")
+    colours = {"pass": "green", "warn": "yellow", "fail": "red"}
+    for _, verdict in made.page.verdicts:
+        figure = plus_minus(verdict.figure, verdict.error, verdict.unit)
+        table.add_row(
+            f"[{colours[verdict.outcome]}]{verdict.outcome}[/]", escape(verdict.question), escape(figure),
+            escape(verdict.threshold),
+        )  # fmt: skip
+    console.print(table)
+    console.print(
+        f"wrote {escape(str(folder.report_file))}, its figures in metrics.json, draws in inference.nc", highlight=False
     )
 
 

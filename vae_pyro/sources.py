@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vae_pyro.registry import Registry
+from vae_pyro.sprites import SHAPES, SpriteGrid
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 ARRAY_SUFFIXES = (".npy", ".npz", ".csv", ".parquet")
@@ -89,6 +90,19 @@ def pinwheel(root: Path) -> Source:
     cosine, sine = np.cos(angle), np.sin(angle)
     values = np.stack([spoke[:, 0] * cosine - spoke[:, 1] * sine, spoke[:, 0] * sine + spoke[:, 1] * cosine], 1)
     return Source("table", values.astype(np.float32), labels)
+
+
+@DATASETS.register("sprites")
+def sprites(root: Path) -> Source:
+    """11,520 binary pictures of 32 x 32 drawn from shape, scale, rotation, x and y; the label is the shape.
+
+    The row of a datum is its number in `vae_pyro.sprites.SpriteGrid`, whose ``factors_of`` gives its factors.
+    """
+    grid = SpriteGrid()
+    numbers = np.arange(len(grid))
+    factors = dict(zip(grid.names, grid.levels, strict=True))
+    about = {"classes": list(SHAPES), "factors": factors}
+    return Source("image", grid.render(numbers), grid.factors_of(numbers)[:, 0], top=grid.top, about=about)
 
 
 def _download(name: str, root: Path, make: Callable[[bool], Any]) -> Any:

@@ -1,0 +1,50 @@
+"""What a diagnostic says in one row: a question, a figure with its error, a threshold with its source, what to do."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+type Outcome = Literal["pass", "warn", "fail"]
+
+_ORDER: tuple[Outcome, ...] = ("pass", "warn", "fail")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer to one question about a fitted model.
+
+    Attributes:
+        question: as a reader would ask it, ending in a question mark.
+        figure: the estimate.
+        error: its standard error, in the same unit; ``None`` where it is exact.
+        unit: of the figure, such as ``nats per datum``; empty for a pure number.
+        threshold: in words, with its number: ``at most 0.7``.
+        source: paper and section, or ``convention`` with its reason, where the threshold comes from.
+        outcome: ``pass``, ``warn`` or ``fail``.
+        advice: what to do about it; for ``pass``, what the answer does not cover, or nothing.
+        name: short key for machines, such as ``pareto_k``.
+    """
+
+    question: str
+    figure: float
+    error: float | None
+    unit: str
+    threshold: str
+    source: str
+    outcome: Outcome
+    advice: str = ""
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if self.outcome not in _ORDER:
+            raise ValueError(f"outcome is one of {', '.join(_ORDER)}, got {self.outcome!r}")
+
+    def __str__(self) -> str:
+        error = "" if self.error is None else f" ± {self.error:.2g}"
+        unit = f" {self.unit}" if self.unit else ""
+        advice = f"; {self.advice}" if self.advice else ""
+        return f"[{self.outcome}] {self.question} {self.figure:.4g}{error}{unit} (wanted {self.threshold}){advice}"
+
+
+def worst(*outcomes: Outcome) -> Outcome:
+    """The least favourable of some outcomes; ``pass`` of none."""
+    return max(outcomes, key=_ORDER.index, default="pass")
