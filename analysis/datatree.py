@@ -10,6 +10,7 @@ from torch import Tensor
 
 from analysis.draws import Draws, Sampler
 from analysis.statistics import STATISTICS, default_statistics, measure
+from analysis.weights import measure_of
 from vae_pyro.data import Split, as_split
 from vae_pyro.densities import Program
 from vae_pyro.isolation import derive_seed, isolated
@@ -120,6 +121,9 @@ def to_datatree(
             nodes["predictive_statistics/observed_data"] = _dataset(statistics_of, coords)
     tree = xr.DataTree.from_dict(nodes)
     tree.attrs |= {"space": split.space, "seed": seed, "num_draws": num_draws, "units": "nats"}
+    kind = measure_of(pair)
+    if kind is not None:
+        tree.attrs["measure"] = kind
     return tree
 
 

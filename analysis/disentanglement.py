@@ -12,6 +12,7 @@ import numpy as np
 
 from analysis.factor_scores import DCI, Score, dci, factor_vae_score, mig, modularity, sap
 from analysis.verdict import Outcome, Verdict
+from vae_pyro.evaluation import ACTIVE_VARIANCE
 from vae_pyro.isolation import derive_seed
 
 type Array = np.ndarray[Any, Any]
@@ -36,7 +37,6 @@ _ROTATION_SOURCE = (
 )
 _LEVEL = 0.05
 # Latents whose posterior means vary by no more are not scored (Burda et al. 2016, arXiv:1509.00519, sec. 5).
-_ACTIVE_VARIANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -188,10 +188,10 @@ def disentanglement(
     names = tuple(factor_names) if factor_names is not None else tuple(f"factor {f}" for f in range(factors.shape[1]))
     if len(names) != factors.shape[1]:
         raise ValueError(f"{factors.shape[1]} factors have {len(names)} names ({', '.join(names)})")
-    active = np.flatnonzero(codes.var(0) > _ACTIVE_VARIANCE)
+    active = np.flatnonzero(codes.var(0) > ACTIVE_VARIANCE)
     if len(active) == 0:
         raise ValueError(
-            f"no latent's codes vary by more than {_ACTIVE_VARIANCE}; the posterior has collapsed (lower beta), or "
+            f"no latent's codes vary by more than {ACTIVE_VARIANCE}; the posterior has collapsed (lower beta), or "
             "they are codes of another kind, to be scaled to unit variance"
         )
     kept = codes[:, active]
@@ -249,7 +249,7 @@ def udr(
         raise ValueError(f"UDR compares at least 2 models, got {len(models)}")
     if any(each.ndim != 2 or len(each) != len(models[0]) for each in models):
         raise ValueError(f"codes (datum, latent) of the same data wanted, got {[each.shape for each in models]}")
-    chosen = [each.var(0) > _ACTIVE_VARIANCE for each in models] if informative is None else [
+    chosen = [each.var(0) > ACTIVE_VARIANCE for each in models] if informative is None else [
         np.asarray(each, dtype=bool) for each in informative
     ]  # fmt: skip
     ranks = []

@@ -19,7 +19,7 @@ from torch import Tensor
 from analysis.statistics import measure
 from vae_pyro.data import Split
 from vae_pyro.densities import Program, draw_latents, merge_moments, score_latents
-from vae_pyro.evaluation import ELEMENTS_AT_ONCE, blocks, numbers_held, place_of
+from vae_pyro.evaluation import ELEMENTS_AT_ONCE, Scorer, blocks, numbers_held, place_of
 from vae_pyro.registry import Choice
 from vae_pyro.vae import VAE
 
@@ -111,6 +111,7 @@ class Sampler:
         """
         model, guide = (self.pair.model, self.pair.guide) if isinstance(self.pair, VAE) else self.pair
         held = numbers_held(self.pair, self.split)
+        scorer = Scorer(model, len(self.split) * num_draws * held)
         draws = Draws(num_draws, len(self.split), kept)
         resident = self._resident()
         for rows in _pieces(len(self.split), blocks(len(self.split), num_draws, held)[0]):
@@ -121,7 +122,12 @@ class Sampler:
             for particles, some in _cells(num_draws, len(x), held):
                 given = {name: value[particles, some].contiguous() for name, value in latents.items()}
                 seen = None if mask is None else mask[some]
-                log_likelihood, log_prior, element = _score(model, x[some], given, seen)
+                element = None
+                if replicate or len(given) > 1:
+                    log_likelihood, log_prior, element = _score(model, x[some], given, seen)
+                else:  # log p(z) is that of the one site, and nothing else is asked of the model
+                    log_likelihood, whole = scorer(x[some], seen, given)
+                    log_prior = {name: whole.double() for name in given}
                 place = particles, slice(rows.start + some.start, rows.start + some.stop)
                 draws.put("log_likelihood", {"x": log_likelihood.double()}, *place)
                 draws.put("log_prior", log_prior, *place)

@@ -26,7 +26,7 @@ from analysis.mixtures import fitted_log_density, gaussian_mixture_kl, gaussian_
 from analysis.verdict import Outcome, Verdict
 from vae_pyro.data import Split, as_split
 from vae_pyro.densities import Program
-from vae_pyro.evaluation import Evaluation, evaluate, numbers_held, place_of
+from vae_pyro.evaluation import ACTIVE_VARIANCE, Evaluation, evaluate, numbers_held, place_of
 from vae_pyro.isolation import derive_seed, isolated
 from vae_pyro.vae import VAE
 
@@ -34,7 +34,6 @@ type Array = np.ndarray[Any, Any]
 
 # Data whose densities are compared with each other, where q(z | x) is Gaussian and where the guide has to be run.
 _NUM_DATA, _NUM_DATA_REPLAYED = 4000, 300
-_ACTIVE_VARIANCE = 0.01  # as in `vae_pyro.evaluation.Evaluation.active_units`
 # Conventions. VAEs of MNIST with 2 and 20 latents have an aggregate posterior at 3 to 13 % of the rate from the prior,
 # and 3 to 8 % of prior draws in holes; the limits stand well above that.
 _UNUSED_SHARE = 0.5
@@ -102,7 +101,7 @@ class LatentSummary:
     @property
     def active(self) -> Array:
         """Latents whose posterior mean varies over data with a variance above 0.01, shape ``(latent,)``."""
-        return np.asarray(self.evaluation.activity > _ACTIVE_VARIANCE)
+        return np.asarray(self.evaluation.activity > ACTIVE_VARIANCE)
 
     @property
     def unused(self) -> Array:

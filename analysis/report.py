@@ -51,7 +51,7 @@ type Name = Literal[
 ]
 
 _PACKAGES = ("vae_pyro", "torch", "pyro-ppl", "arviz", "numpy", "scipy", "scikit-learn")
-_FEWEST_FOR_STRUCTURE = 30
+_FEWEST_FOR_STRUCTURE, _MOST_FOR_STRUCTURE = 30, 2000
 _FEWEST_FOR_OUTLIERS = 100
 _SHOWN = 8
 # What replications of the saved tree may take on disk; checks and summaries have seen all of them.
@@ -359,7 +359,15 @@ class _Making:
         found = None
         if len(codes) >= _FEWEST_FOR_STRUCTURE and np.ptp(codes, axis=0).max() > 0:
             raw = None if self.test.mask is not None else self.test.values.flatten(1).cpu().numpy()
-            found = structure(codes, labels=labels, raw=raw, seed=derive_seed(self.seed, 8))
+            # Gaussian mixtures with their many starts take minutes; `analysis.clusters.cluster` has them.
+            found = structure(
+                codes,
+                labels=labels,
+                raw=raw,
+                clusterings=("kmeans", "hdbscan"),
+                max_data=_MOST_FOR_STRUCTURE,
+                seed=derive_seed(self.seed, 8),
+            )
         self.results["structure"] = found
         moved, between = None, None
         if isinstance(self.pair, VAE):

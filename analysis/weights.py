@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from vae_pyro.data import Split, as_split
-from vae_pyro.densities import Program, draw_latents, score_latents
-from vae_pyro.evaluation import blocks, numbers_held, place_of
+from vae_pyro.densities import Program, draw_latents
+from vae_pyro.evaluation import Scorer, blocks, numbers_held, place_of
 from vae_pyro.isolation import derive_seed, isolated
 from vae_pyro.vae import VAE
 
@@ -58,16 +58,16 @@ def weigh[T](
     model, guide = (pair.model, pair.guide) if isinstance(pair, VAE) else pair
     device, dtype = place_of(pair, split.values)
     resident = split.to(device)
-    data, particles = blocks(len(split), num_draws, numbers_held(pair, split))
+    held = numbers_held(pair, split)
+    data, particles = blocks(len(split), num_draws, held)
+    scorer = Scorer(model, len(split) * num_draws * held)
     kept = []
     with isolated(derive_seed(seed, 1)):
         for start in range(0, len(split), data):
             batch, mask = resident.batch(slice(start, start + data), dtype)
             latents, log_guide = draw_latents(guide, batch, num_particles=num_draws, mask=mask)
             scored = [
-                score_latents(
-                    model, batch, {name: z[done : done + particles] for name, z in latents.items()}, mask=mask
-                )
+                scorer(batch, mask, {name: z[done : done + particles] for name, z in latents.items()})
                 for done in range(0, num_draws, particles)
             ]
             log_likelihood, log_prior = (

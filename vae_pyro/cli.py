@@ -270,6 +270,10 @@ def report(
             escape(verdict.threshold),
         )  # fmt: skip
     console.print(table)
+    for title, reason in made.absent:
+        console.print(f"{escape(title)} {escape(reason)}", style="yellow", highlight=False)
+    spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in made.seconds.items())
+    console.print(f"time: {spent}", style="dim", highlight=False)
     console.print(
         f"wrote {escape(str(folder.report_file))}, its figures in metrics.json, draws in inference.nc", highlight=False
     )

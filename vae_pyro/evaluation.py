@@ -22,7 +22,7 @@ ELEMENTS_AT_ONCE = 2_000_000
 _DRAWS_AT_ONCE = 500_000
 # Elements of x, over particles and data, beyond which compiling the model's density repays its seconds.
 _WORTH_COMPILING = 1_000_000_000
-_ACTIVE_VARIANCE = 0.01
+ACTIVE_VARIANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,12 @@ class Evaluation:
         References:
             Burda et al. 2016, Importance weighted autoencoders, sec. 5. arXiv:1509.00519
         """
-        return int((self.activity > _ACTIVE_VARIANCE).sum())
+        return int((self.activity > ACTIVE_VARIANCE).sum())
 
     @property
     def active_units_se(self) -> float:
         """Monte Carlo standard error of `active_units`: each latent may be on the wrong side of the threshold."""
-        distance = np.abs(self.activity - _ACTIVE_VARIANCE) / np.maximum(self.activity_se, 1e-300)
+        distance = np.abs(self.activity - ACTIVE_VARIANCE) / np.maximum(self.activity_se, 1e-300)
         wrong = np.array([erfc(d / sqrt(2)) / 2 for d in distance.ravel()])
         return float(np.sqrt((wrong * (1 - wrong)).sum()))
 
@@ -206,7 +206,7 @@ def _stream(
 ) -> Iterator[LedgerMoments]:
     """Moments of the ledger of each block of data: the guide draws all particles, the model scores some at a time."""
     data, particles = blocks(len(split), num_samples, held)
-    scorer = _Scorer(model, compiled=len(split) * num_samples * held >= _WORTH_COMPILING)
+    scorer = Scorer(model, len(split) * num_samples * held)
     for start in range(0, len(split), data):
         x, mask = split.batch(slice(start, start + data), dtype)
         latents, log_guide = draw_latents(guide, x, num_particles=num_samples, mask=mask)
@@ -218,10 +218,16 @@ def _stream(
         yield moments
 
 
-class _Scorer:
-    """`score_latents` of one model, compiled for the first shape where there is enough to do."""
+class Scorer:
+    """`vae_pyro.densities.score_latents` of one model, compiled for the first shape where that pays.
 
-    def __init__(self, model: Program, *, compiled: bool) -> None:
+    Args:
+        model: Pyro model that keeps the contract of `vae_pyro.densities`.
+        elements: numbers that all calls together will hold, draws times data times `numbers_held`.
+    """
+
+    def __init__(self, model: Program, elements: int) -> None:
+        compiled = elements >= _WORTH_COMPILING
         self.model, self.wanted = model, compiled
         self.shape: Any = None
         self.run: Any = None
