@@ -220,6 +220,7 @@ def test_bad_fits_of_digits_turn_the_right_rows() -> None:
 
     made = make_report((narrow.model, halved), data.split("test"), config=only("calibration", "gaps"))
     assert rows(made)["guide_width"].outcome == "fail"
-    assert "fail" in {v.outcome for section, v in made.page.verdicts if section.name == "gaps"}
+    assert rows(made)["amortization_gap"].outcome != "pass"  # half the scale costs 0.32 nats for each latent
     leaky = make_report(narrow, data.train.take(slice(300)), train=data.train, config=only("leakage"))
-    assert {v.outcome for v in rows(leaky).values()} == {"fail"}
+    assert rows(leaky)["identical_test_data"].outcome == "fail"
+    assert rows(leaky)["close_test_data"].outcome != "pass"
