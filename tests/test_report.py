@@ -224,3 +224,20 @@ def test_bad_fits_of_digits_turn_the_right_rows() -> None:
     leaky = make_report(narrow, data.train.take(slice(300)), train=data.train, config=only("leakage"))
     assert rows(leaky)["identical_test_data"].outcome == "fail"
     assert rows(leaky)["close_test_data"].outcome != "pass"
+
+
+@pytest.mark.slow
+@pytest.mark.mnist
+@pytest.mark.skipif(chromium() is None, reason="no Chromium")
+def test_the_page_of_mnist_opens_whole(tmp_path: Path) -> None:
+    data = load_data("mnist", binarize="dynamic")
+    vae = VAE(VAEConfig(x_shape=data.x_shape, latent_dim=20, encoder="mlp:hidden=[400]"), seed=0)
+    config = FitConfig(epochs=1, batch_size=128)
+    fit(vae, data.train, validation=data.validation, config=config, out=tmp_path / "run", data=data, progress=False)
+    run = RunFolder(tmp_path / "run")
+    report_run(run, vae, data).write(run)
+    assert run.report_file.stat().st_size < 10e6
+    with browser(chromium()) as tab:  # type: ignore[arg-type]
+        tab.open(run.report_file.as_uri())
+        assert faults(tab) == []
+        assert tab.evaluate("document.querySelectorAll('#verdicts table tbody tr').length") > 20
