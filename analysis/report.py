@@ -51,6 +51,7 @@ type Name = Literal[
 ]
 
 _PACKAGES = ("vae_pyro", "torch", "pyro-ppl", "arviz", "numpy", "scipy", "scikit-learn")
+_FIT_KEYS = ("objective", "epochs", "batch_size", "optimizer", "schedule", "kl_warmup", "clip_norm", "patience")
 _FEWEST_FOR_STRUCTURE, _MOST_FOR_STRUCTURE = 30, 2000
 _FEWEST_FOR_OUTLIERS = 100
 _SHOWN = 8
@@ -188,7 +189,7 @@ def make_report(
         provenance={
             "seed of the report": seed,
             "draws for each datum": config.num_draws,
-            **{name: _version(name) for name in _PACKAGES},
+            **{name: version(name) for name in _PACKAGES},
             "Python": platform.python_version(),
             **(provenance or {}),
         },
@@ -258,9 +259,6 @@ def report_run(
         },
         progress=progress,
     )
-
-
-_FIT_KEYS = ("objective", "epochs", "batch_size", "optimizer", "schedule", "kl_warmup", "clip_norm", "patience")
 
 
 class _Making:
@@ -437,7 +435,3 @@ def _save(tree: xr.DataTree, path: Path) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _version(name: str) -> str:
-    return version(name)
