@@ -1,7 +1,7 @@
 """Data as a model observes them: splits in memory, scaled and binarised on the way into a step."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,11 +15,38 @@ from vae_pyro.config import Config
 from vae_pyro.isolation import derive_seed
 from vae_pyro.likelihoods import DataSummary
 from vae_pyro.sources import Source, read_source
+from vae_pyro.svi import batches
 
+type Words = Callable[[int], Tensor]
 type Binarize = Literal["none", "dynamic", "static", "threshold"]
 type Scale = Literal["auto", "unit", "none"]
 
 _SPLIT_STREAM, _BINARIZE_STREAM = 1, 2
+
+
+@dataclass(frozen=True)
+class Part:
+    """The share of every batch that one of several processes takes: disjoint shares, which together are the batch.
+
+    Attributes:
+        rank: which one, counted from 0.
+        of: how many there are.
+    """
+
+    rank: int = 0
+    of: int = 1
+
+    def bounds(self, size: int) -> tuple[int, int]:
+        """Where the share of a batch of ``size`` data begins and ends; shares differ by one datum at most."""
+        return size * self.rank // self.of, size * (self.rank + 1) // self.of
+
+    def take(self, index: Tensor) -> Tensor:
+        """The share of a batch given by its rows."""
+        begin, end = self.bounds(len(index))
+        return index[begin:end]
+
+
+WHOLE = Part()
 
 
 @dataclass(frozen=True)
@@ -70,7 +97,30 @@ class Split:
         noise = torch.rand_like(x) if self.draw != "none" else x
         return self._observe(x, noise), None if self.mask is None else self.mask[index]
 
-    def raw(self, index: Tensor, bits: Callable[[int], Tensor]) -> tuple[Tensor, ...]:
+    def epoch(
+        self, batch_size: int, seed: int, bits: Words, *, start: int = 0, part: Part = WHOLE
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Raw batches of one epoch, each datum once, in a random order.
+
+        Args:
+            batch_size: data in a step; the last batch is smaller where they do not divide.
+            seed: decides the order.
+            bits: of random observations, see `raw`.
+            start: number of the first batch wanted. The words of those before it are passed over, so that an epoch
+                goes on as if it had not been interrupted.
+            part: the share of each batch that is wanted.
+
+        Yields:
+            What `raw` gives.
+        """
+        for number, rows in enumerate(batches(len(self), batch_size, seed, self.values.device)):
+            index = part.take(rows)
+            if number >= start:
+                yield self.raw(index, bits)
+            elif self.draw != "none":
+                bits(len(index) * self.values[0].numel())
+
+    def raw(self, index: Tensor, bits: Words) -> tuple[Tensor, ...]:
         """Rows as they are stored, for `observe`: values, random words where observing draws, and the mask.
 
         Args:

@@ -3,7 +3,7 @@
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,8 +30,10 @@ from vae_pyro.objectives import OBJECTIVES
 from vae_pyro.optimizers import OPTIMIZERS
 from vae_pyro.progress import FitProgress
 from vae_pyro.schedules import SCHEDULES
-from vae_pyro.svi import BitStream, CompiledSVI, batches
+from vae_pyro.svi import BitStream, CompiledSVI
 from vae_pyro.vae import VAE
+
+type OnEpoch = Callable[[dict[str, float]], bool | None]
 
 _INITIAL_ROWS = 20_000
 _NOISE, _ORDER, _VALIDATION, _INITIAL, _BITS = 1, 2, 3, 4, 5
@@ -254,13 +256,12 @@ class _Fit:
         )
         self.state = _State()
         self.best: dict[str, Tensor] | None = None
-        self.batches: list[Tensor] = []
-        self.bits = BitStream(0)
+        self.batches: Iterator[tuple[Tensor, ...]] = iter(())
         self._saved = monotonic()
 
     # --- the loop -------------------------------------------------------------------------------------------------
 
-    def go(self, progress: FitProgress, caught: _Caught, events: Any) -> None:
+    def go(self, progress: FitProgress, caught: _Caught, events: Any, on_epoch: OnEpoch | None) -> None:
         state, config = self.state, self.config
         while state.epoch < config.epochs and not state.finished:
             self._shuffle()
@@ -280,14 +281,13 @@ class _Fit:
             if self.run and (state.finished or monotonic() - self._saved >= config.checkpoint_seconds):
                 self.checkpoint()
                 self.run.write_history(state.history)
+            if on_epoch is not None and on_epoch(dict(state.history[-1])):
+                state.finished = True
 
     def _shuffle(self) -> None:
-        state, size = self.state, self.config.batch_size
-        seed = derive_seed(self.seed, _ORDER, state.epoch)
-        self.batches = list(batches(len(self.train), size, seed, self.device))
-        self.bits = BitStream(derive_seed(self.seed, _BITS, state.epoch), self.device)
-        for index in self.batches[: state.batch]:  # a resumed epoch goes on where its random words had come to
-            self.train.raw(index, self.bits)
+        epoch, size = self.state.epoch, self.config.batch_size
+        bits = BitStream(derive_seed(self.seed, _BITS, epoch), self.device)
+        self.batches = self.train.epoch(size, derive_seed(self.seed, _ORDER, epoch), bits, start=self.state.batch)
 
     def _rate_and_weight(self, number: int) -> tuple[float, float]:
         """Learning rate and weight of the KL at step ``number`` of the run."""
@@ -313,9 +313,9 @@ class _Fit:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-        index = self.batches[state.batch]
-        raw = self.train.raw(index, self.bits)
-        self.svi.compile = self._form_of_step(len(index))
+        raw = next(self.batches)
+        count = len(raw[0])
+        self.svi.compile = self._form_of_step(count)
         loss, metrics = float(self.svi.step_tensor(*raw)), self.svi.metrics
         reconstruction, kl = float(metrics["reconstruction"]), float(metrics["kl"])
         if config.clip_norm is not None and not isfinite(float(metrics["gradient_norm"])):
@@ -324,7 +324,6 @@ class _Fit:
             raise self._failure(number, raw, "the loss")
 
         state.batch += 1
-        count = len(index)
         for name, value in (
             ("elbo", reconstruction - kl),
             ("reconstruction", reconstruction),
@@ -477,6 +476,7 @@ def fit(
     overwrite: bool = False,
     data: Dataset | None = None,
     progress: bool | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> FitResult:
     """Fit a VAE by stochastic variational inference.
 
@@ -498,6 +498,8 @@ def fit(
         overwrite: replace a run in ``out``.
         data: where ``x`` came from, for the run folder; ``vae-pyro evaluate`` loads it again.
         progress: show the live line; ``None`` does where standard error is a terminal.
+        on_epoch: called after each epoch, and its checkpoint, with the row of `FitResult.history`; the fit ends there
+            where it returns true, and stays resumable where it raises.
 
     Returns:
         The fitted VAE and its history.
@@ -551,7 +553,7 @@ def fit(
         ):
             # Pyro warns of a NaN loss; here it is an error, raised with its cause.
             warnings.filterwarnings("ignore", message="Encountered NaN", category=UserWarning)
-            job.go(shown, caught, events)
+            job.go(shown, caught, events, on_epoch)
     restored = config.patience is not None and job.best is not None
     if restored:
         assert job.best is not None
