@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vae_pyro.data import Dataset, Split
     from vae_pyro.vae import VAE
 
-_REFUSED = 2
+_REFUSED, _LOST = 2, 70
 _ENCODE_BLOCK = 4096
 
 
@@ -23,16 +23,26 @@ class _Group(TyperGroup):
     """Turns a refusal into one line and exit code 2, and an interruption into its signal's exit code."""
 
     def invoke(self, ctx: Any) -> Any:
+        from vae_pyro.ranks import RankLostError, launched
         from vae_pyro.training import FitInterruptedError
 
         try:
             return super().invoke(ctx)
         except FitInterruptedError as stopped:
-            Console(stderr=True, soft_wrap=True).print(f"[yellow]stopped:[/] {escape(str(stopped))}")
+            if launched().first:
+                _errors().print(f"[yellow]stopped:[/] {escape(str(stopped))}")
             raise typer.Exit(128 + stopped.signum) from None
+        except RankLostError as lost:  # whoever is left says so
+            _errors().print(f"[red]error:[/] {escape(str(lost))}")
+            raise typer.Exit(_LOST) from None
         except (ValueError, ArithmeticError, OSError) as error:
-            Console(stderr=True, soft_wrap=True).print(f"[red]error:[/] {escape(str(error))}")
+            if launched().first:
+                _errors().print(f"[red]error:[/] {escape(str(error))}")
             raise typer.Exit(_REFUSED) from None
+
+
+def _errors() -> Console:
+    return Console(stderr=True, soft_wrap=True)
 
 
 app = typer.Typer(
@@ -76,6 +86,9 @@ def fit(
     seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Seed of weights and fit.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     no_compile: Annotated[bool, typer.Option("--no-compile", help="Take Pyro's stock steps.")] = False,
+    precision: Annotated[str | None, typer.Option(help="float32, or bfloat16 for the networks' products.")] = None,
+    devices: Annotated[int | None, typer.Option(min=1, help="GPUs, or CPU processes, that fit together.")] = None,
+    num_nodes: Annotated[int | None, typer.Option(min=1, help="Machines that do so.")] = None,
     data_root: DataRoot = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
@@ -100,6 +113,9 @@ def fit(
         (["fit", "optimizer", "lr"], lr),
         (["fit", "device"], device),
         (["fit", "compile"], False if no_compile else None),
+        (["fit", "precision"], precision),
+        (["fit", "devices"], devices),
+        (["fit", "num_nodes"], num_nodes),
         (["data", "binarize"], binarize),
         (["data", "root"], None if data_root is None else str(data_root)),
         (["seed"], seed),
@@ -110,6 +126,8 @@ def fit(
     stored = RunFolder(out).config() if resume else {}
     base: dict[str, Any] = {key: stored[key] for key in ("model", "fit", "data", "seed") if key in stored}
     settings = assemble(data, base=base, preset_name=preset, file=config, assignments=assignments)
+    ranks, _ = settings.fit.together()  # the other processes start here, and run this command from its beginning
+    console.quiet = not ranks.first
     facts = settings.data.facts
     sizes = ", ".join(f"{size:,} {name}" for name, size in facts["sizes"].items())
     console.print(f"[bold]{escape(data)}[/] {facts['x_shape']}: {sizes}; observed: {facts['space']}", highlight=False)

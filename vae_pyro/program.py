@@ -31,14 +31,24 @@ class Program:
         leaves: unconstrained parameters.
         flat: flattened arguments that the graph was captured with.
         members: size of the ensemble; ``None`` for a single run.
+        own_batches: each member has a batch of its own, ``(member, *shape of a batch)``.
 
     Attributes:
         count: steps taken.
+        together: whether several processes take the step: gradients and optimizer are two programs then, with a sum
+            over the processes between them.
         tried: whether the compiler has been tried.
     """
 
-    def __init__(self, graph: Graph, leaves: list[Tensor], flat: Sequence[Any], members: int | None = None) -> None:
-        self.graph, self.leaves, self.members = graph, leaves, members
+    def __init__(
+        self,
+        graph: Graph,
+        leaves: list[Tensor],
+        flat: Sequence[Any],
+        members: int | None = None,
+        own_batches: bool = False,
+    ) -> None:
+        self.graph, self.leaves, self.members, self.own_batches = graph, leaves, members, own_batches
         self._positions = [number for number, item in enumerate(flat) if isinstance(item, Tensor)]
         self._plain = len(self._positions) == len(flat)
         if members is None:
@@ -49,6 +59,7 @@ class Program:
         self.tried = False
         self._gradient: Callable[..., Any] = graph.module
         self._step: Callable[..., Any] | None = None
+        self.together = False
         self._boxed = False
         self._slots: list[Slot] = []
         self._clip_norm: float | None = None
@@ -100,6 +111,19 @@ class Program:
         rates = self.next_rates()[0]
         self.count_up()
         return self.step_at(rates, tensors, noise)
+
+    def move(self, summed: Sequence[Tensor]) -> tuple[Tensor, Metrics]:
+        """The optimizer's part of a step of several processes, in place.
+
+        Args:
+            summed: loss, metrics and gradients in the order of `gradients`, each a sum over the processes.
+        """
+        assert self._step is not None
+        rates = self.next_rates()[0]
+        self.count_up()
+        with torch.no_grad():
+            outputs = self._step([*self.leaves, *self._states, rates, *summed])
+        return outputs[0], dict(zip(self._figures, outputs[1:], strict=True))
 
     def step_at(self, rates: Tensor, tensors: Sequence[Tensor], noise: Sequence[Tensor]) -> tuple[Tensor, Metrics]:
         """As `step`, with the optimizer's numbers given and no step counted."""
@@ -155,17 +179,21 @@ class Program:
 
     # --- compiling ------------------------------------------------------------------------------------------------
 
-    def take(self, slots: list[Slot], clip_norm: float | None) -> None:
+    def take(self, slots: list[Slot], clip_norm: float | None, *, together: bool = False) -> None:
         """Put the optimizer into the program.
 
         Args:
             slots: the optimizer of each leaf that is used.
             clip_norm: see `CompiledSVI`.
+            together: see the attribute.
         """
-        self._slots, self._clip_norm = slots, clip_norm
+        self._slots, self._clip_norm, self.together = slots, clip_norm, together
         self._figures = [*self.graph.metrics, *(() if clip_norm is None else ("gradient_norm",))]
         self._fixed = list({id(slot.group): (slot, slot.fixed) for slot in slots}.values())
-        self._graph = step_graph(self.graph, slots, clip_norm, self.members)
+        if together:
+            self._graph = move_graph(self.graph, slots, clip_norm)
+        else:
+            self._graph = step_graph(self.graph, slots, clip_norm, self.members, own_batches=self.own_batches)
         self._step = lambda inputs: self._graph(*inputs)
 
     def compile(self, tensors: list[Tensor], noise: list[Tensor]) -> None:
@@ -180,14 +208,16 @@ class Program:
         """
         self.tried = True
         rest = [*tensors, *self.graph.constants, *noise]
-        if self._step is None:
+        if self._step is None or self.together:
             compiled = inductor(self.graph.module)
             _compare(compiled, self.graph.module, [*self.leaves, *rest])
+            gradients = self._gradient([*self.leaves, *rest]) if self._boxed else self._gradient(*self.leaves, *rest)
             self._gradient, self._boxed = compiled, True
-        else:
+            rest = list(gradients)
+        if self._step is not None:
             self._bind()
             compiled = inductor(self._graph)
-            reference = self._graph if self.members is not None else self._reference
+            reference = self._graph if self.members is not None or self.together else self._reference
             # From a state of zeros, Adam's first step is the sign of the gradient, rounding included; from these it
             # is smooth in everything that it reads.
             names = [name for slot in self._slots for name in slot.names]
@@ -227,7 +257,14 @@ class Program:
         return figures
 
 
-def step_graph(graph: Graph, slots: list[Slot], clip_norm: float | None, members: int | None = None) -> fx.GraphModule:
+def step_graph(
+    graph: Graph,
+    slots: list[Slot],
+    clip_norm: float | None,
+    members: int | None = None,
+    *,
+    own_batches: bool = False,
+) -> fx.GraphModule:
     """The graph of loss and gradient, continued by the optimizer.
 
     Args:
@@ -235,63 +272,125 @@ def step_graph(graph: Graph, slots: list[Slot], clip_norm: float | None, members
         slots: the optimizer of each leaf that is used.
         clip_norm: see `CompiledSVI`.
         members: size of the ensemble; parameters, states and noise then have it as their first dimension.
+        own_batches: so have the tensors of the batch.
 
     Returns:
         ``(*leaves, *states, rates, *batch, *constants, *noise) -> (loss, *metrics)``, with the norm of the gradient
         after the metrics where it is clipped. It writes to leaves and states, and leaves them as they are where the
         loss, or that norm, is not finite.
     """
-    with undisturbed():
-        from torch._inductor.decomposition import select_decomp_table
-
     example = graph.example()
-    mode = example[0].fake_mode
     leaves, middle = example[: graph.num_leaves], example[graph.num_leaves :]
     noise = [middle.pop() for _ in graph.noise][::-1]
-    with mode:  # each state is a tensor of its own: the tracer tells inputs apart by identity
-        used = _only(leaves, graph.used)
-        states = [torch.empty_like(leaf) for leaf, slot in zip(used, slots, strict=True) for _ in slot.names]
+    states, rates = _optimizer_inputs(graph, slots, leaves)
     first, second = len(leaves), len(leaves) + len(states)
+    of_each = graph.num_batch if own_batches else 0
 
     def move(*flat: Tensor) -> tuple[Tensor, ...]:
         loss, metrics, gradients = graph.split(graph.module(*flat[:first], *flat[second + 1 :]))
-        fine = torch.isfinite(loss)
-        if clip_norm is not None:
-            norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
-            fine = fine & torch.isfinite(norm)
-            share = (clip_norm / (norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_ has it
-            gradients = [gradient * share for gradient in gradients]
-        old, numbers = iter(flat[first:second]), iter(flat[second].unbind())
-        rates = {at: tuple(next(numbers) for _ in range(slot.update.scalars)) for at, slot in groups.items()}
-        new_leaves, new_states = [], []
-        for slot, leaf, gradient in zip(slots, _only(flat[:first], graph.used), gradients, strict=True):
-            state = {name: next(old) for name in slot.names}
-            new, after = slot.update.apply(slot.group, rates[id(slot.group)], leaf, gradient, state)
-            new_leaves.append(torch.where(fine, new, leaf))
-            new_states += [torch.where(fine, after[name], state[name]) for name in slot.names]
-        figures = [loss, *metrics.values()] if clip_norm is None else [loss, *metrics.values(), norm]
-        return (*figures, *new_leaves, *new_states)
+        return _moved(graph, slots, clip_norm, flat[: second + 1], loss, metrics, gradients)
 
-    with mode:
-        groups = {id(slot.group): slot for slot in slots}
-        rates = leaves[0].new_empty(sum(slot.update.scalars for slot in groups.values()))
-        if members is not None:
-            leaves, states, noise = (
-                [tensor.new_empty((members, *tensor.shape)) for tensor in group] for group in (leaves, states, noise)
+    if members is not None:
+        with example[0].fake_mode:
+            leaves, states, noise, batch = (
+                [tensor.new_empty((members, *tensor.shape)) for tensor in group]
+                for group in (leaves, states, noise, middle[:of_each])
             )
+            middle = [*batch, *middle[of_each:]]
 
     def step(*flat: Tensor) -> tuple[Tensor, ...]:
-        dims = [0] * second + [None] * (1 + len(middle)) + [0] * len(noise)
-        outputs = move(*flat) if members is None else torch.func.vmap(move, in_dims=tuple(dims))(*flat)
-        figures = 1 + len(graph.metrics) + (clip_norm is not None)
-        targets = [*_only(flat[:first], graph.used), *flat[first:second]]
+        dims = [0] * second + [None] + [0] * of_each + [None] * (len(middle) - of_each) + [0] * len(noise)
+        return move(*flat) if members is None else torch.func.vmap(move, in_dims=tuple(dims))(*flat)
+
+    return _written(step, graph, clip_norm, [*leaves, *states, rates, *middle, *noise])
+
+
+def move_graph(graph: Graph, slots: list[Slot], clip_norm: float | None) -> fx.GraphModule:
+    """The optimizer's part alone, on gradients that are given.
+
+    Args:
+        graph: of loss and gradient, whose outputs are given.
+        slots: see `step_graph`.
+        clip_norm: likewise.
+
+    Returns:
+        ``(*leaves, *states, rates, loss, *metrics, *gradients) -> (loss, *metrics)``, writing as `step_graph` does.
+    """
+    leaves = graph.example()[: graph.num_leaves]
+    states, rates = _optimizer_inputs(graph, slots, leaves)
+    with leaves[0].fake_mode:
+        figures = [leaves[0].new_empty(()) for _ in range(1 + len(graph.metrics))]
+        gradients = [torch.empty_like(leaf) for leaf in _only(leaves, graph.used)]
+    count = len(leaves) + len(states) + 1
+
+    def step(*flat: Tensor) -> tuple[Tensor, ...]:
+        return _moved(graph, slots, clip_norm, flat[:count], *graph.split(flat[count:]))
+
+    return _written(step, graph, clip_norm, [*leaves, *states, rates, *figures, *gradients])
+
+
+def _optimizer_inputs(graph: Graph, slots: list[Slot], leaves: list[Any]) -> tuple[list[Tensor], Tensor]:
+    with leaves[0].fake_mode:  # each state is a tensor of its own: the tracer tells inputs apart by identity
+        used = _only(leaves, graph.used)
+        states = [torch.empty_like(leaf) for leaf, slot in zip(used, slots, strict=True) for _ in slot.names]
+        groups = {id(slot.group): slot for slot in slots}
+        return states, leaves[0].new_empty(sum(slot.update.scalars for slot in groups.values()))
+
+
+def _moved(
+    graph: Graph,
+    slots: list[Slot],
+    clip_norm: float | None,
+    held: Sequence[Tensor],
+    loss: Tensor,
+    metrics: Metrics,
+    gradients: list[Tensor],
+) -> tuple[Tensor, ...]:
+    """Figures, then new leaves and states; ``held`` are the old ones and, last, the optimizer's numbers."""
+    fine = torch.isfinite(loss)
+    figures = [loss, *metrics.values()]
+    if clip_norm is not None:
+        norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
+        fine = fine & torch.isfinite(norm)
+        share = (clip_norm / (norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_ has it
+        gradients = [gradient * share for gradient in gradients]
+        figures.append(norm)
+    first = len(graph.used)
+    old, numbers = iter(held[first:-1]), iter(held[-1].unbind())
+    groups = {id(slot.group): slot for slot in slots}
+    rates = {at: tuple(next(numbers) for _ in range(slot.update.scalars)) for at, slot in groups.items()}
+    new_leaves, new_states = [], []
+    for slot, leaf, gradient in zip(slots, _only(held[:first], graph.used), gradients, strict=True):
+        state = {name: next(old) for name in slot.names}
+        new, after = slot.update.apply(slot.group, rates[id(slot.group)], leaf, gradient, state)
+        new_leaves.append(torch.where(fine, new, leaf))
+        new_states += [torch.where(fine, after[name], state[name]) for name in slot.names]
+    return (*figures, *new_leaves, *new_states)
+
+
+def _written(
+    step: Callable[..., tuple[Tensor, ...]],
+    graph: Graph,
+    clip_norm: float | None,
+    inputs: list[Any],
+) -> fx.GraphModule:
+    """Trace a step that gives figures, leaves and states as one that writes the latter into its inputs."""
+    with undisturbed():
+        from torch._inductor.decomposition import select_decomp_table
+
+    figures = 1 + len(graph.metrics) + (clip_norm is not None)
+
+    def write(*flat: Tensor) -> tuple[Tensor, ...]:
+        outputs = step(*flat)
+        num_states = len(outputs) - figures - sum(graph.used)
+        first = len(graph.used)
+        targets = [*_only(flat[:first], graph.used), *flat[first : first + num_states]]
         for target, value in zip(targets, outputs[figures:], strict=True):
             target.copy_(value)
         return tuple(outputs[:figures])
 
-    inputs = [*leaves, *states, rates, *middle, *noise]
     with undisturbed():
-        return make_fx(step, decomposition_table=select_decomp_table(), tracing_mode="fake")(*inputs)
+        return make_fx(write, decomposition_table=select_decomp_table(), tracing_mode="fake")(*inputs)
 
 
 def _only(items: Sequence[Any], used: Sequence[bool]) -> list[Any]:

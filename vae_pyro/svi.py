@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -27,6 +28,7 @@ from vae_pyro.capture import (
 from vae_pyro.capture import Program as PyroProgram
 from vae_pyro.isolation import derive_seed
 from vae_pyro.program import CompileError, Program, disagreement
+from vae_pyro.ranks import ALONE, Ranks
 from vae_pyro.replay import Replay
 from vae_pyro.updates import Slot, slots_of
 
@@ -96,8 +98,16 @@ class CompiledSVI(SVI):
             starts from the seed as well, while a run alone draws it after them.
         initialize: called with each seed before its member's parameters are read off the programs, where those have
             parameters of their own, as modules do; without it they start equal.
+        own_batches: every tensor among the arguments of `step` has the members as its first dimension, so that each
+            steps through data of its own; otherwise all members see the same batch.
+        ranks: processes that take every step together, each on its part of the batch: loss, metrics and gradients are
+            summed over them before the optimizer moves. All have to start from the same parameters, and each from a
+            seed of its own.
 
     Attributes:
+        share: what the loss and gradient of this process are multiplied by before they are summed over `ranks`: 1 for
+            a loss that is a sum over data, this process's share of the batch for one that is a mean.
+        signal: a number that is summed over `ranks` with the next step and then stands in ``metrics["signal"]``.
         metrics: the loss's own figures of the last step, tensors without gradient, for losses that keep ``metrics``.
         steps_at_once: steps of `run_epoch` that are taken without a look-up between them, on a GPU as one CUDA graph
             (`vae_pyro.replay`).
@@ -125,6 +135,8 @@ class CompiledSVI(SVI):
         num_ensemble: int | None = None,
         seeds: Sequence[int] | None = None,
         initialize: Callable[[int], Any] | None = None,
+        own_batches: bool = False,
+        ranks: Ranks = ALONE,
         **kwargs: Any,
     ) -> None:
         if not isinstance(optim, PyroOptim | Optimizer):
@@ -147,13 +159,18 @@ class CompiledSVI(SVI):
         self.metrics = {}
         if num_ensemble is not None and num_ensemble < 1:
             raise ValueError(f"num_ensemble is at least 1, got {num_ensemble}")
-        if num_ensemble is None and (seeds is not None or initialize is not None):
-            raise ValueError("seeds and initialize belong to num_ensemble, which is not given")
+        if num_ensemble is None and (seeds is not None or initialize is not None or own_batches):
+            raise ValueError("seeds, initialize and own_batches belong to num_ensemble, which is not given")
+        if num_ensemble is not None and not ranks.alone:
+            raise ValueError("an ensemble is trained by one process; give each process members of its own")
         self.num_ensemble = num_ensemble
         self.seeds = list(range(num_ensemble or 0)) if seeds is None else list(seeds)
         if num_ensemble is not None and len(self.seeds) != num_ensemble:
             raise ValueError(f"{num_ensemble} members want as many seeds, got {len(self.seeds)}")
         self.initialize = initialize
+        self.own_batches = own_batches
+        self.ranks, self.share, self.signal = ranks, 1.0, 0.0
+        self._layout: _Layout | None = None
         self._stack: list[Tensor] = []
         self._stacked_slots: list[Slot] = []
         self._generators: list[torch.Generator] = []
@@ -188,15 +205,85 @@ class CompiledSVI(SVI):
         if not program.tried and self._wants_compiling(program):
             self._compile(program, tensors, noise)
         program.count += 1
-        if program.whole:
+        if program.whole and not program.together:
             loss, self.metrics = program.step(tensors, noise)
             return loss
         loss, self.metrics, gradients = program.gradients(tensors, noise)
+        if not self.ranks.alone:
+            names = self._names_of(program.used)
+            loss, gradients = self._sum(loss, dict(zip(names, gradients, strict=True)))
+            if program.whole:
+                return self._move(program, loss, gradients)
         if bool(torch.isfinite(loss)):
             for leaf, gradient in zip(program.used, gradients, strict=True):
                 leaf.grad = gradient
             self._apply(program.used)
         return loss
+
+    # --- several processes ----------------------------------------------------------------------------------------
+
+    def step_empty(self) -> Any:
+        """A step of a batch of which this process has no part: it adds nothing, and moves as the others do.
+
+        Returns:
+            The loss, summed over `ranks`.
+
+        Raises:
+            ValueError: this process has not taken a step yet.
+        """
+        if self._layout is None:
+            raise ValueError("a process without a part of the first batch cannot know what to add; enlarge batch_size")
+        layout = self._layout
+        self.metrics = {name: layout.zero.clone() for name in layout.metrics}
+        zeros = {name: layout.zero.expand(shape) for name, shape in layout.shapes.items()}
+        loss, gradients = self._sum(layout.zero, zeros)
+        program = next((one for one in self._programs.values() if one is not None and one.whole), None)
+        if program is not None:
+            return self._move(program, loss, gradients)
+        if bool(torch.isfinite(loss)):
+            leaves = [self._leaf(name) for name in layout.shapes]
+            for leaf, gradient in zip(leaves, gradients, strict=True):
+                leaf.grad = gradient
+            self._apply(leaves)
+        return loss
+
+    def _sum(self, loss: Tensor, gradients: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Sum loss, metrics, the signal and gradients over the processes, as one vector.
+
+        Its order is that of the names, so that processes agree on it which took the step in different forms.
+
+        Returns:
+            The loss, and the gradients in the order in which they were given.
+        """
+        metrics = {name: self.metrics[name] for name in sorted(self.metrics) if name != "signal"}
+        names = sorted(gradients)
+        parts = [loss * self.share, loss.new_tensor(self.signal), *metrics.values(), *map(gradients.get, names)]
+        flat = torch.cat([part.detach().reshape(-1) for part in parts])  # type: ignore[union-attr]
+        start = 2 + len(metrics)
+        if self.share != 1.0:
+            flat[start:] *= self.share
+        self.ranks.add(flat)
+        shapes = {name: gradients[name].shape for name in names}
+        self._layout = _Layout({name: gradients[name].shape for name in gradients}, tuple(metrics), flat.new_zeros(()))
+        pieces = flat[start:].split([shape.numel() for shape in shapes.values()])
+        summed = {name: piece.view(shapes[name]) for name, piece in zip(names, pieces, strict=True)}
+        self.metrics = dict(zip(["signal", *metrics], flat[1:start].unbind(), strict=True))
+        return flat[0], [summed[name] for name in gradients]
+
+    def _move(self, program: Program, loss: Tensor, gradients: list[Tensor]) -> Tensor:
+        given = [self.metrics[name] for name in program.graph.metrics]
+        moved, figures = program.move([loss, *given, *gradients])
+        self.metrics = {**figures, "signal": self.metrics["signal"]}
+        return moved
+
+    def _names_of(self, leaves: list[Tensor]) -> list[str]:
+        by_id = {id(leaf): name for name, leaf in self._leaves.items()}
+        return [by_id[id(leaf)] for leaf in leaves]
+
+    def _leaf(self, name: str) -> Tensor:
+        held = self._leaves.get(name)
+        leaf: Tensor = pyro.get_param_store()._params[name] if held is None else held
+        return leaf
 
     def evaluate_loss(self, *args: Any, **kwargs: Any) -> Any:
         """Estimate of the loss without a step; the arguments are those of `step`."""
@@ -260,6 +347,8 @@ class CompiledSVI(SVI):
         """The program that can take a block of steps at once: a whole one that has run, for batches of its shape."""
         if self.steps_at_once < 2 or len(block) < self.steps_at_once or len(block[-1]) < batch_size or kwargs:
             return None
+        if not self.ranks.alone:
+            return None
         if self.num_ensemble is not None or self.compile == "never" or not self._programs:
             return None
         raw = rows.raw(block[0], BitStream(0, block[0].device))
@@ -298,6 +387,8 @@ class CompiledSVI(SVI):
         if len(_PYRO_STACK) > 0:
             self._say("outside", "the step runs under effect handlers from outside, as the stock step")
             return None
+        if self.own_batches:
+            args, kwargs = self._of_one(args, kwargs)
         store = pyro.get_param_store()._params
         if any(store.get(name) is not leaf for name, leaf in self._leaves.items()):
             self.recompile()  # the parameter store has been cleared or loaded
@@ -356,6 +447,17 @@ class CompiledSVI(SVI):
         self._admit(program, args, kwargs)
         return program if self.num_ensemble is None else self._ensemble(program, flat, args, kwargs)
 
+    def _of_one(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments of the first member, in whose shapes the programs are traced."""
+        tensors = [item for item in pytree.tree_leaves((args, kwargs)) if isinstance(item, Tensor)]
+        wrong = [tuple(item.shape) for item in tensors if item.dim() == 0 or len(item) != self.num_ensemble]
+        if wrong:
+            raise ValueError(f"own_batches=True wants {self.num_ensemble} batches in each tensor, got shape {wrong[0]}")
+        first: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_map_only(
+            Tensor, lambda tensor: tensor[0], (args, kwargs)
+        )
+        return first
+
     def _make_parameters(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Tensor]:
         """Run the loss so that parameters which the programs make are there, without moving the generator.
 
@@ -412,7 +514,7 @@ class CompiledSVI(SVI):
                     "compiled, its step is its own",
                 )
             else:
-                program.take(slots, self.clip_norm)
+                program.take(slots, self.clip_norm, together=not self.ranks.alone)
         try:
             program.compile(tensors, noise)
         except CompileError as error:
@@ -438,8 +540,17 @@ class CompiledSVI(SVI):
         with pyro.poutine.trace(param_only=True) as captured, self._products():
             loss = self.loss_and_grads(self.model, self.guide, *args, **kwargs)
         self.metrics = dict(getattr(self.objective, "metrics", {}))
-        found = {id(leaf): leaf for site in captured.trace.nodes.values() for leaf in [site["value"].unconstrained()]}
-        leaves = [leaf for leaf in found.values() if leaf.grad is not None or isinstance(self.optimizer, PyroOptim)]
+        found: dict[int, tuple[str, Tensor]] = {}
+        for name, site in captured.trace.nodes.items():
+            leaf = site["value"].unconstrained()
+            found.setdefault(id(leaf), (name, leaf))
+        leaves = [leaf for _, leaf in found.values() if leaf.grad is not None or isinstance(self.optimizer, PyroOptim)]
+        if not self.ranks.alone:
+            moved = {name: leaf for name, leaf in found.values() if leaf.grad is not None}
+            gradients = {name: leaf.grad for name, leaf in moved.items() if leaf.grad is not None}
+            loss, summed = self._sum(torch.as_tensor(loss, device=leaves[0].device).to(leaves[0].dtype), gradients)
+            for leaf, gradient in zip(moved.values(), summed, strict=True):
+                leaf.grad = gradient
         values = loss if isinstance(loss, tuple) else (loss,)
         if all(bool(torch.isfinite(torch.as_tensor(value))) for value in values):
             self._apply(leaves)
@@ -485,7 +596,7 @@ class CompiledSVI(SVI):
                 Slot(slot.optimizer, slot.group, slot.parameter, stack)
                 for slot, stack in zip(slots, stacks, strict=True)
             ]
-        together = Program(program.graph, self._stack, flat, self.num_ensemble)
+        together = Program(program.graph, self._stack, flat, self.num_ensemble, self.own_batches)
         together.take(self._stacked_slots, self.clip_norm)
         return together
 
@@ -526,6 +637,15 @@ class CompiledSVI(SVI):
         with torch.no_grad():
             for name, leaf in self._leaves.items():
                 leaf.copy_(values[name])
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What the processes sum: shapes of the gradients by name, names of the metrics, and a zero of their type."""
+
+    shapes: dict[str, torch.Size]
+    metrics: tuple[str, ...]
+    zero: Tensor
 
 
 class _Adapter(PyroOptim):

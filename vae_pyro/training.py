@@ -11,7 +11,7 @@ from math import ceil, isfinite
 from pathlib import Path
 from time import monotonic, perf_counter
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyro
@@ -23,18 +23,21 @@ from torch.optim import Optimizer
 
 from vae_pyro.checkpoint import RunError, RunFolder, read_tensors, set_weights, weights, write_tensors
 from vae_pyro.config import Config, choice_of
-from vae_pyro.data import Dataset, Split, as_split, fingerprint
+from vae_pyro.data import Dataset, Part, Split, as_split, fingerprint
 from vae_pyro.evaluation import evaluate
 from vae_pyro.isolation import derive_seed, isolated
 from vae_pyro.objectives import OBJECTIVES
 from vae_pyro.optimizers import OPTIMIZERS
 from vae_pyro.progress import FitProgress
+from vae_pyro.ranks import ALONE, CONTINUE, Ranks, launch, launched, together
 from vae_pyro.schedules import SCHEDULES
 from vae_pyro.svi import BitStream, CompiledSVI
 from vae_pyro.vae import VAE
 
 type OnEpoch = Callable[[dict[str, float]], bool | None]
 
+# Settings that a resumed run may change: where it runs, not what is fitted.
+_FREE = ("device", "devices", "num_nodes", "checkpoint_seconds", "root")
 _INITIAL_ROWS = 20_000
 _NOISE, _ORDER, _VALIDATION, _INITIAL, _BITS = 1, 2, 3, 4, 5
 
@@ -66,6 +69,10 @@ class FitConfig(Config):
         validation_particles: draws for each datum in the validation ELBO, the same draws at every epoch.
         device: ``auto`` takes CUDA where there is one.
         checkpoint_seconds: least time between checkpoints, which are written at the end of an epoch.
+        precision: ``bfloat16`` runs the networks' matrix products in it; densities, weights and sums keep float32.
+        devices: processes that step together on each machine, each with its share of every batch (`vae_pyro.ranks`):
+            GPUs, or processes on a CPU. ``batch_size`` is that of all of them together.
+        num_nodes: machines.
     """
 
     epochs: int = Field(default=50, ge=1)
@@ -81,6 +88,9 @@ class FitConfig(Config):
     validation_particles: int = Field(default=2, ge=2)
     device: str = "auto"
     checkpoint_seconds: float = Field(default=30.0, ge=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    devices: int = Field(default=1, ge=1)
+    num_nodes: int = Field(default=1, ge=1)
 
     @field_validator("device")
     @classmethod
@@ -88,6 +98,19 @@ class FitConfig(Config):
         if device not in ("auto", "cpu", "cuda") and not (device.startswith("cuda:") and device[5:].isdigit()):
             raise ValueError(f"device is 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}")
         return device
+
+    def together(self) -> tuple[Ranks, torch.device]:
+        """The processes of the fit, started where they are not there yet, and the device of this one.
+
+        Raises:
+            ValueError: see `torch_device` and `vae_pyro.ranks.launch`.
+        """
+        device = self.torch_device()
+        if self.devices * self.num_nodes == 1 and launched().alone:
+            return ALONE, device
+        if self.device.startswith("cuda:"):
+            raise ValueError(f"device={self.device!r} is one device, and devices={self.devices} wanted; use 'cuda'")
+        return launch(self.devices, self.num_nodes, device.type)
 
     def torch_device(self) -> torch.device:
         """The device that this machine gives.
@@ -234,10 +257,18 @@ class _Fit:
     """One run of `fit`: its data, its optimizer and its state."""
 
     def __init__(
-        self, vae: VAE, train: Split, validation: Split | None, config: FitConfig, seed: int, run: RunFolder | None
+        self,
+        vae: VAE,
+        train: Split,
+        validation: Split | None,
+        config: FitConfig,
+        seed: int,
+        run: RunFolder | None,
+        device: torch.device,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.vae, self.config, self.seed, self.run = vae, config, seed, run
-        self.device = config.torch_device()
+        self.device, self.ranks, self.part = device, ranks, Part(ranks.rank, ranks.of)
         vae.to(self.device)
         self.train = train.to(self.device)
         self.validation = None if validation is None else validation.to(self.device)
@@ -253,6 +284,8 @@ class _Fit:
             _PerDatum(self.objective),
             prepare=partial(self.train.observe, dtype=vae.dtype),
             clip_norm=config.clip_norm,
+            autocast=torch.bfloat16 if config.precision == "bfloat16" else None,
+            ranks=ranks,
         )
         self.state = _State()
         self.best: dict[str, Tensor] | None = None
@@ -267,27 +300,42 @@ class _Fit:
             self._shuffle()
             began = perf_counter() - state.seconds
             while state.batch < self.steps_per_epoch:
-                self._step()
+                stop = self._step(caught)
                 state.seconds = perf_counter() - began
                 done = state.sums["count"]
                 means = {name: state.sums[name] / done for name in ("elbo", "kl", "reconstruction")}
                 progress.step(state.epoch, state.batch, means, done / state.seconds)
-                if caught.signum is not None:
+                if stop is not None:
                     self._require_finite_weights()
                     self.checkpoint()
-                    raise FitInterruptedError(caught.signum, self.run.path if self.run else None)
+                    raise FitInterruptedError(stop, self.run.path if self.run else None)
             self._close_epoch(progress, events)
             self._require_finite_weights()
-            if self.run and (state.finished or monotonic() - self._saved >= config.checkpoint_seconds):
+            if self.run and self._agreed(state.finished or monotonic() - self._saved >= config.checkpoint_seconds):
                 self.checkpoint()
-                self.run.write_history(state.history)
-            if on_epoch is not None and on_epoch(dict(state.history[-1])):
+                if self.ranks.first:
+                    self.run.write_history(state.history)
+            if on_epoch is not None and self._agreed(bool(on_epoch(dict(state.history[-1])))):
                 state.finished = True
+
+    def _agreed(self, wish: bool) -> bool:
+        """What the first process wants: clocks differ, and all are to do the same."""
+        if self.ranks.alone:
+            return wish
+        wanted = torch.tensor(float(wish), device=self.device)
+        self.ranks.copy_from_first(wanted)
+        return bool(wanted)
 
     def _shuffle(self) -> None:
         epoch, size = self.state.epoch, self.config.batch_size
-        bits = BitStream(derive_seed(self.seed, _BITS, epoch), self.device)
-        self.batches = self.train.epoch(size, derive_seed(self.seed, _ORDER, epoch), bits, start=self.state.batch)
+        bits = BitStream(derive_seed(self.seed, _BITS, epoch, *self._own), self.device)
+        order = derive_seed(self.seed, _ORDER, epoch)
+        self.batches = self.train.epoch(size, order, bits, start=self.state.batch, part=self.part)
+
+    @property
+    def _own(self) -> tuple[int, ...]:
+        """What keeps the random numbers of a process apart from those of the others."""
+        return () if self.ranks.first else (self.ranks.rank,)
 
     def _rate_and_weight(self, number: int) -> tuple[float, float]:
         """Learning rate and weight of the KL at step ``number`` of the run."""
@@ -305,7 +353,8 @@ class _Fit:
         planned = self.config.epochs * (whole if size == self.config.batch_size else min(rest, 1))
         return planned >= WORTH_COMPILING
 
-    def _step(self) -> None:
+    def _step(self, caught: _Caught) -> int | None:
+        """One step; the signal that any of the processes has caught, if one has."""
         state, config = self.state, self.config
         number = state.epoch * self.steps_per_epoch + state.batch
         rate, weight = self._rate_and_weight(number)
@@ -314,9 +363,12 @@ class _Fit:
             group["lr"] = rate
 
         raw = next(self.batches)
-        count = len(raw[0])
+        count = min(config.batch_size, len(self.train) - state.batch * config.batch_size)
+        own = len(raw[0])
         self.svi.compile = self._form_of_step(count)
-        loss, metrics = float(self.svi.step_tensor(*raw)), self.svi.metrics
+        self.svi.share, self.svi.signal = own / count, float(caught.signum or 0)
+        loss = float(self.svi.step_tensor(*raw) if own else self.svi.step_empty())
+        metrics = self.svi.metrics
         reconstruction, kl = float(metrics["reconstruction"]), float(metrics["kl"])
         if config.clip_norm is not None and not isfinite(float(metrics["gradient_norm"])):
             raise self._failure(number, raw, "the gradient")
@@ -332,6 +384,11 @@ class _Fit:
             ("count", count),
         ):
             state.sums[name] = state.sums.get(name, 0.0) + value
+        if self.ranks.alone:
+            return caught.signum
+        if float(metrics["signal"]) == 0:
+            return None
+        return caught.signum or signal.SIGTERM
 
     def _close_epoch(self, progress: FitProgress, events: Any) -> None:
         state, config = self.state, self.config
@@ -349,12 +406,7 @@ class _Fit:
             "seconds": state.seconds,
         }
         if self.validation is not None:
-            figures = evaluate(
-                self.vae,
-                self.validation,
-                num_samples=config.validation_particles,
-                seed=derive_seed(self.seed, _VALIDATION),
-            ).summary()
+            figures = self._validate()
             row |= {f"validation_{name}": figures[name] for name in ("elbo", "reconstruction", "kl")}
             if not isfinite(figures["elbo"]):
                 raise NonFiniteLossError(
@@ -369,6 +421,25 @@ class _Fit:
         state.epoch, state.batch, state.sums, state.seconds = state.epoch + 1, 0, {}, 0.0
         if state.epoch == config.epochs or (config.patience is not None and state.stale >= config.patience):
             state.finished = True
+
+    def _validate(self) -> dict[str, float]:
+        """Validation ELBO and its terms; several processes take a part of the data each."""
+        assert self.validation is not None
+        begin, end = self.part.bounds(len(self.validation))
+        names = ("elbo", "reconstruction", "kl")
+        sums = torch.zeros(len(names), dtype=torch.float64, device=self.device)
+        if end > begin:
+            figures = evaluate(
+                self.vae,
+                self.validation if self.ranks.alone else self.validation.take(slice(begin, end)),
+                num_samples=self.config.validation_particles,
+                seed=derive_seed(self.seed, _VALIDATION, *self._own),
+            ).summary()
+            if self.ranks.alone:
+                return figures
+            sums += torch.tensor([figures[name] * (end - begin) for name in names], device=self.device)
+        self.ranks.add(sums)
+        return dict(zip(names, (sums / len(self.validation)).tolist(), strict=True))
 
     def _judge(self, elbo: float) -> None:
         state = self.state
@@ -429,16 +500,30 @@ class _Fit:
         """Write everything that resume needs as one file."""
         if self.run is None:
             return
+        kept = self._generators()
+        self._saved = monotonic()
+        if not self.ranks.first:
+            return
         tensors = {f"model/{name}": tensor for name, tensor in weights(self.vae).items()}
         if self.best is not None:
             tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
         for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{key}": value for key, value in values.items() if torch.is_tensor(value)}
-        tensors["random/cpu"] = torch.get_rng_state()
-        if self.device.type == "cuda":
-            tensors["random/cuda"] = torch.cuda.get_rng_state(self.device)
+        tensors |= {f"random/{name}": state for name, state in kept.items()}
         write_tensors(self.run.checkpoint_file, tensors, "checkpoint", {"state": vars(self.state)})
-        self._saved = monotonic()
+
+    def _generators(self) -> dict[str, Tensor]:
+        """States of the generators by name; those of the other processes carry their rank."""
+        states = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.device)
+        if self.ranks.alone:
+            return states
+        gathered: dict[str, Tensor] = {}
+        for name, state in states.items():
+            for rank, one in enumerate(self.ranks.gather(state.to(self.device))):
+                gathered[f"{name}/{rank}" if rank else name] = one.cpu()
+        return gathered
 
     def restore(self) -> None:
         """Continue from the checkpoint of the run folder, with the generators as they were."""
@@ -456,9 +541,12 @@ class _Fit:
             slots.setdefault(int(index), {})[key] = tensor
         if slots:
             self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
-        torch.set_rng_state(groups["random"]["cpu"])
-        if self.device.type == "cuda" and "cuda" in groups["random"]:
-            torch.cuda.set_rng_state(groups["random"]["cuda"], self.device)
+        # A run that had fewer processes left no state for the others; they start from seeds of their own.
+        mine, random = "" if self.ranks.first else f"/{self.ranks.rank}", groups["random"]
+        if f"cpu{mine}" in random:
+            torch.set_rng_state(random[f"cpu{mine}"])
+        if self.device.type == "cuda" and f"cuda{mine}" in random:
+            torch.cuda.set_rng_state(random[f"cuda{mine}"], self.device)
         self.state = _State(**info["state"])
 
 
@@ -511,44 +599,47 @@ def fit(
         FitInterruptedError: SIGINT or SIGTERM, after a checkpoint.
     """
     config = FitConfig() if config is None else config
+    ranks, device = config.together()
     train = _checked(vae, as_split(x, mask))
     held_out = None
     if validation is not None and len(validation) > 0:
         held_out = _checked(vae, as_split(validation, validation_mask)).fixed(derive_seed(seed, _VALIDATION))
-    if config.torch_device().type == "cuda":  # an absent device is refused before a folder is made
+    if device.type == "cuda":  # an absent device is refused before a folder is made
         torch.cuda.init()  # so that the caller's CUDA generator is there to be put back
     if config.patience is not None and held_out is None:
         raise ValueError(f"patience={config.patience} wants validation data; pass validation=, or patience=None")
-
+    fewest = min(len(train), config.batch_size)
+    if fewest < ranks.of:
+        raise ValueError(
+            f"{ranks.of} processes cannot share a batch of {fewest}; raise batch_size or use fewer devices"
+        )
     run = None if out is None else RunFolder(out)
-    if resume and overwrite:
-        raise ValueError("resume and overwrite exclude each other: continue the run, or replace it")
-    if resume and run is None:
-        raise ValueError("resume=True wants the run folder: pass out=")
-    continues = False
-    if run is not None:
-        described = {
-            "model": vae.config.model_dump(mode="json"),
-            "fit": config.model_dump(mode="json"),
-            "seed": seed,
-            **_describe(data, train, held_out),
-        }
-        if resume:
-            _same_run(run, described)
-            continues = run.checkpoint_file.exists()
-        else:
-            run.begin(described, overwrite=overwrite)
+    described = {
+        "model": vae.config.model_dump(mode="json"),
+        "fit": config.model_dump(mode="json"),
+        "seed": seed,
+        **_describe(data, train, held_out),
+    }
+    with ranks.first_succeeds(device):
+        continues = _open(run, described, resume=resume, overwrite=overwrite, write=ranks.first)
 
-    with isolated(derive_seed(seed, _NOISE)), pyro.get_param_store().scope():
+    own = () if ranks.first else (ranks.rank,)
+    with (
+        isolated(derive_seed(seed, _NOISE, *own)),
+        pyro.get_param_store().scope(),
+        together(ranks, device, "no run folder, nothing was kept" if run is None else CONTINUE),
+    ):
         if not continues:
             _initialize(vae, train, seed)
-        job = _Fit(vae, train, held_out, config, seed, run)
+        job = _Fit(vae, train, held_out, config, seed, run, device, ranks)
         if continues:
             job.restore()
+        for tensor in weights(vae).values():
+            ranks.copy_from_first(tensor)
         with (
-            _tensorboard(run, job.state.epoch) as events,
+            _tensorboard(run if ranks.first else None, job.state.epoch) as events,
             _signals() as caught,
-            FitProgress(config.epochs, job.steps_per_epoch, show=progress) as shown,
+            FitProgress(config.epochs, job.steps_per_epoch, show=progress if ranks.first else False) as shown,
             warnings.catch_warnings(),
         ):
             # Pyro warns of a NaN loss; here it is an error, raised with its cause.
@@ -559,8 +650,10 @@ def fit(
         assert job.best is not None
         set_weights(vae, job.best, "the best weights")
     if run is not None:
-        run.save_model(vae)
-        run.write_history(job.state.history)
+        with ranks.first_succeeds(device):
+            if ranks.first:
+                run.save_model(vae)
+                run.write_history(job.state.history)
     return FitResult(
         vae=vae,
         history=job.state.history,
@@ -569,6 +662,22 @@ def fit(
         restored_best=restored,
         out=None if run is None else run.path,
     )
+
+
+def _open(run: RunFolder | None, described: dict[str, Any], *, resume: bool, overwrite: bool, write: bool) -> bool:
+    """Begin a run folder, or check that the run in it is this one; whether there is a checkpoint to go on from."""
+    if resume and overwrite:
+        raise ValueError("resume and overwrite exclude each other: continue the run, or replace it")
+    if run is None:
+        if resume:
+            raise ValueError("resume=True wants the run folder: pass out=")
+        return False
+    if resume:
+        _same_run(run, described)
+        return run.checkpoint_file.exists()
+    if write:
+        run.begin(described, overwrite=overwrite)
+    return False
 
 
 def _checked(vae: VAE, split: Split) -> Split:
@@ -599,8 +708,7 @@ def _same_run(run: RunFolder, described: dict[str, Any]) -> None:
         if old == new:
             continue
         keys = [key for key in new if old.get(key) != new[key]] if isinstance(new, dict) else [section]
-        # The device and the time between checkpoints do not belong to the result.
-        keys = [key for key in keys if key not in ("device", "checkpoint_seconds", "root")]
+        keys = [key for key in keys if key not in _FREE]
         if keys:
             was = old.get(keys[0]) if isinstance(old, dict) else old
             now = new.get(keys[0]) if isinstance(new, dict) else new
