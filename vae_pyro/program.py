@@ -1,7 +1,7 @@
 """A captured step as something that runs: operator by operator, compiled by Inductor, or as an ensemble."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,8 @@ class Program:
         flat: flattened arguments that the graph was captured with.
         members: size of the ensemble; ``None`` for a single run.
         own_batches: each member has a batch of its own, ``(member, *shape of a batch)``.
+        own_constants: those of the graph's constants that members have each for themselves, ``(member, *shape)``, by
+            the identity of the constant that they stand for.
 
     Attributes:
         count: steps taken.
@@ -47,8 +49,13 @@ class Program:
         flat: Sequence[Any],
         members: int | None = None,
         own_batches: bool = False,
+        own_constants: Mapping[int, Tensor] | None = None,
     ) -> None:
-        self.graph, self.leaves, self.members, self.own_batches = graph, leaves, members, own_batches
+        self.graph, self.leaves, self.members = graph, leaves, members
+        own = own_constants or {}
+        self.constants = [own.get(id(constant), constant) for constant in graph.constants]
+        # Which inputs between parameters and noise have the members as their first dimension.
+        self._own = [own_batches] * graph.num_batch + [id(constant) in own for constant in graph.constants]
         self._positions = [number for number, item in enumerate(flat) if isinstance(item, Tensor)]
         self._plain = len(self._positions) == len(flat)
         if members is None:
@@ -102,7 +109,7 @@ class Program:
 
     def gradients(self, tensors: Sequence[Tensor], noise: Sequence[Tensor]) -> tuple[Tensor, Metrics, list[Tensor]]:
         """Loss, metrics and gradients of the leaves that are used."""
-        inputs = [*self.leaves, *tensors, *self.graph.constants, *noise]
+        inputs = [*self.leaves, *tensors, *self.constants, *noise]
         with torch.no_grad():
             return self.graph.split(self._gradient(inputs) if self._boxed else self._gradient(*inputs))
 
@@ -129,7 +136,7 @@ class Program:
         """As `step`, with the optimizer's numbers given and no step counted."""
         assert self._step is not None
         with torch.no_grad():
-            outputs = self._step([*self.leaves, *self._states, rates, *tensors, *self.graph.constants, *noise])
+            outputs = self._step([*self.leaves, *self._states, rates, *tensors, *self.constants, *noise])
         return outputs[0], dict(zip(self._figures, outputs[1:], strict=True))
 
     def next_rates(self, steps: int = 1) -> Tensor:
@@ -193,7 +200,7 @@ class Program:
         if together:
             self._graph = move_graph(self.graph, slots, clip_norm)
         else:
-            self._graph = step_graph(self.graph, slots, clip_norm, self.members, own_batches=self.own_batches)
+            self._graph = step_graph(self.graph, slots, clip_norm, self.members, self._own)
         self._step = lambda inputs: self._graph(*inputs)
 
     def compile(self, tensors: list[Tensor], noise: list[Tensor]) -> None:
@@ -207,7 +214,7 @@ class Program:
             CompileError: the compiler failed, or its result disagrees. The program runs as before.
         """
         self.tried = True
-        rest = [*tensors, *self.graph.constants, *noise]
+        rest = [*tensors, *self.constants, *noise]
         if self._step is None or self.together:
             compiled = inductor(self.graph.module)
             _compare(compiled, self.graph.module, [*self.leaves, *rest])
@@ -262,8 +269,7 @@ def step_graph(
     slots: list[Slot],
     clip_norm: float | None,
     members: int | None = None,
-    *,
-    own_batches: bool = False,
+    own: Sequence[bool] = (),
 ) -> fx.GraphModule:
     """The graph of loss and gradient, continued by the optimizer.
 
@@ -272,7 +278,7 @@ def step_graph(
         slots: the optimizer of each leaf that is used.
         clip_norm: see `CompiledSVI`.
         members: size of the ensemble; parameters, states and noise then have it as their first dimension.
-        own_batches: so have the tensors of the batch.
+        own: for each tensor of the batch and each constant, whether it has so as well.
 
     Returns:
         ``(*leaves, *states, rates, *batch, *constants, *noise) -> (loss, *metrics)``, with the norm of the gradient
@@ -284,7 +290,6 @@ def step_graph(
     noise = [middle.pop() for _ in graph.noise][::-1]
     states, rates = _optimizer_inputs(graph, slots, leaves)
     first, second = len(leaves), len(leaves) + len(states)
-    of_each = graph.num_batch if own_batches else 0
 
     def move(*flat: Tensor) -> tuple[Tensor, ...]:
         loss, metrics, gradients = graph.split(graph.module(*flat[:first], *flat[second + 1 :]))
@@ -292,14 +297,16 @@ def step_graph(
 
     if members is not None:
         with example[0].fake_mode:
-            leaves, states, noise, batch = (
-                [tensor.new_empty((members, *tensor.shape)) for tensor in group]
-                for group in (leaves, states, noise, middle[:of_each])
+            leaves, states, noise = (
+                [tensor.new_empty((members, *tensor.shape)) for tensor in group] for group in (leaves, states, noise)
             )
-            middle = [*batch, *middle[of_each:]]
+            middle = [
+                tensor.new_empty((members, *tensor.shape)) if own_one else tensor
+                for tensor, own_one in zip(middle, own, strict=True)
+            ]
 
     def step(*flat: Tensor) -> tuple[Tensor, ...]:
-        dims = [0] * second + [None] + [0] * of_each + [None] * (len(middle) - of_each) + [0] * len(noise)
+        dims = [0] * second + [None] + [0 if own_one else None for own_one in own] + [0] * len(noise)
         return move(*flat) if members is None else torch.func.vmap(move, in_dims=tuple(dims))(*flat)
 
     return _written(step, graph, clip_norm, [*leaves, *states, rates, *middle, *noise])

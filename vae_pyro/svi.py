@@ -97,7 +97,8 @@ class CompiledSVI(SVI):
             the run alone whose generator is seeded so; where the programs make their parameters at random, the noise
             starts from the seed as well, while a run alone draws it after them.
         initialize: called with each seed before its member's parameters are read off the programs, where those have
-            parameters of their own, as modules do; without it they start equal.
+            parameters of their own, as modules do; without it they start equal. Buffers that it fills otherwise for
+            each seed are each member's own as well.
         own_batches: every tensor among the arguments of `step` has the members as its first dimension, so that each
             steps through data of its own; otherwise all members see the same batch.
         ranks: processes that take every step together, each on its part of the batch: loss, metrics and gradients are
@@ -173,6 +174,7 @@ class CompiledSVI(SVI):
         self._layout: _Layout | None = None
         self._stack: list[Tensor] = []
         self._stacked_slots: list[Slot] = []
+        self._own_constants: dict[int, Tensor] = {}
         self._generators: list[torch.Generator] = []
 
     # --- steps ----------------------------------------------------------------------------------------------------
@@ -586,7 +588,7 @@ class CompiledSVI(SVI):
             inside = ", ".join(sorted(set(program.graph.random_inside)))
             raise CaptureError(f"{inside} draws from a distribution that depends on the graph, which members cannot do")
         if not self._stack:
-            self._stack = self._members(args, kwargs)
+            self._stack = self._members(args, kwargs, program.graph.constants)
             self._generators = [torch.Generator(self._stack[0].device).manual_seed(seed) for seed in self.seeds]
             slots = self._slots(program.used)
             if slots is None:
@@ -596,14 +598,16 @@ class CompiledSVI(SVI):
                 Slot(slot.optimizer, slot.group, slot.parameter, stack)
                 for slot, stack in zip(slots, stacks, strict=True)
             ]
-        together = Program(program.graph, self._stack, flat, self.num_ensemble, self.own_batches)
+        together = Program(program.graph, self._stack, flat, self.num_ensemble, self.own_batches, self._own_constants)
         together.take(self._stacked_slots, self.clip_norm)
         return together
 
-    def _members(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
-        """Parameters of every member before its first step, stacked."""
+    def _members(self, args: tuple[Any, ...], kwargs: dict[str, Any], constants: list[Tensor]) -> list[Tensor]:
+        """Parameters of every member before its first step, stacked; constants that differ between them likewise."""
         original = {name: leaf.detach().clone() for name, leaf in self._leaves.items()}
+        kept = [constant.clone() for constant in constants]
         members: list[dict[str, Tensor]] = []
+        read: list[list[Tensor]] = []
         for seed in self.seeds:
             with _generators_kept(), pyro.get_param_store().scope(), self._products():
                 if self.initialize is not None:
@@ -611,10 +615,51 @@ class CompiledSVI(SVI):
                 _seed_generators(seed)
                 made = find_leaves(self.objective, self.model, self.guide, *self._prepared(args, kwargs))
                 members.append({name: made[name].detach().clone() for name in original})
+                read.append([constant.detach().clone() for constant in constants])
         with torch.no_grad():
             for name, leaf in self._leaves.items():
                 leaf.copy_(original[name])
+            _put_back(constants, kept)
+        for constant, *values in zip(constants, *read, strict=True):
+            if any(not torch.equal(value, values[0]) for value in values):
+                self._own_constants[id(constant)] = torch.stack(values)
         return [torch.stack([member[name] for member in members]) for name in original]
+
+    def trace(self, *args: Any, **kwargs: Any) -> bool:
+        """Trace for arguments of `step`, without a step; whether they are traced now, and not a stock step's."""
+        return self._program(args, kwargs) is not None
+
+    def adopt(self, number: int, leaves: dict[str, Tensor], optimizer: Optimizer) -> None:
+        """Make the parameters and the optimizer of another program those of a member, by reference.
+
+        The member's values go into the parameters, and the optimizer's state, where it has one, into the member.
+
+        Args:
+            number: of the member; `trace` has to have been called.
+            leaves: parameters by the names of `member`.
+            optimizer: which holds them, of the same kind as this one's.
+
+        Raises:
+            IndexError: see `member`.
+        """
+        for name, value in self.member(number).items():
+            leaves[name].data = value
+        names = {id(leaf): name for name, leaf in self._leaves.items()}
+        for slot in self._stacked_slots:
+            leaf = leaves[names[id(slot.parameter)]]
+            held = optimizer.state[leaf]
+            for key, stack in slot.state().items():
+                if held.get(key) is not None:
+                    stack[number].copy_(held[key])
+                held[key] = stack[number]
+            if isinstance(held.get("step"), Tensor):
+                slot.count = held["step"].clone()
+            held["step"] = slot.count
+
+    @property
+    def steps_taken(self) -> Tensor:
+        """Steps of an ensemble so far, as its optimizer counts them."""
+        return torch.as_tensor(self._stacked_slots[0].count if self._stacked_slots else 0.0)
 
     def member(self, number: int) -> dict[str, Tensor]:
         """Unconstrained parameters of one member, by name; views, not copies.
