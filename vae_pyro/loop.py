@@ -135,7 +135,7 @@ class Loop:
     def go(self, progress: FitProgress, caught: Caught, events: Any, on_epoch: OnEpoch | None) -> None:
         state, config = self.state, self.config
         while state.epoch < config.epochs and not state.finished:
-            self._shuffle()
+            self.shuffle()
             began = perf_counter() - state.seconds
             while state.batch < self.steps_per_epoch:
                 stop = self._step(caught)
@@ -144,17 +144,21 @@ class Loop:
                 means = {name: state.sums[name] / done for name in ("elbo", "kl", "reconstruction")}
                 progress.step(state.epoch, state.batch, means, done / state.seconds)
                 if stop is not None:
-                    self._require_finite_weights()
+                    self.require_finite_weights()
                     self.checkpoint()
                     raise FitInterruptedError(stop, self.run.path if self.run else None)
-            self._close_epoch(progress, events)
-            self._require_finite_weights()
-            if self.run and self._agreed(state.finished or monotonic() - self._saved >= config.checkpoint_seconds):
+            self.close_epoch(progress, events)
+            self.require_finite_weights()
+            if self.run and self._agreed(self.wants_checkpoint()):
                 self.checkpoint()
                 if self.ranks.first:
                     self.run.write_history(state.history)
             if on_epoch is not None and self._agreed(bool(on_epoch(dict(state.history[-1])))):
                 state.finished = True
+
+    def wants_checkpoint(self) -> bool:
+        """Whether the time for one has come."""
+        return self.state.finished or monotonic() - self._saved >= self.config.checkpoint_seconds
 
     def _agreed(self, wish: bool) -> bool:
         """What the first process wants: clocks differ, and all are to do the same."""
@@ -164,7 +168,8 @@ class Loop:
         self.ranks.copy_from_first(wanted)
         return bool(wanted)
 
-    def _shuffle(self) -> None:
+    def shuffle(self) -> None:
+        """Begin the epoch, or go on where it had come to."""
         epoch, size = self.state.epoch, self.config.batch_size
         bits = BitStream(derive_seed(self.seed, BITS_STREAM, epoch, *self._own), self.device)
         order = derive_seed(self.seed, ORDER_STREAM, epoch)
@@ -184,7 +189,8 @@ class Loop:
         weight = min(1.0, position / warm) if warm else 1.0
         return config.optimizer.options["lr"] * self.schedule(number), weight
 
-    def _form_of_step(self, size: int) -> bool | str:
+    def form_of_step(self, size: int) -> bool | str:
+        """How `CompiledSVI` is to take steps of so many data."""
         if not self.config.compile:
             return "never"
         whole, rest = divmod(len(self.train), self.config.batch_size)
@@ -193,19 +199,19 @@ class Loop:
 
     def _step(self, caught: Caught) -> int | None:
         """One step; the signal that any of the processes has caught, if one has."""
-        count = self._begin_step()
+        count = self.begin_step()
         raw = next(self.batches)
         own = len(raw[0])
-        self.svi.compile = self._form_of_step(count)
+        self.svi.compile = self.form_of_step(count)
         self.svi.share, self.svi.signal = own / count, float(caught.signum or 0)
         loss = float(self.svi.step_tensor(*raw) if own else self.svi.step_empty())
         metrics = {name: float(value) for name, value in self.svi.metrics.items()}
-        self._end_step(count, raw, loss, metrics)
+        self.end_step(count, raw, loss, metrics)
         if self.ranks.alone:
             return caught.signum
         return (caught.signum or signal.SIGTERM) if metrics["signal"] else None
 
-    def _begin_step(self) -> int:
+    def begin_step(self) -> int:
         """Set the rates of the next step; the data in it."""
         state = self.state
         rate, weight = self._rate_and_weight(state.epoch * self.steps_per_epoch + state.batch)
@@ -214,7 +220,7 @@ class Loop:
             group["lr"] = rate
         return min(self.config.batch_size, len(self.train) - state.batch * self.config.batch_size)
 
-    def _end_step(self, count: int, raw: tuple[Tensor, ...], loss: float, metrics: dict[str, float]) -> None:
+    def end_step(self, count: int, raw: tuple[Tensor, ...], loss: float, metrics: dict[str, float]) -> None:
         """Add a step's figures to those of the epoch.
 
         Raises:
@@ -235,7 +241,8 @@ class Loop:
         ):
             state.sums[name] = state.sums.get(name, 0.0) + value
 
-    def _close_epoch(self, progress: FitProgress, events: Any) -> None:
+    def close_epoch(self, progress: FitProgress, events: Any) -> None:
+        """Validate, and add a row to the history."""
         state, config = self.state, self.config
         count = state.sums["count"]
         rate, weight = self._rate_and_weight((state.epoch + 1) * self.steps_per_epoch - 1)
@@ -299,7 +306,12 @@ class Loop:
 
     # --- failure --------------------------------------------------------------------------------------------------
 
-    def _require_finite_weights(self) -> None:
+    def require_finite_weights(self) -> None:
+        """Refuse to go on with, or to keep, weights that are no numbers.
+
+        Raises:
+            NonFiniteLossError: one is not finite.
+        """
         # The loss is checked before a step; what the last step did to the weights shows only in them.
         for name, value in self.vae.named_parameters():
             if not bool(value.isfinite().all()):
@@ -388,10 +400,14 @@ class Loop:
             slots.setdefault(int(index), {})[key] = tensor
         if slots:
             self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
-        # A run that had fewer processes left no state for the others; they start from seeds of their own.
-        mine, random = "" if self.ranks.first else f"/{self.ranks.rank}", groups["random"]
-        if f"cpu{mine}" in random:
-            torch.set_rng_state(random[f"cpu{mine}"])
-        if self.device.type == "cuda" and f"cuda{mine}" in random:
-            torch.cuda.set_rng_state(random[f"cuda{mine}"], self.device)
+        self.set_generators(groups["random"])
         self.state = State(**info["state"])
+
+    def set_generators(self, states: dict[str, Tensor]) -> None:
+        """Put the generators to where they were; what `generators` gave."""
+        # A run that had fewer processes left no state for the others; they start from seeds of their own.
+        mine = "" if self.ranks.first else f"/{self.ranks.rank}"
+        if f"cpu{mine}" in states:
+            torch.set_rng_state(states[f"cpu{mine}"])
+        if self.device.type == "cuda" and f"cuda{mine}" in states:
+            torch.cuda.set_rng_state(states[f"cuda{mine}"], self.device)

@@ -108,6 +108,7 @@ class CompiledSVI(SVI):
     Attributes:
         share: what the loss and gradient of this process are multiplied by before they are summed over `ranks`: 1 for
             a loss that is a sum over data, this process's share of the batch for one that is a mean.
+        generators: of the members' noise, once they have been traced.
         signal: a number that is summed over `ranks` with the next step and then stands in ``metrics["signal"]``.
         metrics: the loss's own figures of the last step, tensors without gradient, for losses that keep ``metrics``.
         steps_at_once: steps of `run_epoch` that are taken without a look-up between them, on a GPU as one CUDA graph
@@ -175,7 +176,7 @@ class CompiledSVI(SVI):
         self._stack: list[Tensor] = []
         self._stacked_slots: list[Slot] = []
         self._own_constants: dict[int, Tensor] = {}
-        self._generators: list[torch.Generator] = []
+        self.generators: list[torch.Generator] = []
 
     # --- steps ----------------------------------------------------------------------------------------------------
 
@@ -203,7 +204,7 @@ class CompiledSVI(SVI):
         if program is None:
             return self._stock_step(args, kwargs)
         tensors = program.tensors(args, kwargs)
-        noise = program.draw(self._generators or None)
+        noise = program.draw(self.generators or None)
         if not program.tried and self._wants_compiling(program):
             self._compile(program, tensors, noise)
         program.count += 1
@@ -589,7 +590,7 @@ class CompiledSVI(SVI):
             raise CaptureError(f"{inside} draws from a distribution that depends on the graph, which members cannot do")
         if not self._stack:
             self._stack = self._members(args, kwargs, program.graph.constants)
-            self._generators = [torch.Generator(self._stack[0].device).manual_seed(seed) for seed in self.seeds]
+            self.generators = [torch.Generator(self._stack[0].device).manual_seed(seed) for seed in self.seeds]
             slots = self._slots(program.used)
             if slots is None:
                 raise CaptureError(f"no rule for the optimizer {_name_of(self.optimizer)} with these options")
@@ -605,21 +606,20 @@ class CompiledSVI(SVI):
     def _members(self, args: tuple[Any, ...], kwargs: dict[str, Any], constants: list[Tensor]) -> list[Tensor]:
         """Parameters of every member before its first step, stacked; constants that differ between them likewise."""
         original = {name: leaf.detach().clone() for name, leaf in self._leaves.items()}
-        kept = [constant.clone() for constant in constants]
         members: list[dict[str, Tensor]] = []
         read: list[list[Tensor]] = []
         for seed in self.seeds:
             with _generators_kept(), pyro.get_param_store().scope(), self._products():
                 if self.initialize is not None:
                     self.initialize(seed)
+                read.append([constant.detach().clone() for constant in constants])
                 _seed_generators(seed)
                 made = find_leaves(self.objective, self.model, self.guide, *self._prepared(args, kwargs))
                 members.append({name: made[name].detach().clone() for name in original})
-                read.append([constant.detach().clone() for constant in constants])
         with torch.no_grad():
             for name, leaf in self._leaves.items():
                 leaf.copy_(original[name])
-            _put_back(constants, kept)
+            _put_back(constants, read[0])  # what all of them have, once the runs have changed no running statistics
         for constant, *values in zip(constants, *read, strict=True):
             if any(not torch.equal(value, values[0]) for value in values):
                 self._own_constants[id(constant)] = torch.stack(values)
@@ -660,6 +660,11 @@ class CompiledSVI(SVI):
     def steps_taken(self) -> Tensor:
         """Steps of an ensemble so far, as its optimizer counts them."""
         return torch.as_tensor(self._stacked_slots[0].count if self._stacked_slots else 0.0)
+
+    @property
+    def leaves(self) -> dict[str, Tensor]:
+        """Unconstrained parameters of the programs by name, once they have been traced."""
+        return dict(self._leaves)
 
     def member(self, number: int) -> dict[str, Tensor]:
         """Unconstrained parameters of one member, by name; views, not copies.

@@ -107,10 +107,10 @@ def fit(
     """
     config = FitConfig() if config is None else config
     ranks, device = config.together()
-    train = _checked(vae, as_split(x, mask))
+    train = checked(vae, as_split(x, mask))
     held_out = None
     if validation is not None and len(validation) > 0:
-        held_out = _checked(vae, as_split(validation, validation_mask)).fixed(derive_seed(seed, VALIDATION_STREAM))
+        held_out = checked(vae, as_split(validation, validation_mask)).fixed(derive_seed(seed, VALIDATION_STREAM))
     if device.type == "cuda":  # an absent device is refused before a folder is made
         torch.cuda.init()  # so that the caller's CUDA generator is there to be put back
     if config.patience is not None and held_out is None:
@@ -121,14 +121,9 @@ def fit(
             f"{ranks.of} processes cannot share a batch of {fewest}; raise batch_size or use fewer devices"
         )
     run = None if out is None else RunFolder(out)
-    described = {
-        "model": vae.config.model_dump(mode="json"),
-        "fit": config.model_dump(mode="json"),
-        "seed": seed,
-        **_describe(data, train, held_out),
-    }
+    facts = described(vae, config, seed, data, train, held_out)
     with ranks.first_succeeds(device):
-        continues = _open(run, described, resume=resume, overwrite=overwrite, write=ranks.first)
+        continues = open_run(run, facts, resume=resume, overwrite=overwrite, write=ranks.first)
 
     own = () if ranks.first else (ranks.rank,)
     with (
@@ -137,14 +132,14 @@ def fit(
         together(ranks, device, "no run folder, nothing was kept" if run is None else CONTINUE),
     ):
         if not continues:
-            _initialize(vae, train, seed)
+            initialize(vae, train, seed)
         job = Loop(vae, train, held_out, config, seed, run, device, ranks)
         if continues:
             job.restore()
         for tensor in weights(vae).values():
             ranks.copy_from_first(tensor)
         with (
-            _tensorboard(run if ranks.first else None, job.state.epoch) as events,
+            events_of(run if ranks.first else None, job.state.epoch) as events,
             watched_signals() as caught,
             FitProgress(config.epochs, job.steps_per_epoch, show=progress if ranks.first else False) as shown,
             warnings.catch_warnings(),
@@ -171,7 +166,9 @@ def fit(
     )
 
 
-def _open(run: RunFolder | None, described: dict[str, Any], *, resume: bool, overwrite: bool, write: bool) -> bool:
+def open_run(
+    run: RunFolder | None, facts: dict[str, Any], *, resume: bool, overwrite: bool, write: bool = True
+) -> bool:
     """Begin a run folder, or check that the run in it is this one; whether there is a checkpoint to go on from."""
     if resume and overwrite:
         raise ValueError("resume and overwrite exclude each other: continue the run, or replace it")
@@ -180,38 +177,47 @@ def _open(run: RunFolder | None, described: dict[str, Any], *, resume: bool, ove
             raise ValueError("resume=True wants the run folder: pass out=")
         return False
     if resume:
-        _same_run(run, described)
+        _same_run(run, facts)
         return run.checkpoint_file.exists()
     if write:
-        run.begin(described, overwrite=overwrite)
+        run.begin(facts, overwrite=overwrite)
     return False
 
 
-def _checked(vae: VAE, split: Split) -> Split:
+def checked(vae: VAE, split: Split) -> Split:
     """The split, once its shape and its range have passed the VAE's guards."""
     vae.check(split.values, split.summary())
     return split
 
 
-def _describe(data: Dataset | None, train: Split, held_out: Split | None) -> dict[str, Any]:
-    """What a run folder says of its data: how to load them again, or at least how to know them again."""
+def described(
+    vae: VAE, config: FitConfig, seed: int, data: Dataset | None, train: Split, held_out: Split | None
+) -> dict[str, Any]:
+    """What a run folder says of a run, and of its data: how to load them again, or at least how to know them again."""
+    facts: dict[str, Any] = {
+        "model": vae.config.model_dump(mode="json"),
+        "fit": config.model_dump(mode="json"),
+        "seed": seed,
+    }
     if data is not None:
-        return {"data": data.config.model_dump(mode="json"), "facts": data.facts}
+        return {**facts, "data": data.config.model_dump(mode="json"), "facts": data.facts}
     splits = [train] if held_out is None else [train, held_out]
-    return {"data": {"array_shape": list(train.values.shape)}, "facts": {"fingerprint": fingerprint(*splits)}}
+    shape = list(train.values.shape)
+    return {**facts, "data": {"array_shape": shape}, "facts": {"fingerprint": fingerprint(*splits)}}
 
 
-def _initialize(vae: VAE, train: Split, seed: int) -> None:
+def initialize(vae: VAE, train: Split, seed: int) -> None:
+    """Start what starts from data, on rows that the seed chooses."""
     generator = torch.Generator().manual_seed(derive_seed(seed, INITIAL_STREAM))
     rows = torch.randperm(len(train), generator=generator)[:_INITIAL_ROWS]
     x, observed = train.batch(rows.to(train.values.device), vae.dtype)
     vae.initialize(x, observed, step=train.summary().step)
 
 
-def _same_run(run: RunFolder, described: dict[str, Any]) -> None:
+def _same_run(run: RunFolder, facts: dict[str, Any]) -> None:
     stored = run.config()
     for section in ("model", "fit", "data", "seed"):
-        old, new = stored[section], described[section]
+        old, new = stored[section], facts[section]
         if old == new:
             continue
         keys = [key for key in new if old.get(key) != new[key]] if isinstance(new, dict) else [section]
@@ -223,13 +229,14 @@ def _same_run(run: RunFolder, described: dict[str, Any]) -> None:
                 f"the run in {str(run.path)!r} has {section} {keys[0]} = {was!r}, this call has {now!r}; resume with "
                 "the run's own settings, or start another run"
             )
-    old, new = stored["facts"].get("fingerprint"), described["facts"].get("fingerprint")
+    old, new = stored["facts"].get("fingerprint"), facts["facts"].get("fingerprint")
     if old != new:
         raise RunError(f"the data have changed since the run in {str(run.path)!r} began; its fingerprint was {old}")
 
 
 @contextmanager
-def _tensorboard(run: RunFolder | None, epoch: int) -> Iterator[Any]:
+def events_of(run: RunFolder | None, epoch: int) -> Iterator[Any]:
+    """TensorBoard's writer of a run folder, from an epoch on; ``None`` without one."""
     if run is None:
         yield None
         return
