@@ -204,11 +204,11 @@ def aggregate_densities(
         def log_q(some: slice) -> Array:
             return full_rank_log_density(everything, loc[some], tril[some])
     else:
-        chosen = split.take(torch.from_numpy(rows).to(split.values.device))
+        chosen = split.take(torch.from_numpy(rows).to(split.device))
         ends = np.cumsum(list(drawn.sizes.values()))[:-1]
         columns = dict(zip(drawn.sizes, np.split(everything, ends, axis=1), strict=True))
         at = {
-            name: torch.from_numpy(values).to(split.values.device, dtype).reshape(-1, 1, *drawn.events[name])
+            name: torch.from_numpy(values).to(split.device, dtype).reshape(-1, 1, *drawn.events[name])
             for name, values in columns.items()
         }
 

@@ -323,9 +323,9 @@ def joints(pair: Pair, split: Split, num_particles: int) -> Iterator[LogJoint]:
         ValueError: data outside the support of the likelihood, or latents that are not real-valued.
     """
     if isinstance(pair, VAE):
-        pair.check(split.values, split.summary())
+        pair.check(split.head, split.summary())
     model, guide = (pair.model, pair.guide) if isinstance(pair, VAE) else pair
-    device, dtype = place_of(pair, split.values)
+    device, dtype = place_of(pair, split.head)
     rows = max(ELEMENTS_AT_ONCE // (num_particles * numbers_held(pair, split)), 1)
     split = split.to(device)
     for first in range(0, len(split), rows):

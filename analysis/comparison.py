@@ -197,12 +197,17 @@ def compare(*models: ELPD | xr.DataTree, names: Sequence[str] | None = None) -> 
     if len(labels) != len(results) or len(set(labels)) != len(labels):
         raise ValueError(f"names are to be {len(results)} and different, got {labels}")
     for label, result in zip(labels[1:], results[1:], strict=True):
-        _require_comparable(labels[0], results[0], label, result)
+        require_comparable(labels[0], results[0], label, result)
     order = sorted(range(len(results)), key=lambda index: -results[index].elpd)
     return Comparison(tuple(labels[i] for i in order), tuple(results[i] for i in order))
 
 
-def _require_comparable(name: str, first: ELPD, other_name: str, other: ELPD) -> None:
+def require_comparable(name: str, first: ELPD, other_name: str, other: ELPD) -> None:
+    """Refuse two estimates that are not of the same densities of the same data with the same draws.
+
+    Raises:
+        ValueError: naming both, what differs and the way out.
+    """
     pair = f"{name} and {other_name}"
     if first.space != other.space:
         raise ValueError(

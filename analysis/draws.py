@@ -95,7 +95,7 @@ class Sampler:
     @property
     def dtype(self) -> torch.dtype:
         """Floating-point type of the pair."""
-        return place_of(self.pair, self.split.values)[1]
+        return place_of(self.pair, self.split.head)[1]
 
     def observed(self) -> Array:
         """The data, ``(datum, *event)``, NaN where an element is not observed."""
@@ -156,7 +156,7 @@ class Sampler:
         return draws
 
     def _resident(self) -> Split:
-        return self.split.to(place_of(self.pair, self.split.values)[0])
+        return self.split.to(place_of(self.pair, self.split.head)[0])
 
     def _record(
         self, draws: Draws, drawn: Tensor, x: Tensor | None, mask: Tensor | None, particles: slice, rows: slice

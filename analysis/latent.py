@@ -302,7 +302,7 @@ def describe_latent(
         raise ValueError(f"at least 20 data wanted to compare, got {len(split)} with num_data={num_data}")
     evaluation = evaluate(pair, split, num_samples=num_draws, seed=derive_seed(seed, 1))
     model, guide = (pair.model, pair.guide) if isinstance(pair, VAE) else pair
-    device, dtype = place_of(pair, split.values)
+    device, dtype = place_of(pair, split.head)
     held = numbers_held(pair, split)
     resident = split.to(device)
     order = np.random.default_rng(derive_seed(seed, 2)).permutation(len(split))

@@ -54,6 +54,8 @@ _PACKAGES = ("vae_pyro", "torch", "pyro-ppl", "arviz", "numpy", "scipy", "scikit
 _FIT_KEYS = ("objective", "epochs", "batch_size", "optimizer", "schedule", "kl_warmup", "clip_norm", "patience")
 _FEWEST_FOR_STRUCTURE, _MOST_FOR_STRUCTURE = 30, 2000
 _FEWEST_FOR_OUTLIERS = 100
+# Data of each split that a report takes of what does not stay in memory.
+_MOST_STREAMED = 20_000
 _SHOWN = 8
 # What replications of the saved tree may take on disk; checks and summaries have seen all of them.
 _SAVED_BYTES = 64 * 1024**2
@@ -164,7 +166,7 @@ def make_report(
     config = config or ReportConfig()
     held_out = as_split(test).fixed(derive_seed(seed, 0))
     if isinstance(pair, VAE):
-        pair.check(held_out.values, held_out.summary())
+        pair.check(held_out.head, held_out.summary())
     made = _Making(pair, held_out, config, seed, progress)
     trained = None if train is None else as_split(train)
     others = None if validation is None or len(validation) == 0 else as_split(validation)
@@ -208,7 +210,7 @@ def report_run(
     seed: int = 0,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Report:
-    """The report of a run folder on one split of its data.
+    """The report of a run folder on one split of its data; of data that are streamed, on a random sample of each split.
 
     Args:
         run: as `vae_pyro.fit` wrote it.
@@ -224,18 +226,16 @@ def report_run(
         ValueError: the split is empty or unknown.
     """
     stored = run.config()
-    held_out = data.split(split)
+    held_out, stored_rows = (_in_memory(part, seed) for part in (data.split(split), getattr(data, split)))
     if limit is not None:
-        held_out = held_out.take(slice(limit))
-    validation = data.validation if split == "test" and len(data.validation) else None
-    stored_rows: Split = getattr(data, split)
-    if limit is not None:
-        stored_rows = stored_rows.take(slice(limit))
+        held_out, stored_rows = held_out.take(slice(limit)), stored_rows.take(slice(limit))
+    validation = _in_memory(data.validation, seed) if split == "test" and len(data.validation) else None
     facts = stored["facts"]
+    of = "" if getattr(data, split).resident else f", a random sample of {len(getattr(data, split)):,}"
     return make_report(
         vae,
         held_out,
-        train=data.train,
+        train=_in_memory(data.train, seed),
         validation=validation,
         stored=stored_rows,
         history=run.read_history() if run.history_file.exists() else (),
@@ -245,7 +245,7 @@ def report_run(
         facts={
             "data": f"{data.config.source}, {' x '.join(map(str, data.x_shape))}",
             "fitted on": f"{len(data.train):,} data, {len(data.validation):,} for validation",
-            "held-out data": f"the {split} split, {len(held_out):,} data",
+            "held-out data": f"the {split} split, {len(held_out):,} data{of}",
             "observed": f"{held_out.space}; {facts.get('evaluation', '')}".rstrip("; "),
             "parameters": f"{sum(parameter.numel() for parameter in vae.parameters()):,}",
         },
@@ -259,6 +259,10 @@ def report_run(
         },
         progress=progress,
     )
+
+
+def _in_memory(split: Split, seed: int) -> Split:
+    return split if split.resident else split.sample(_MOST_STREAMED, derive_seed(seed, 15))
 
 
 class _Making:

@@ -261,7 +261,7 @@ def check_samples(
     rows = np.sort(random.permutation(len(as_split(x)))[:num_samples])
     split = as_split(x).take(torch.from_numpy(rows)).fixed(derive_seed(seed, 0))
     if isinstance(pair, VAE):
-        pair.as_input(split.values[:1])
+        pair.as_input(split.head)
     known = None if train is None else as_split(train).fixed(derive_seed(seed, 2))
     if known is not None and known.x_shape != split.x_shape:
         raise ValueError(f"training data of shape {known.x_shape} and data of shape {split.x_shape} differ")

@@ -104,8 +104,8 @@ def posterior_means(
     """
     split = as_split(x, mask).fixed(derive_seed(seed, 0))
     if isinstance(pair, VAE):
-        pair.check(split.values, split.summary())
-    device, dtype = place_of(pair, split.values)
+        pair.check(split.head, split.summary())
+    device, dtype = place_of(pair, split.head)
     size, _ = blocks(len(split), num_draws, numbers_held(pair, split))
     resident, parts = split.to(device), []
     with torch.no_grad():

@@ -54,9 +54,9 @@ def weigh[T](
     """
     split = as_split(x).fixed(derive_seed(seed, 0))
     if isinstance(pair, VAE):
-        pair.check(split.values, split.summary())
+        pair.check(split.head, split.summary())
     model, guide = (pair.model, pair.guide) if isinstance(pair, VAE) else pair
-    device, dtype = place_of(pair, split.values)
+    device, dtype = place_of(pair, split.head)
     resident = split.to(device)
     held = numbers_held(pair, split)
     data, particles = blocks(len(split), num_draws, held)

@@ -316,3 +316,20 @@ def test_tables_without_a_header_and_odd_arrays(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no data: its shape is \(0, 3\)"):
         load_data(tmp_path / "none.npy")
     assert as_split(np.zeros((3, 2), np.uint16)).summary().high == 0
+
+
+def test_numbers_of_another_byte_order(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    np.save(tmp_path / "x.npy", x.astype(">f8"))
+    data = load_data(tmp_path / "x.npy")
+    np.testing.assert_array_equal(data.train.values.numpy(), x[data.train.ids])
+
+
+def test_a_sample_of_a_split() -> None:
+    data = digits()
+    sample = data.train.sample(100, seed=1)
+    assert len(set(sample.ids.tolist())) == 100
+    order = torch.randperm(1294, generator=torch.Generator().manual_seed(1))[:100]
+    assert torch.equal(sample.ids, data.train.ids[order])
+    assert len(data.train.sample(5000, seed=1)) == 1294
+    assert torch.equal(data.train.head, data.train.values[:1])

@@ -1,7 +1,7 @@
 """Variational autoencoders as Bayesian models: a Pyro model, an amortized guide, and honest figures about both."""
 
 from vae_pyro.checkpoint import RunError, RunFolder
-from vae_pyro.data import DataConfig, Dataset, Split, load_data
+from vae_pyro.data import DataConfig, Dataset, Split, StreamedSplit, load_data, stream
 from vae_pyro.densities import Ledger, LedgerMoments, log_densities
 from vae_pyro.evaluation import Evaluation, evaluate
 from vae_pyro.training import FitConfig, FitInterruptedError, FitResult, NonFiniteLossError, fit
@@ -23,9 +23,11 @@ __all__ = [
     "RunError",
     "RunFolder",
     "Split",
+    "StreamedSplit",
     "VAEConfig",
     "evaluate",
     "fit",
     "load_data",
     "log_densities",
+    "stream",
 ]

@@ -191,6 +191,7 @@ class RunFolder:
         self.history_file = self.path / "history.csv"
         self.metrics_file = self.path / "metrics.json"
         self.inference_file = self.path / "inference.nc"
+        self.held_out_file = self.path / "held_out.nc"
         self.report_file = self.path / "report.html"
 
     def begin(self, config: dict[str, Any], *, overwrite: bool = False) -> None:
@@ -208,7 +209,7 @@ class RunFolder:
             raise RunError(
                 f"{str(self.path)!r} holds a run; pass --resume (resume=True) or --overwrite (overwrite=True)"
             )
-        made = (self.metrics_file, self.inference_file, self.report_file)
+        made = (self.metrics_file, self.inference_file, self.held_out_file, self.report_file)
         for file in (self.checkpoint_file, self.model_file, self.history_file, *made):
             file.unlink(missing_ok=True)
         for file in self.path.glob("events.*"):
@@ -258,6 +259,15 @@ class RunFolder:
         except RunError:  # absent or damaged: nothing in it can be relied on, and the new figures can
             earlier = {}
         write_json(self.metrics_file, {**earlier, **figures})
+
+    def weights_digest(self) -> str | None:
+        """SHA-256 of the finished weights, as the header of their file states it; ``None`` where there are none."""
+        try:
+            with safe_open(self.model_file, framework="pt") as file:
+                header: dict[str, str] = file.metadata() or {}
+        except (SafetensorError, OSError):
+            return None
+        return header.get("sha256") if header.get("kind") == "model" else None
 
     def save_model(self, vae: VAE) -> None:
         """Write ``model.safetensors``."""

@@ -1,214 +1,43 @@
-"""Data as a model observes them: splits in memory, scaled and binarised on the way into a step."""
+"""Data sets as a model observes them: read, split, and scaled or binarised on the way into a step."""
 
-import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from vae_pyro.config import Config
 from vae_pyro.isolation import derive_seed
-from vae_pyro.likelihoods import DataSummary
-from vae_pyro.sources import Source, read_source
-from vae_pyro.svi import batches
+from vae_pyro.shares import Changed, Share
+from vae_pyro.sources import DATASETS, Source, read_source
+from vae_pyro.splits import WHOLE, Draw, Part, Split, as_split, fingerprint
+from vae_pyro.stores import Extent, ImageFolder, Items, Store, native
+from vae_pyro.streams import StreamedSplit, open_store, streamed_kind
 
-type Words = Callable[[int], Tensor]
+__all__ = [
+    "WHOLE",
+    "DataConfig",
+    "Dataset",
+    "Part",
+    "Split",
+    "StreamedSplit",
+    "as_split",
+    "fingerprint",
+    "load_all",
+    "load_data",
+    "stream",
+]
+
 type Binarize = Literal["none", "dynamic", "static", "threshold"]
 type Scale = Literal["auto", "unit", "none"]
 
 _SPLIT_STREAM, _BINARIZE_STREAM = 1, 2
-
-
-@dataclass(frozen=True)
-class Part:
-    """The share of every batch that one of several processes takes: disjoint shares, which together are the batch.
-
-    Attributes:
-        rank: which one, counted from 0.
-        of: how many there are.
-    """
-
-    rank: int = 0
-    of: int = 1
-
-    def bounds(self, size: int) -> tuple[int, int]:
-        """Where the share of a batch of ``size`` data begins and ends; shares differ by one datum at most."""
-        return size * self.rank // self.of, size * (self.rank + 1) // self.of
-
-    def take(self, index: Tensor) -> Tensor:
-        """The share of a batch given by its rows."""
-        begin, end = self.bounds(len(index))
-        return index[begin:end]
-
-
-WHOLE = Part()
-
-
-@dataclass(frozen=True)
-class Split:
-    """Data of one split in memory, and how stored numbers become observations.
-
-    Attributes:
-        values: as stored, ``(datum, *x_shape)``; bytes stay bytes.
-        labels: ``(datum,)``, or ``None``.
-        ids: row of each datum in its source, ``(datum,)``.
-        mask: boolean, shape of ``values``, true where observed; ``None`` where everything is.
-        top: divides the stored values where it is given, so that full intensity is 1.
-        draw: ``binarize`` draws Bernoulli(value), ``dequantize`` adds uniform noise of one level, anew at each call.
-        space: in words, what log densities of these observations are densities of.
-    """
-
-    values: Tensor
-    labels: Tensor | None = None
-    ids: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    mask: Tensor | None = None
-    top: float | None = None
-    draw: Literal["none", "binarize", "dequantize"] = "none"
-    space: str = "the values as given"
-
-    def __post_init__(self) -> None:
-        if self.ids.numel() == 0:
-            object.__setattr__(self, "ids", torch.arange(len(self.values)))
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    @property
-    def x_shape(self) -> tuple[int, ...]:
-        """Event shape of one datum."""
-        return tuple(self.values.shape[1:])
-
-    def batch(self, index: Tensor | slice, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor | None]:
-        """Observations of some data, drawn from torch's generator where they are random.
-
-        Args:
-            index: rows.
-            dtype: floating-point type of the result.
-
-        Returns:
-            x of shape ``(datum, *x_shape)`` and its mask.
-        """
-        x = self.values[index].to(dtype)
-        noise = torch.rand_like(x) if self.draw != "none" else x
-        return self._observe(x, noise), None if self.mask is None else self.mask[index]
-
-    def epoch(
-        self, batch_size: int, seed: int, bits: Words, *, start: int = 0, part: Part = WHOLE
-    ) -> Iterator[tuple[Tensor, ...]]:
-        """Raw batches of one epoch, each datum once, in a random order.
-
-        Args:
-            batch_size: data in a step; the last batch is smaller where they do not divide.
-            seed: decides the order.
-            bits: of random observations, see `raw`.
-            start: number of the first batch wanted. The words of those before it are passed over, so that an epoch
-                goes on as if it had not been interrupted.
-            part: the share of each batch that is wanted.
-
-        Yields:
-            What `raw` gives.
-        """
-        for number, rows in enumerate(batches(len(self), batch_size, seed, self.values.device)):
-            index = part.take(rows)
-            if number >= start:
-                yield self.raw(index, bits)
-            elif self.draw != "none":
-                bits(len(index) * self.values[0].numel())
-
-    def raw(self, index: Tensor, bits: Words) -> tuple[Tensor, ...]:
-        """Rows as they are stored, for `observe`: values, random words where observing draws, and the mask.
-
-        Args:
-            index: rows.
-            bits: gives so many random 32-bit words as an int32 tensor, see `vae_pyro.svi.BitStream`.
-        """
-        values = self.values.index_select(0, index)
-        raw = [values]
-        if self.draw != "none":
-            raw.append(bits(values.numel()).view(values.shape).to(values.device))
-        if self.mask is not None:
-            raw.append(self.mask.index_select(0, index))
-        return tuple(raw)
-
-    def observe(
-        self, values: Tensor, *rest: Tensor, dtype: torch.dtype = torch.float32
-    ) -> tuple[tuple[Tensor], dict[str, Tensor]]:
-        """What `raw` gave, as the arguments of model and guide: ``((x,), {"mask": mask})``.
-
-        A pure function of tensors, so that it can be part of a compiled step.
-        """
-        x = values.to(dtype)
-        kwargs = {} if self.mask is None else {"mask": rest[-1]}
-        if self.draw == "none":
-            return (self._observe(x, x),), kwargs
-        # The upper 24 bits of a word: every one of the 2^24 uniform numbers is exact in float32.
-        noise = ((rest[0] >> 8) & 0xFFFFFF).to(dtype) * 2.0**-24
-        return (self._observe(x, noise),), kwargs
-
-    def _observe(self, x: Tensor, noise: Tensor) -> Tensor:
-        if self.draw == "dequantize":
-            return (x + noise) / (1 if self.top is None else self.top + 1)
-        if self.draw == "binarize":
-            return (noise * (1 if self.top is None else self.top) < x).to(x.dtype)
-        return x if self.top is None else x / self.top
-
-    def fixed(self, seed: int) -> "Split":
-        """The same data with every random observation drawn once, with ``seed``.
-
-        The noise is NumPy's PCG64, whose stream is the same on every machine and release; torch's is not.
-        """
-        if self.draw == "none":
-            return self
-        noise = torch.from_numpy(np.random.default_rng(seed).random(tuple(self.values.shape), dtype=np.float32))
-        x = self._observe(self.values.to(torch.float32), noise.to(self.values.device))
-        values = x.to(torch.uint8) if self.draw == "binarize" else x
-        return replace(self, values=values, top=None, draw="none")
-
-    def to(self, device: torch.device) -> "Split":
-        """The same data on another device."""
-        move = {name: getattr(self, name) for name in ("values", "labels", "mask")}
-        return replace(self, **{name: value.to(device) for name, value in move.items() if value is not None})
-
-    def take(self, index: Tensor | slice) -> "Split":
-        """Some of the data."""
-        parts = {name: getattr(self, name) for name in ("values", "labels", "mask", "ids")}
-        return replace(self, **{name: value[index] for name, value in parts.items() if value is not None})
-
-    def summary(self) -> DataSummary:
-        """Range and lattice of the observations, for the likelihood's check.
-
-        Raises:
-            ValueError: an observed value is not finite; the message counts them and names the first.
-        """
-        values = self.values
-        if values.dtype.is_floating_point:
-            bad = ~values.isfinite()
-            if self.mask is not None:
-                bad &= self.mask
-            if bad.any():
-                first = tuple(int(i) for i in bad.nonzero()[0])
-                raise ValueError(
-                    f"{int(bad.sum())} values are not finite, the first {values[first].item()} at {first}; pass a mask "
-                    "that is false there, or impute them"
-                )
-        if self.mask is not None:
-            values = values[self.mask]
-        low, high = float(values.min()), float(values.max())
-        if self.draw == "binarize":
-            return DataSummary(0.0, 1.0, True)
-        if self.draw == "dequantize":
-            top = 1.0 if self.top is None else self.top + 1
-            return DataSummary(low / top, (high + 1) / top, False)
-        integral = not values.dtype.is_floating_point or bool((values == values.round()).all())
-        if self.top is None:
-            return DataSummary(low, high, integral, 1.0 if integral else None)
-        two_levels = bool(((values == 0) | (values == self.top)).all())
-        return DataSummary(low / self.top, high / self.top, two_levels, 1 / self.top if integral else None)
+# A .npy file of so many bytes is streamed where nobody says otherwise.
+_STREAM_BYTES = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -263,6 +92,10 @@ class DataConfig(Config):
         validation_fraction: share taken out of the training data.
         test_fraction: share taken out where the source has no test data of its own.
         seed: of the split and of every fixed draw; not the seed of a fit.
+        stream: leave the data where they are, and read them block by block as they are wanted; ``False`` reads them
+            whole. ``None`` streams zarr folders, folders of parquet files, and ``.npy`` files of 2 GiB and more,
+            whatever the machine has. The split is another one than that of data in memory (`vae_pyro.shares.Share`),
+            of the same sizes.
     """
 
     source: str
@@ -273,6 +106,7 @@ class DataConfig(Config):
     validation_fraction: float = Field(default=0.1, ge=0, lt=1)
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     seed: int = 0
+    stream: bool | None = None
 
     def load(self) -> Dataset:
         """Read, split and prepare.
@@ -281,7 +115,10 @@ class DataConfig(Config):
             FileNotFoundError: see `vae_pyro.sources.read_source`.
             ValueError: likewise; or a binarization or scale that the data cannot have; or too few data to split.
         """
-        source = read_source(self.source, self.root)
+        store = self._store()
+        if store is not None:
+            return self.deal(store)
+        source = self._source()
         order = np.random.default_rng(derive_seed(self.seed, _SPLIT_STREAM)).permutation(len(source.values))
         if source.test is None:
             num_test = round(self.test_fraction * len(order))
@@ -293,12 +130,49 @@ class DataConfig(Config):
         num_validation = round(self.validation_fraction * len(order))
         parts["validation"] = self.prepare(source, source.values, source.labels, np.sort(order[:num_validation]))
         parts["train"] = self.prepare(source, source.values, source.labels, np.sort(order[num_validation:]))
+        return self._dataset(parts, len(source.values), source.kind, source.labels is not None, source.about)
+
+    def deal(self, store: Store) -> Dataset:
+        """Split a store and prepare its splits, which stay where they are; see `vae_pyro.shares.Share`.
+
+        Raises:
+            ValueError: see `load`.
+        """
+        fractions = {"test": self.test_fraction, "validation": self.validation_fraction}
+        seed = derive_seed(self.seed, _SPLIT_STREAM)
+        parts: dict[str, Split] = {
+            name: self.streamed(Share(store, name, **fractions, seed=seed)) for name in ("train", "validation", "test")
+        }
+        return self._dataset(parts, len(store), store.kind, store.labelled, {**store.about, "streamed": True})
+
+    def _store(self) -> Store | None:
+        """What the source is streamed from; ``None`` where it is read whole."""
+        if self.source in DATASETS:
+            if self.stream:
+                raise ValueError(f"data set {self.source!r} is small, and cannot be streamed; leave stream out")
+            return None
+        path = Path(self.source)
+        kind = streamed_kind(path)
+        if self.stream is False or (self.stream is None and (kind is None or not _large(path))):
+            return None
+        return open_store(path)
+
+    def _source(self) -> Source:
+        """The source in memory."""
+        path = Path(self.source)
+        if self.source in DATASETS or not _by_pieces(path):
+            return read_source(self.source, self.root)
+        store = open_store(path)
+        labels = store.labels(np.arange(len(store)))
+        return Source(store.kind, store.read(0, len(store)), labels, top=store.top, about=store.about)
+
+    def _dataset(self, parts: dict[str, Split], size: int, kind: str, labelled: bool, about: dict[str, Any]) -> Dataset:
         if not len(parts["train"]) or not len(parts["test"]):
             raise ValueError(
-                f"{len(source.values)} data are too few for validation_fraction={self.validation_fraction} and "
+                f"{size} data are too few for validation_fraction={self.validation_fraction} and "
                 f"test_fraction={self.test_fraction}"
             )
-        facts = self._facts(source, parts)
+        facts = self._facts(parts, kind, labelled, about)
         # Streams 0, 1, 2 keep the draws of the splits apart; `Dataset.split` fixes a random training set likewise.
         for stream, name in enumerate(("train", "validation", "test")):
             if name != "train" or self.binarize == "static":
@@ -311,66 +185,80 @@ class DataConfig(Config):
         Raises:
             ValueError: the values cannot be observed in that way.
         """
-        chosen = values[rows]
-        if chosen.dtype == np.bool_:
-            chosen = chosen.astype(np.uint8)
-        elif chosen.dtype.kind in "ui" and chosen.dtype != np.uint8:
-            chosen = chosen.astype(np.int64)
-        tensor = torch.from_numpy(np.ascontiguousarray(chosen))
-        unit = self.scale == "unit" or (self.scale == "auto" and source.top is not None) or self.binarize != "none"
-        top = source.top
+        chosen = native(values[rows])
+        tensor = torch.from_numpy(chosen)
+        view = self._view(source.top, chosen.dtype, lambda: (float(source.values.min()), float(source.values.max())))
+        if view.cut is not None:
+            tensor = (tensor >= view.cut).to(torch.uint8)
+        return Split(
+            values=tensor,
+            labels=None if labels is None else torch.from_numpy(np.ascontiguousarray(labels[rows])),
+            ids=torch.from_numpy(np.ascontiguousarray(rows)),
+            top=view.top,
+            draw=view.draw,
+            space=view.space,
+        )
+
+    def streamed(self, store: Store) -> StreamedSplit:
+        """All of a store, observed as this configuration says.
+
+        Raises:
+            ValueError: the values cannot be observed in that way.
+        """
+        view = self._view(store.top, store.dtype, lambda: (store.extent.low, store.extent.high))
+        if view.cut is not None:
+            cut = partial(_cut, at=view.cut)
+            store = Changed(store, cut, dtype=np.uint8, extent=Extent(0.0, 1.0, True), about=f"at least {view.cut}")
+        return StreamedSplit(store, top=view.top, draw=view.draw, space=view.space)
+
+    def _view(self, top: float | None, dtype: np.dtype[Any], reach: Callable[[], tuple[float, float]]) -> "_View":
+        """How values are observed that have this full intensity and type, and reach from here to there."""
+        unit = self.scale == "unit" or (self.scale == "auto" and top is not None) or self.binarize != "none"
         if unit and top is None:
-            low, high = float(source.values.min()), float(source.values.max())
+            low, high = reach()
             if low < 0 or high > 1:
                 way = "binarize" if self.binarize != "none" else "scale='unit'"
                 raise ValueError(
                     f"{way} wants intensities, got [{low:g}, {high:g}] without a known top; scale to [0, 1]"
                 )
             top = 1.0
+        if self.binarize == "threshold" and not self.dequantize:
+            assert top is not None
+            return _View(None, "none", "0/1, intensity at least half", cut=top / 2)
         space = "the stored values" if not unit or top is None else f"stored values / {top:g}"
-        draw: Any = "none"
+        draw: Draw = "none"
         if self.dequantize:
             if self.binarize != "none":
                 raise ValueError("dequantize=True and a binarization exclude each other; choose one")
-            if tensor.dtype.is_floating_point:
-                raise ValueError(f"dequantize=True wants integers, {self.source!r} holds {tensor.dtype}")
+            if dtype.kind == "f":
+                raise ValueError(f"dequantize=True wants integers, {self.source!r} holds {dtype}")
             draw = "dequantize"
             space = (
                 "stored values + uniform noise"
                 if not unit or top is None
                 else (f"(stored values + uniform noise) / {top + 1:g}")
             )
-        if self.binarize == "threshold":
-            assert top is not None
-            tensor, unit, space = (tensor >= top / 2).to(torch.uint8), False, "0/1, intensity at least half"
         elif self.binarize != "none":
             draw, space = "binarize", "0/1, one draw of Bernoulli(intensity)"
-        return Split(
-            values=tensor,
-            labels=None if labels is None else torch.from_numpy(np.ascontiguousarray(labels[rows])),
-            ids=torch.from_numpy(np.ascontiguousarray(rows)),
-            top=top if unit else None,
-            draw=draw,
-            space=space,
-        )
+        return _View(top if unit else None, draw, space)
 
-    def _facts(self, source: Source, parts: dict[str, Split]) -> dict[str, Any]:
+    def _facts(self, parts: dict[str, Split], kind: str, labelled: bool, about: dict[str, Any]) -> dict[str, Any]:
         summary = parts["train"].summary()
         for name in ("validation", "test"):
             if len(parts[name]):
                 parts[name].summary()  # values that are not finite are refused wherever they fell
         return {
             "name": self.source,
-            "kind": source.kind,
+            "kind": kind,
             "x_shape": list(parts["train"].x_shape),
             "sizes": {name: len(parts[name]) for name in ("train", "validation", "test")},
             "range": [summary.low, summary.high],
             "integral": summary.integral,
             "space": parts["test"].space,
             "evaluation": self._evaluation(),
-            "labels": source.labels is not None,
+            "labels": labelled,
             "fingerprint": fingerprint(*(parts[name] for name in ("train", "validation", "test"))),
-            **source.about,
+            **about,
         }
 
     def _evaluation(self) -> str:
@@ -381,13 +269,39 @@ class DataConfig(Config):
         return "no random element"
 
 
+@dataclass(frozen=True)
+class _View:
+    """How stored values become observations: as in `Split`, and where they are cut."""
+
+    top: float | None
+    draw: Draw
+    space: str
+    cut: float | None = None
+
+
+def _cut(values: np.ndarray[Any, Any], index: np.ndarray[Any, Any], *, at: float) -> np.ndarray[Any, Any]:
+    return (values >= at).astype(np.uint8)
+
+
+def _by_pieces(path: Path) -> bool:
+    """Whether a path is a zarr folder or one of parquet files."""
+    return path.suffix == ".zarr" or (path.is_dir() and streamed_kind(path) is not ImageFolder)
+
+
+def _large(path: Path) -> bool:
+    """Whether a source that can be streamed is, where nobody says."""
+    if _by_pieces(path):
+        return True
+    return path.suffix == ".npy" and path.is_file() and path.stat().st_size >= _STREAM_BYTES
+
+
 def load_data(name_or_path: str | Path, **options: Any) -> Dataset:
     """Load a data set by name or path, with a fixed split.
 
     Args:
         name_or_path: see `vae_pyro.sources.read_source`; ``vae-pyro datasets`` lists the names.
         options: fields of `DataConfig`: ``root``, ``scale``, ``binarize``, ``dequantize``, ``validation_fraction``,
-            ``test_fraction``, ``seed``.
+            ``test_fraction``, ``seed``, ``stream``.
 
     Returns:
         The splits and the facts.
@@ -403,17 +317,6 @@ def load_data(name_or_path: str | Path, **options: Any) -> Dataset:
     return DataConfig(source=str(name_or_path), **options).load()
 
 
-def fingerprint(*splits: Split) -> str:
-    """SHA-256 of the stored values and masks, by which a run notices that its data have changed."""
-    digest = hashlib.sha256()
-    for split in splits:
-        for tensor in (split.values, split.mask):
-            digest.update(b"|")
-            if tensor is not None:
-                digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
-    return digest.hexdigest()
-
-
 def load_all(config: DataConfig) -> Split:
     """All of a source, its own test data included, as one split with fixed observations, prepared as ``config`` says.
 
@@ -421,28 +324,39 @@ def load_all(config: DataConfig) -> Split:
         FileNotFoundError: see `load_data`.
         ValueError: likewise.
     """
-    source = read_source(config.source, config.root)
+    fixed = derive_seed(config.seed, _BINARIZE_STREAM, 0)
+    store = config._store()
+    if store is not None:
+        return config.streamed(store).fixed(fixed)
+    source = config._source()
     values, labels = source.values, source.labels
     if source.test is not None:
         values = np.concatenate([values, source.test[0]])
         labels = None if labels is None or source.test[1] is None else np.concatenate([labels, source.test[1]])
     part = config.prepare(source, values, labels, np.arange(len(values)))
-    return part.fixed(derive_seed(config.seed, _BINARIZE_STREAM, 0))
+    return part.fixed(fixed)
 
 
-def as_split(x: Any, mask: Any = None) -> Split:
-    """A split from what a user holds: a `Split`, a tensor, or an array of shape ``(datum, *x_shape)``.
+def stream(source: Any, **options: Any) -> StreamedSplit:
+    """Data that stay where they are and are read as they are wanted, as one split for `fit`, `evaluate` or ``elpd_of``.
+
+    Args:
+        source: a map-style torch ``Dataset`` (see `vae_pyro.stores.Items`), a path (see `vae_pyro.streams.open_store`),
+            or a `vae_pyro.stores.Store`.
+        options: ``scale``, ``binarize``, ``dequantize`` and ``seed``, as for `DataConfig`.
 
     Raises:
-        ValueError: not numbers, no data, or a mask of another shape.
+        FileNotFoundError: no such file.
+        ValueError: nothing that can be streamed, an unknown option, or data that cannot be observed in the wanted way.
+
+    >>> split = stream(torch.utils.data.TensorDataset(torch.arange(12.0).reshape(4, 3)))
+    >>> len(split), split.x_shape, split.batch(slice(1, 2))[0].tolist()
+    (4, (3,), [[3.0, 4.0, 5.0]])
     """
-    if isinstance(x, np.ndarray) and x.dtype.kind in "ui" and x.dtype != np.uint8:
-        x = x.astype(np.int64)  # torch does not compute with unsigned integers of more than 8 bits
-    split = x if isinstance(x, Split) else Split(torch.as_tensor(x))
-    if mask is not None:
-        split = replace(split, mask=torch.as_tensor(mask, dtype=torch.bool, device=split.values.device))
-    if split.values.dim() < 2 or len(split) == 0:
-        raise ValueError(f"data of shape (datum, *x_shape) wanted, got {tuple(split.values.shape)}")
-    if split.mask is not None and split.mask.shape != split.values.shape:
-        raise ValueError(f"mask has shape {tuple(split.mask.shape)}, the data {tuple(split.values.shape)}")
-    return split
+    if isinstance(source, Store):
+        store = source
+    else:
+        store = open_store(source) if isinstance(source, str | Path) else Items(source)
+    config = DataConfig(source=store.name, **options)
+    split = config.streamed(store)
+    return split.fixed(derive_seed(config.seed, _BINARIZE_STREAM, 0)) if config.binarize == "static" else split

@@ -146,34 +146,34 @@ def evaluate(
         raise ValueError(f"num_samples must be at least 2 for a standard error, got {num_samples}")
     split = as_split(x, mask).fixed(derive_seed(seed, 0))
     if isinstance(pair, VAE):
-        pair.check(split.values, split.summary())
+        pair.check(split.head, split.summary())
     model, guide = (pair.model, pair.guide) if isinstance(pair, VAE) else pair
-    device, dtype = place_of(pair, split.values)
+    device, dtype = place_of(pair, split.head)
     elements = prod(split.x_shape)
     held = numbers_held(pair, split)
     observed = torch.full((len(split),), elements) if split.mask is None else split.mask.flatten(1).sum(1).cpu()
 
-    results: dict[str, list[Tensor]] = {}
+    # Filled in place: parts that are kept between blocks would hold the heap open, which then grows with their number.
+    figures: dict[str, np.ndarray[Any, Any]] = {}
+    done = 0
     with isolated(derive_seed(seed, 1)):
         for moments in _stream(model, guide, split.to(device), num_samples, held, dtype):
+            found: dict[str, Tensor] = {}
             for key in ("elbo", "kl", "reconstruction"):
-                mean, error = moments.term(key)
-                results.setdefault(key, []).append(mean)
-                results.setdefault(f"{key}_se", []).append(error)
-            log_px, log_px_se = moments.log_evidence()
+                found[key], found[f"{key}_se"] = moments.term(key)
+            found["log_px"], found["log_px_se"] = moments.log_evidence()
+            found["effective_sample_size"] = moments.effective_sample_size()
             means, variances = zip(*(moments.latent(name) for name in moments.latent_names), strict=True)
-            for key, value in (
-                ("log_px", log_px),
-                ("log_px_se", log_px_se),
-                ("effective_sample_size", moments.effective_sample_size()),
-                ("mean", torch.cat([m.reshape(len(m), -1) for m in means], 1)),
-                ("variance", torch.cat([v.reshape(len(v), -1) for v in variances], 1)),
-            ):
-                results.setdefault(key, []).append(value)
-    joined = {key: torch.cat(parts).numpy() for key, parts in results.items()}
-    activity, activity_se = _activity(joined.pop("mean"), joined.pop("variance"), num_samples)
+            found["mean"] = torch.cat([m.reshape(len(m), -1) for m in means], 1)
+            found["variance"] = torch.cat([v.reshape(len(v), -1) for v in variances], 1)
+            for key, value in found.items():
+                if key not in figures:
+                    figures[key] = np.empty((len(split), *value.shape[1:]), value.numpy().dtype)
+                figures[key][done : done + len(value)] = value
+            done += len(found["elbo"])
+    activity, activity_se = _activity(figures.pop("mean"), figures.pop("variance"), num_samples)
     return Evaluation(
-        **joined,
+        **figures,
         activity=activity,
         activity_se=activity_se,
         num_elements=observed.numpy(),
@@ -183,7 +183,7 @@ def evaluate(
 
 
 def place_of(pair: VAE | tuple[Program, Program], values: Tensor) -> tuple[torch.device, torch.dtype]:
-    """Device and floating-point type of a pair's parameters; those of the data where it has none."""
+    """Device and floating-point type of a pair's parameters; those of the data (`Split.head`) where it has none."""
     for program in [pair] if isinstance(pair, VAE) else list(pair):
         if isinstance(program, nn.Module):
             for parameter in program.parameters():

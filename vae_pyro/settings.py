@@ -2,8 +2,9 @@
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ _SECTIONS: dict[str, type[VAEConfig] | type[FitConfig] | type[DataConfig]] = {
     "fit": FitConfig,
     "data": DataConfig,
 }
+_EXPERIMENT = ("objectives", "seeds", "grid", "baseline")
 _CHOICES: dict[str, Registry[Any]] = {
     "likelihood": LIKELIHOODS,
     "prior": PRIORS,
@@ -57,6 +59,8 @@ class Settings:
 def read_settings_file(path: Path) -> dict[str, Any]:
     """A TOML or JSON file with the tables ``model``, ``fit`` and ``data`` and perhaps ``seed`` and ``preset``.
 
+    A table ``experiment`` (objectives, seeds, grid, baseline) is for ``vae-pyro compare``; other commands pass it over.
+
     Raises:
         ValueError: it cannot be read, or has another key.
     """
@@ -64,9 +68,14 @@ def read_settings_file(path: Path) -> dict[str, Any]:
         settings = json.loads(path.read_text()) if path.suffix == ".json" else tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read the settings in {str(path)!r}: {error}") from None
-    unknown = sorted(set(settings) - {*_SECTIONS, "seed", "preset"})
+    unknown = sorted(set(settings) - {*_SECTIONS, "seed", "preset", "experiment"})
     if unknown:
-        raise ValueError(f"{str(path)!r}: unknown key {unknown[0]!r}; known are model, fit, data, seed, preset")
+        raise ValueError(
+            f"{str(path)!r}: unknown key {unknown[0]!r}; known are model, fit, data, seed, preset, experiment"
+        )
+    wrong = sorted(set(settings.get("experiment", {})) - set(_EXPERIMENT))
+    if wrong:
+        raise ValueError(f"{str(path)!r}: unknown key experiment.{wrong[0]}; known are {', '.join(_EXPERIMENT)}")
     return dict(settings)
 
 
@@ -120,7 +129,7 @@ def merge(*parts: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in part.items():
             if key in _SECTIONS:
                 joined[key] = {**joined[key], **value}
-            elif key != "preset":
+            elif key not in ("preset", "experiment"):
                 joined[key] = value
     return joined
 
@@ -132,6 +141,7 @@ def assemble(
     preset_name: str | None = None,
     file: Path | None = None,
     assignments: Sequence[tuple[Sequence[str], Any]] = (),
+    load: Callable[[DataConfig], Dataset] = DataConfig.load,
 ) -> Settings:
     """Load the data and complete the configurations.
 
@@ -141,6 +151,7 @@ def assemble(
         preset_name: see `vae_pyro.presets`.
         file: see `read_settings_file`.
         assignments: paths and values, applied in order.
+        load: from the configuration of the data to the data.
 
     Raises:
         ValueError: an unknown key or an impossible value.
@@ -166,8 +177,8 @@ def assemble(
         settings["data"].setdefault("binarize", chosen.binarize)
     if likelihood.name in ("poisson", "negative_binomial", "categorical", "discretized_logistic"):
         settings["data"].setdefault("scale", "none")  # these describe integers as they are stored
-    data = DataConfig(**settings["data"]).load()
-    settings["model"].setdefault("latent_dim", min(8, max(1, data.train.values[0].numel() // 2)))
+    data = load(DataConfig(**settings["data"]))
+    settings["model"].setdefault("latent_dim", min(8, max(1, prod(data.x_shape) // 2)))
     settings["model"]["x_shape"] = data.x_shape
     if not isinstance(settings["seed"], int):
         raise ValueError(f"seed is an integer, got {settings['seed']!r}")

@@ -267,6 +267,15 @@ def _table(path: Path) -> Source:
     return Source("table", numeric.to_numpy(np.float64), about=about)
 
 
+def numeric_columns(schema: Any) -> tuple[list[str], list[str]]:
+    """Numeric columns of an Arrow schema, and the others, which are left out."""
+    from pyarrow import types
+
+    is_number = (types.is_integer, types.is_floating, types.is_decimal)
+    numeric = [entry.name for entry in schema if any(test(entry.type) for test in is_number)]
+    return numeric, [name for name in schema.names if name not in numeric]
+
+
 def _is_number(text: str) -> bool:
     try:
         float(text)
@@ -275,34 +284,65 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _image_folder(path: Path) -> Source:
-    from PIL import Image, UnidentifiedImageError
+def image_files(path: Path) -> list[Path]:
+    """Images in a folder and in those below it, by name.
 
+    Raises:
+        ValueError: there is none.
+    """
     files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         raise ValueError(f"folder {str(path)!r} has no image ({', '.join(IMAGE_SUFFIXES)})")
-    images = []
+    return files
+
+
+def read_image(file: Path) -> np.ndarray[Any, Any]:
+    """Pixels ``(channels, height, width)`` of 8 or 16 bits, grey or RGB.
+
+    Raises:
+        ValueError: not an image, or one of unknown full intensity.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(file) as image:
+            if image.mode in ("I", "F"):
+                raise ValueError(
+                    f"{str(file)!r} has mode {image.mode!r}, whose full intensity is not known; save bytes"
+                )
+            deep = image.mode.startswith("I;16")
+            grey = deep or image.mode in ("1", "L", "LA")
+            pixels = np.asarray(image if deep else image.convert("L" if grey else "RGB"))
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"cannot read the image {str(file)!r}: {error}") from None
+    return pixels[None] if grey else pixels.transpose(2, 0, 1)
+
+
+def same_image(first: Path, one: np.ndarray[Any, Any], file: Path, other: np.ndarray[Any, Any]) -> None:
+    """Refuse images that cannot stand in one array.
+
+    Raises:
+        ValueError: shapes or depths differ.
+    """
+    if other.shape != one.shape:
+        raise ValueError(
+            f"images differ: {str(first)!r} is {one.shape}, {str(file)!r} is {other.shape} "
+            "(channels, height, width); bring them to one size"
+        )
+    if other.dtype != one.dtype:
+        raise ValueError(
+            f"{str(first)!r} has {8 * one.itemsize} bits and {str(file)!r} {8 * other.itemsize}: the folder mixes "
+            "images of 8 and 16 bits; bring them to one depth"
+        )
+
+
+def _image_folder(path: Path) -> Source:
+    files = image_files(path)
+    images: list[np.ndarray[Any, Any]] = []
     for file in files:
-        try:
-            with Image.open(file) as image:
-                if image.mode in ("I", "F"):
-                    raise ValueError(
-                        f"{str(file)!r} has mode {image.mode!r}, whose full intensity is not known; save bytes"
-                    )
-                deep = image.mode.startswith("I;16")
-                grey = deep or image.mode in ("1", "L", "LA")
-                pixels = np.asarray(image if deep else image.convert("L" if grey else "RGB"))
-        except (UnidentifiedImageError, OSError) as error:
-            raise ValueError(f"cannot read the image {str(file)!r}: {error}") from None
-        images.append(pixels[None] if grey else pixels.transpose(2, 0, 1))
-        if images[-1].shape != images[0].shape:
-            raise ValueError(
-                f"images differ: {str(files[0])!r} is {images[0].shape}, {str(file)!r} is {images[-1].shape} "
-                "(channels, height, width); bring them to one size"
-            )
+        images.append(read_image(file))
+        same_image(files[0], images[0], file, images[-1])
     classes = sorted({file.parent.name for file in files})
     labels = np.asarray([classes.index(file.parent.name) for file in files]) if len(classes) > 1 else None
-    if any(image.dtype != images[0].dtype for image in images):
-        raise ValueError(f"folder {str(path)!r} mixes images of 8 and 16 bits; bring them to one depth")
     top = float(np.iinfo(images[0].dtype).max)
     return Source("image", np.stack(images), labels, top=top, about={"classes": classes} if len(classes) > 1 else {})

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -33,6 +33,7 @@ from vae_pyro.replay import Replay
 from vae_pyro.updates import Slot, slots_of
 
 _ORDER, _BITS = 1, 2
+_CPU = torch.device("cpu")
 # Programs that differ only in Python values of the arguments; beyond these the values are data, not structure.
 _MOST_PROGRAMS = 16
 
@@ -304,12 +305,12 @@ class CompiledSVI(SVI):
         drop_last: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """Step through data that stay in memory, once, in a random order.
+        """Step through data once, in a random order.
 
         Args:
             data: tensors with the same first dimension, batches of which are the arguments of `step`; or one object
                 with a method ``raw`` (`Rows`), such as a split of `vae_pyro.load_data` together with
-                ``prepare=split.observe``.
+                ``prepare=split.observe``. A split that is streamed is read in the order of its own ``epoch``.
             batch_size: data in a step; the last batch is smaller where they do not divide.
             seed: of the order, and of the bits of random observations; on a GPU the bits, like the noise, come from
                 torch's generator there.
@@ -323,7 +324,7 @@ class CompiledSVI(SVI):
         Raises:
             ValueError: tensors of different lengths, or no data.
         """
-        rows = data[0] if len(data) == 1 and not isinstance(data[0], Tensor) else _Tensors(data)
+        rows: Any = data[0] if len(data) == 1 and not isinstance(data[0], Tensor) else _Tensors(data)
         size = len(rows)
         if size == 0 or batch_size < 1:
             raise ValueError(f"an epoch wants data and batches, got {size} data in batches of {batch_size}")
@@ -331,6 +332,10 @@ class CompiledSVI(SVI):
         total: Any = 0.0
         seen = 0
         bits = BitStream(derive_seed(seed, _BITS), device)
+        if not getattr(rows, "resident", True):
+            return self._run_stream(
+                rows.epoch(batch_size, derive_seed(seed, _ORDER), bits), batch_size, drop_last, kwargs
+            )
         order = list(batches(size, batch_size, derive_seed(seed, _ORDER), device, drop_last=drop_last))
         while order:
             block = order[: self.steps_at_once]
@@ -343,6 +348,20 @@ class CompiledSVI(SVI):
                 total = total + (loss.detach().double() if isinstance(loss, Tensor) else loss)
             seen += sum(len(index) for index in block)
             del order[: len(block)]
+        mean = total / max(seen, 1)
+        return mean.tolist() if isinstance(mean, Tensor) else mean
+
+    def _run_stream(self, stream: Any, batch_size: int, drop_last: bool, kwargs: dict[str, Any]) -> Any:
+        """An epoch of batches as they come."""
+        total: Any = 0.0
+        seen = 0
+        with closing(stream):
+            for raw in stream:
+                if drop_last and len(raw[0]) < batch_size:
+                    break
+                loss = self.step_tensor(*raw, **kwargs)
+                total = total + (loss.detach().double() if isinstance(loss, Tensor) else loss)
+                seen += len(raw[0])
         mean = total / max(seen, 1)
         return mean.tolist() if isinstance(mean, Tensor) else mean
 
@@ -774,8 +793,8 @@ def _put_back(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
 
 
 def _device_of(rows: Any) -> torch.device:
-    tensors = rows.tensors if isinstance(rows, _Tensors) else [getattr(rows, "values", None)]
-    return tensors[0].device if isinstance(tensors[0], Tensor) else torch.device("cpu")
+    device: torch.device = rows.tensors[0].device if isinstance(rows, _Tensors) else getattr(rows, "device", _CPU)
+    return device
 
 
 def _signature(item: Any) -> Any:

@@ -186,7 +186,7 @@ def open_run(
 
 def checked(vae: VAE, split: Split) -> Split:
     """The split, once its shape and its range have passed the VAE's guards."""
-    vae.check(split.values, split.summary())
+    vae.check(split.head, split.summary())
     return split
 
 
@@ -202,15 +202,14 @@ def described(
     if data is not None:
         return {**facts, "data": data.config.model_dump(mode="json"), "facts": data.facts}
     splits = [train] if held_out is None else [train, held_out]
-    shape = list(train.values.shape)
+    shape = [len(train), *train.x_shape]
     return {**facts, "data": {"array_shape": shape}, "facts": {"fingerprint": fingerprint(*splits)}}
 
 
 def initialize(vae: VAE, train: Split, seed: int) -> None:
     """Start what starts from data, on rows that the seed chooses."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, INITIAL_STREAM))
-    rows = torch.randperm(len(train), generator=generator)[:_INITIAL_ROWS]
-    x, observed = train.batch(rows.to(train.values.device), vae.dtype)
+    some = train.sample(_INITIAL_ROWS, derive_seed(seed, INITIAL_STREAM))
+    x, observed = some.batch(slice(None), vae.dtype)
     vae.initialize(x, observed, step=train.summary().step)
 
 

@@ -1,0 +1,262 @@
+"""Data of one split, and how stored numbers become observations."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vae_pyro.likelihoods import DataSummary
+from vae_pyro.svi import batches
+
+type Words = Callable[[int], Tensor]
+type Draw = Literal["none", "binarize", "dequantize"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The share of every batch that one of several processes takes: disjoint shares, which together are the batch.
+
+    Attributes:
+        rank: which one, counted from 0.
+        of: how many there are.
+    """
+
+    rank: int = 0
+    of: int = 1
+
+    def bounds(self, size: int) -> tuple[int, int]:
+        """Where the share of a batch of ``size`` data begins and ends; shares differ by one datum at most."""
+        return size * self.rank // self.of, size * (self.rank + 1) // self.of
+
+    def take(self, index: Tensor) -> Tensor:
+        """The share of a batch given by its rows."""
+        begin, end = self.bounds(len(index))
+        return index[begin:end]
+
+
+WHOLE = Part()
+
+
+@dataclass(frozen=True)
+class Split:
+    """Data of one split in memory, and how stored numbers become observations.
+
+    Attributes:
+        values: as stored, ``(datum, *x_shape)``; bytes stay bytes.
+        labels: ``(datum,)``, or ``None``.
+        ids: row of each datum in its source, ``(datum,)``.
+        mask: boolean, shape of ``values``, true where observed; ``None`` where everything is.
+        top: divides the stored values where it is given, so that full intensity is 1.
+        draw: ``binarize`` draws Bernoulli(value), ``dequantize`` adds uniform noise of one level, anew at each call.
+        space: in words, what log densities of these observations are densities of.
+    """
+
+    values: Tensor
+    labels: Tensor | None = None
+    ids: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    mask: Tensor | None = None
+    top: float | None = None
+    draw: Draw = "none"
+    space: str = "the values as given"
+
+    def __post_init__(self) -> None:
+        if self.ids.numel() == 0:
+            object.__setattr__(self, "ids", torch.arange(len(self.values)))
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        """Event shape of one datum."""
+        return tuple(self.values.shape[1:])
+
+    @property
+    def resident(self) -> bool:
+        """Whether all values are in memory."""
+        return True
+
+    @property
+    def head(self) -> Tensor:
+        """The first datum as it is stored, ``(1, *x_shape)``: shape, type and device of all of them."""
+        return self.values[:1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are handed out."""
+        return self.values.device
+
+    def batch(self, index: Tensor | slice, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor | None]:
+        """Observations of some data, drawn from torch's generator where they are random.
+
+        Args:
+            index: rows.
+            dtype: floating-point type of the result.
+
+        Returns:
+            x of shape ``(datum, *x_shape)`` and its mask.
+        """
+        x = self.values[index].to(dtype)
+        noise = torch.rand_like(x) if self.draw != "none" else x
+        return self._observe(x, noise), None if self.mask is None else self.mask[index]
+
+    def epoch(
+        self, batch_size: int, seed: int, bits: Words, *, start: int = 0, part: Part = WHOLE
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Raw batches of one epoch, each datum once, in a random order.
+
+        Args:
+            batch_size: data in a step; the last batch is smaller where they do not divide.
+            seed: decides the order.
+            bits: of random observations, see `raw`.
+            start: number of the first batch wanted. The words of those before it are passed over, so that an epoch
+                goes on as if it had not been interrupted.
+            part: the share of each batch that is wanted.
+
+        Yields:
+            What `raw` gives.
+        """
+        for number, rows in enumerate(batches(len(self), batch_size, seed, self.values.device)):
+            index = part.take(rows)
+            if number >= start:
+                yield self.raw(index, bits)
+            elif self.draw != "none":
+                bits(len(index) * self.values[0].numel())
+
+    def raw(self, index: Tensor, bits: Words) -> tuple[Tensor, ...]:
+        """Rows as they are stored, for `observe`: values, random words where observing draws, and the mask.
+
+        Args:
+            index: rows.
+            bits: gives so many random 32-bit words as an int32 tensor, see `vae_pyro.svi.BitStream`.
+        """
+        values = self.values.index_select(0, index)
+        raw = [values]
+        if self.draw != "none":
+            raw.append(bits(values.numel()).view(values.shape).to(values.device))
+        if self.mask is not None:
+            raw.append(self.mask.index_select(0, index))
+        return tuple(raw)
+
+    def observe(
+        self, values: Tensor, *rest: Tensor, dtype: torch.dtype = torch.float32
+    ) -> tuple[tuple[Tensor], dict[str, Tensor]]:
+        """What `raw` gave, as the arguments of model and guide: ``((x,), {"mask": mask})``.
+
+        A pure function of tensors, so that it can be part of a compiled step.
+        """
+        x = values.to(dtype)
+        kwargs = {} if self.mask is None else {"mask": rest[-1]}
+        if self.draw == "none":
+            return (self._observe(x, x),), kwargs
+        # The upper 24 bits of a word: every one of the 2^24 uniform numbers is exact in float32.
+        noise = ((rest[0] >> 8) & 0xFFFFFF).to(dtype) * 2.0**-24
+        return (self._observe(x, noise),), kwargs
+
+    def _observe(self, x: Tensor, noise: Tensor) -> Tensor:
+        if self.draw == "dequantize":
+            return (x + noise) / (1 if self.top is None else self.top + 1)
+        if self.draw == "binarize":
+            return (noise * (1 if self.top is None else self.top) < x).to(x.dtype)
+        return x if self.top is None else x / self.top
+
+    def fixed(self, seed: int) -> "Split":
+        """The same data with every random observation drawn once, with ``seed``.
+
+        The noise is NumPy's PCG64, whose stream is the same on every machine and release; torch's is not.
+        """
+        if self.draw == "none":
+            return self
+        noise = torch.from_numpy(np.random.default_rng(seed).random(tuple(self.values.shape), dtype=np.float32))
+        x = self._observe(self.values.to(torch.float32), noise.to(self.values.device))
+        values = x.to(torch.uint8) if self.draw == "binarize" else x
+        return replace(self, values=values, top=None, draw="none")
+
+    def to(self, device: torch.device) -> "Split":
+        """The same data on another device."""
+        move = {name: getattr(self, name) for name in ("values", "labels", "mask")}
+        return replace(self, **{name: value.to(device) for name, value in move.items() if value is not None})
+
+    def take(self, index: Tensor | slice) -> "Split":
+        """Some of the data."""
+        parts = {name: getattr(self, name) for name in ("values", "labels", "mask", "ids")}
+        return replace(self, **{name: value[index] for name, value in parts.items() if value is not None})
+
+    def sample(self, count: int, seed: int) -> "Split":
+        """So many data, or all where there are fewer, chosen at random and in a random order."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        return self.take(order[:count].to(self.device))
+
+    def summary(self) -> DataSummary:
+        """Range and lattice of the observations, for the likelihood's check.
+
+        Raises:
+            ValueError: an observed value is not finite; the message counts them and names the first.
+        """
+        values = self.values
+        if values.dtype.is_floating_point:
+            bad = ~values.isfinite()
+            if self.mask is not None:
+                bad &= self.mask
+            if bad.any():
+                first = tuple(int(i) for i in bad.nonzero()[0])
+                raise ValueError(
+                    f"{int(bad.sum())} values are not finite, the first {values[first].item()} at {first}; pass a mask "
+                    "that is false there, or impute them"
+                )
+        if self.mask is not None:
+            values = values[self.mask]
+        integral = not values.dtype.is_floating_point or bool((values == values.round()).all())
+        two_levels = self.top is not None and bool(((values == 0) | (values == self.top)).all())
+        return self._summary(float(values.min()), float(values.max()), integral, two_levels)
+
+    def _summary(self, low: float, high: float, integral: bool, two_levels: bool) -> DataSummary:
+        """Of the observations, from the stored values; ``two_levels`` says that these are all 0 or `top`."""
+        if self.draw == "binarize":
+            return DataSummary(0.0, 1.0, True)
+        if self.draw == "dequantize":
+            top = 1.0 if self.top is None else self.top + 1
+            return DataSummary(low / top, (high + 1) / top, False)
+        if self.top is None:
+            return DataSummary(low, high, integral, 1.0 if integral else None)
+        return DataSummary(low / self.top, high / self.top, two_levels, 1 / self.top if integral else None)
+
+    def feed(self, digest: "hashlib._Hash") -> None:
+        """Add what a run's fingerprint is made of: the stored values and the mask."""
+        for tensor in (self.values, self.mask):
+            digest.update(b"|")
+            if tensor is not None:
+                digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+
+
+def fingerprint(*splits: Split) -> str:
+    """SHA-256 of the stored values and masks, by which a run notices that its data have changed.
+
+    Of streamed data it covers what `vae_pyro.stores.Store.digest` covers.
+    """
+    digest = hashlib.sha256()
+    for split in splits:
+        split.feed(digest)
+    return digest.hexdigest()
+
+
+def as_split(x: Any, mask: Any = None) -> Split:
+    """A split from what a user holds: a `Split`, a tensor, or an array of shape ``(datum, *x_shape)``.
+
+    Raises:
+        ValueError: not numbers, no data, or a mask of another shape.
+    """
+    if isinstance(x, np.ndarray) and x.dtype.kind in "ui" and x.dtype != np.uint8:
+        x = x.astype(np.int64)  # torch does not compute with unsigned integers of more than 8 bits
+    split = x if isinstance(x, Split) else Split(torch.as_tensor(x))
+    if mask is not None:
+        split = replace(split, mask=torch.as_tensor(mask, dtype=torch.bool, device=split.device))
+    if not split.x_shape or len(split) == 0:
+        raise ValueError(f"data of shape (datum, *x_shape) wanted, got {(len(split), *split.x_shape)}")
+    if split.mask is not None and split.mask.shape != split.values.shape:
+        raise ValueError(f"mask has shape {tuple(split.mask.shape)}, the data {tuple(split.values.shape)}")
+    return split
