@@ -50,7 +50,8 @@ def test_importing_changes_no_global_state(package: str) -> None:
 
 def test_imports_leave_heavy_libraries_for_later() -> None:
     """What makes an import slow is what it pulls in; seconds are for the benchmarks."""
-    heavy = ["torchvision", "sklearn", "tensorboard", "pandas", "arviz", "matplotlib", "xarray", "jinja2"]
+    heavy = ["torchvision", "sklearn", "tensorboard", "pandas", "arviz", "matplotlib", "xarray", "jinja2", "joblib"]
+    heavy += ["lightning_fabric", "dask", "ray", "optuna", "zarr", "pyarrow"]
     code = f"import sys, vae_pyro; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -94,7 +95,8 @@ def test_versions_agree() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert f"## {vae_pyro.__version__}" in (ROOT / "CHANGELOG.md").read_text()
     pinned = {line.partition("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()}
-    wanted = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["dev"]
-    for requirement in wanted:
+    extras = project["project"]["optional-dependencies"]
+    assert "vae_pyro[scale]" in extras["dev"]  # so that what wants it is tested
+    for requirement in [*project["project"]["dependencies"], *extras["scale"], *extras["dev"][1:]]:
         name = re.split(r"[>=\[]", requirement)[0].lower()
         assert name in pinned, name

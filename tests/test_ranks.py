@@ -181,7 +181,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run(command("--epochs", 8, "--out", out))
     finished(done)
     assert done.stdout.count("1,294 train") == 1  # one process speaks
-    assert done.stderr == ""
+    assert done.stderr == "", done.stderr
     return out
 
 
@@ -279,3 +279,27 @@ def test_what_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     assert "2 processes cannot share a batch of 1" in few.stderr
     assert few.stderr.count("error") == 1
     assert not (tmp_path / "few").exists()
+
+
+@pytest.mark.parametrize("starter", ["torchrun", "slurm"])
+def test_other_launchers_give_the_same_bits(tmp_path: Path, undisturbed: Path, starter: str) -> None:
+    """SLURM is played by its environment variables, one process for each task."""
+    rest = [*FIT, "--epochs", "8", "--out", str(tmp_path / "run")]
+    if starter == "torchrun":
+        finished(
+            run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "vae_pyro.cli", *rest])
+        )
+    else:
+        job = {"SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "fit", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}
+        job |= {"SLURM_NODEID": "0", "SLURM_NODELIST": "localhost"}
+        tasks = [
+            subprocess.Popen(
+                [sys.executable, "-m", "vae_pyro.cli", *rest],
+                env=clean() | job | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+            )
+            for rank in (0, 1)
+        ]
+        assert [task.wait(120) for task in tasks] == [0, 0]
+    ours, _ = read_tensors(tmp_path / "run" / "model.safetensors", "model")
+    whole, _ = read_tensors(undisturbed / "model.safetensors", "model")
+    assert all(torch.equal(ours[name], tensor) for name, tensor in whole.items())

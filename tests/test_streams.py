@@ -464,3 +464,16 @@ def test_an_epoch_of_compiled_steps_reads_the_stream_in_its_own_order(tmp_path: 
     assert sorted(whole) == sorted(kept)
     assert whole != kept
     assert seen == whole[:48]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_consecutive_data_stay_where_they_are(tmp_path: Path, make: Maker, small: None) -> None:
+    whole = StreamedSplit(make(tmp_path), top=255.0, draw="binarize").fixed(SEED)
+    some = whole.between(13, 41)
+    assert isinstance(some, StreamedSplit)
+    assert len(some) == 28
+    assert torch.equal(some.take(slice(None)).values, whole.take(slice(13, 41)).values)
+    assert torch.equal(some.ids, whole.ids[13:41])
+    seen = torch.cat([raw[0] for raw in some.epoch(5, 1, BitStream(0))]).flatten(1)
+    assert sorted(seen.tolist()) == sorted(whole.take(slice(13, 41)).values.flatten(1).tolist())
+    assert fingerprint(some) != fingerprint(whole.between(13, 40))

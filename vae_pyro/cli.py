@@ -5,123 +5,89 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from typer.core import TyperGroup
+
+from vae_pyro.console import (
+    BatchSize,
+    Binarize,
+    Data,
+    DataRoot,
+    Device,
+    DeviceChoice,
+    Epochs,
+    Group,
+    LatentDim,
+    Likelihood,
+    NoCompile,
+    Precision,
+    Preset,
+    Rate,
+    Run,
+    Seed,
+    Set,
+    SettingsFile,
+    SplitName,
+    assignments_of,
+    console,
+    example,
+)
+from vae_pyro.experiment_commands import compare, tune
 
 if TYPE_CHECKING:
     from vae_pyro.checkpoint import RunFolder
     from vae_pyro.data import Dataset, Split
     from vae_pyro.vae import VAE
 
-_REFUSED, _LOST = 2, 70
 _ENCODE_BLOCK = 4096
 
-
-class _Group(TyperGroup):
-    """Turns a refusal into one line and exit code 2, and an interruption into its signal's exit code."""
-
-    def invoke(self, ctx: Any) -> Any:
-        from vae_pyro.ranks import RankLostError, launched
-        from vae_pyro.training import FitInterruptedError
-
-        try:
-            return super().invoke(ctx)
-        except FitInterruptedError as stopped:
-            if launched().first:
-                _errors().print(f"[yellow]stopped:[/] {escape(str(stopped))}")
-            raise typer.Exit(128 + stopped.signum) from None
-        except RankLostError as lost:  # whoever is left says so
-            _errors().print(f"[red]error:[/] {escape(str(lost))}")
-            raise typer.Exit(_LOST) from None
-        except (ValueError, ArithmeticError, OSError) as error:
-            if launched().first:
-                _errors().print(f"[red]error:[/] {escape(str(error))}")
-            raise typer.Exit(_REFUSED) from None
-
-
-def _errors() -> Console:
-    return Console(stderr=True, soft_wrap=True)
-
-
 app = typer.Typer(
-    cls=_Group,
+    cls=Group,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Variational autoencoders as Bayesian models in Pyro: fit one, and see how far to trust it.",
 )
-console = Console(soft_wrap=True)
-
-# Plain aliases: typer does not look into those of the `type` statement.
-Run = Annotated[Path, typer.Argument(help="Run folder, as fit wrote it.")]
-SplitName = Annotated[str, typer.Option("--split", help="train, validation or test.")]
-DataRoot = Annotated[Path | None, typer.Option(help="Folder of downloaded data sets (or VAE_PYRO_DATA).")]
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the draws.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-
-
-def _example(text: str) -> str:
-    return f"[dim]Example:[/] [bold]{escape(text)}[/]"
 
 
 @app.command(
-    epilog=_example("vae-pyro fit digits --likelihood gaussian --latent-dim 8 --set optimizer.lr=3e-3 --out runs/d")
+    epilog=example("vae-pyro fit digits --likelihood gaussian --latent-dim 8 --set optimizer.lr=3e-3 --out runs/d")
 )
 def fit(
-    data: Annotated[
-        str, typer.Argument(help="Name (see datasets), .npy, .npz, .csv, .parquet, or a folder of images.")
-    ],
+    data: Data,
     out: Annotated[Path, typer.Option(help="Run folder to make.")],
-    preset: Annotated[str | None, typer.Option(help="Reference configuration (see presets).")] = None,
+    preset: Preset = None,
     objective: Annotated[str | None, typer.Option(help="name or name:option=value.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training data.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Data in a step.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
-    latent_dim: Annotated[int | None, typer.Option(help="Dimension of z.")] = None,
-    likelihood: Annotated[str | None, typer.Option(help="p(x | z): name or name:option=value.")] = None,
-    binarize: Annotated[str | None, typer.Option(help="none, dynamic, static or threshold.")] = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    lr: Rate = None,
+    latent_dim: LatentDim = None,
+    likelihood: Likelihood = None,
+    binarize: Binarize = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Seed of weights and fit.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
-    no_compile: Annotated[bool, typer.Option("--no-compile", help="Take Pyro's stock steps.")] = False,
-    precision: Annotated[str | None, typer.Option(help="float32, or bfloat16 for the networks' products.")] = None,
+    device: DeviceChoice = None,
+    no_compile: NoCompile = False,
+    precision: Precision = None,
     devices: Annotated[int | None, typer.Option(min=1, help="GPUs, or CPU processes, that fit together.")] = None,
     num_nodes: Annotated[int | None, typer.Option(min=1, help="Machines that do so.")] = None,
     data_root: DataRoot = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
-    config: Annotated[Path | None, typer.Option(help="TOML or JSON with tables model, fit, data.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="key=value, such as latent_dim=8 or optimizer.lr=1e-3; repeatable."),
-    ] = None,
+    config: SettingsFile = None,
+    set_: Set = None,
 ) -> None:
     """Fit a VAE by stochastic variational inference and write a run folder."""
     from vae_pyro.checkpoint import RunFolder
-    from vae_pyro.settings import assemble, parse_assignment
+    from vae_pyro.settings import assemble
     from vae_pyro.training import fit as run_fit
     from vae_pyro.vae import VAE
 
-    flags: list[tuple[list[str], Any]] = [
-        (["model", "likelihood"], likelihood),
-        (["model", "latent_dim"], latent_dim),
-        (["fit", "objective"], objective),
-        (["fit", "epochs"], epochs),
-        (["fit", "batch_size"], batch_size),
-        (["fit", "optimizer", "lr"], lr),
-        (["fit", "device"], device),
-        (["fit", "compile"], False if no_compile else None),
-        (["fit", "precision"], precision),
-        (["fit", "devices"], devices),
-        (["fit", "num_nodes"], num_nodes),
-        (["data", "binarize"], binarize),
-        (["data", "root"], None if data_root is None else str(data_root)),
-        (["seed"], seed),
-    ]
-    assignments = [(path, value) for path, value in flags if value is not None]
-    assignments += [parse_assignment(text) for text in set_ or []]
+    assignments = assignments_of(
+        set_, epochs=epochs, batch_size=batch_size, lr=lr, latent_dim=latent_dim, likelihood=likelihood,
+        binarize=binarize, objective=objective, seed=seed, device=device, no_compile=no_compile, precision=precision,
+        devices=devices, num_nodes=num_nodes, data_root=data_root,
+    )  # fmt: skip
     # A resumed run starts from its own settings, so that a flag need not be said twice; one that differs is refused.
     stored = RunFolder(out).config() if resume else {}
     base: dict[str, Any] = {key: stored[key] for key in ("model", "fit", "data", "seed") if key in stored}
@@ -175,7 +141,15 @@ def _open_all(run: Path, data_root: Path | None, device: str) -> "tuple[RunFolde
     return folder, vae, data
 
 
-@app.command(epilog=_example("vae-pyro evaluate runs/m --samples 5000 --json"))
+app.command(
+    epilog=example("vae-pyro compare digits --objective elbo --objective iwae:num_particles=5 --seeds 3 --out e")
+)(compare)
+app.command(epilog=example('vae-pyro tune digits --space "latent_dim=2..32:log" --space "optimizer.lr=1e-4..1e-2:log" --out s'))(
+    tune
+)
+
+
+@app.command(epilog=example("vae-pyro evaluate runs/m --samples 5000 --json"))
 def evaluate(
     run: Run,
     split: SplitName = "test",
@@ -247,7 +221,7 @@ def evaluate(
     )
 
 
-@app.command(epilog=_example("vae-pyro report runs/m"))
+@app.command(epilog=example("vae-pyro report runs/m"))
 def report(
     run: Run,
     split: SplitName = "test",
@@ -318,7 +292,7 @@ def _write(out: Path, arrays: dict[str, Any], draw: Any) -> None:
     console.print(f"wrote {escape(str(out))}", highlight=False)
 
 
-@app.command(epilog=_example("vae-pyro sample runs/m --num 64 --out samples.png"))
+@app.command(epilog=example("vae-pyro sample runs/m --num 64 --out samples.png"))
 def sample(
     run: Run,
     out: Annotated[Path, typer.Option(help=".png for pictures of E(x | z), .npz for draws and expectations.")],
@@ -337,7 +311,7 @@ def sample(
     _write(out, {"x": drawn, "expectation": expected}, lambda: plots.plot_data(expected, "E[x | z], z from the prior"))
 
 
-@app.command(epilog=_example("vae-pyro reconstruct runs/m --num 16 --out reconstructions.png"))
+@app.command(epilog=example("vae-pyro reconstruct runs/m --num 16 --out reconstructions.png"))
 def reconstruct(
     run: Run,
     out: Annotated[Path, typer.Option(help=".png for pairs, .npz for arrays.")],
@@ -358,7 +332,7 @@ def reconstruct(
     _write(out, arrays, lambda: plots.plot_pairs(x.numpy(), again))
 
 
-@app.command(epilog=_example("vae-pyro encode runs/m new.npy --out codes.npz"))
+@app.command(epilog=example("vae-pyro encode runs/m new.npy --out codes.npz"))
 def encode(
     run: Run,
     data: Annotated[str | None, typer.Argument(help="Other data than the run's: a name or path, all of it.")] = None,
@@ -379,8 +353,8 @@ def encode(
     else:
         folder = RunFolder(run)
         vae = folder.load_model(FitConfig(device=device).torch_device())
-        chosen = load_all(folder.data_config(data_root).replace(source=data))
-        vae.check(chosen.values, chosen.summary())
+        chosen = load_all(folder.data_config(data_root).replace(source=data, stream=None))
+        vae.check(chosen.head, chosen.summary())
     loc, scale = _moments(vae, chosen, seed)
     labels = None if chosen.labels is None else chosen.labels.numpy()
     arrays = {"loc": loc, "scale": scale, "id": chosen.ids.numpy(), "label": labels}
@@ -398,7 +372,7 @@ def _moments(vae: "VAE", split: "Split", seed: int) -> tuple[Any, Any]:
     return np.concatenate([loc for loc, _ in parts]), np.concatenate([scale for _, scale in parts])
 
 
-@app.command(epilog=_example("vae-pyro plot runs/m"))
+@app.command(epilog=example("vae-pyro plot runs/m"))
 def plot(
     run: Run,
     out: Annotated[Path | None, typer.Option(help="Folder of the pictures; the run folder if not given.")] = None,
@@ -430,7 +404,7 @@ def plot(
         console.print(f"wrote {escape(str(folder_out / f'{name}.png'))}", highlight=False)
 
 
-@app.command(epilog=_example("vae-pyro presets"))
+@app.command(epilog=example("vae-pyro presets"))
 def presets() -> None:
     """Reference configurations, and where each comes from."""
     from vae_pyro.presets import PRESETS
@@ -442,7 +416,7 @@ def presets() -> None:
     console.print(table)
 
 
-@app.command(epilog=_example("vae-pyro datasets"))
+@app.command(epilog=example("vae-pyro datasets"))
 def datasets() -> None:
     """Named data sets. A path to .npy, .npz, .csv, .parquet or a folder of images does as well."""
     from vae_pyro.sources import DATASETS

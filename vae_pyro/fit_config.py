@@ -66,6 +66,17 @@ class FitConfig(Config):
             raise ValueError(f"device is 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}")
         return device
 
+    def kl_weight_at(self, step: int, steps_per_epoch: int) -> float:
+        """Weight of the KL at a step of the run, counted from 0: it warms up once, or in every cycle."""
+        warm, position = self.kl_warmup * steps_per_epoch, float(step)
+        if self.kl_cycle is not None:
+            position %= self.kl_cycle * steps_per_epoch
+        return min(1.0, position / warm) if warm else 1.0
+
+    def epoch_counts(self, epoch: int, steps_per_epoch: int) -> bool:
+        """Whether the validation ELBO after an epoch, counted from 1, competes for the best: not in the warm-up."""
+        return self.kl_weight_at(epoch * steps_per_epoch, steps_per_epoch) >= 1
+
     def together(self) -> tuple[Ranks, torch.device]:
         """The processes of the fit, started where they are not there yet, and the device of this one.
 

@@ -182,12 +182,8 @@ class Loop:
 
     def _rate_and_weight(self, number: int) -> tuple[float, float]:
         """Learning rate and weight of the KL at step ``number`` of the run."""
-        config = self.config
-        warm, position = config.kl_warmup * self.steps_per_epoch, float(number)
-        if config.kl_cycle is not None:
-            position %= config.kl_cycle * self.steps_per_epoch
-        weight = min(1.0, position / warm) if warm else 1.0
-        return config.optimizer.options["lr"] * self.schedule(number), weight
+        weight = self.config.kl_weight_at(number, self.steps_per_epoch)
+        return self.config.optimizer.options["lr"] * self.schedule(number), weight
 
     def form_of_step(self, size: int) -> bool | str:
         """How `CompiledSVI` is to take steps of so many data."""
@@ -283,7 +279,7 @@ class Loop:
         if end > begin:
             figures = evaluate(
                 self.vae,
-                self.validation if self.ranks.alone else self.validation.take(slice(begin, end)),
+                self.validation if self.ranks.alone else self.validation.between(begin, end),
                 num_samples=self.config.validation_particles,
                 seed=derive_seed(self.seed, VALIDATION_STREAM, *self._own),
             ).summary()
@@ -295,7 +291,7 @@ class Loop:
 
     def _judge(self, elbo: float) -> None:
         state = self.state
-        if self._rate_and_weight((state.epoch + 1) * self.steps_per_epoch)[1] < 1:
+        if not self.config.epoch_counts(state.epoch + 1, self.steps_per_epoch):
             return
         if state.best_elbo is None or elbo > state.best_elbo:
             state.best_elbo, state.best_epoch, state.stale = elbo, state.epoch + 1, 0

@@ -137,6 +137,45 @@ class Share(View):
         return f"{self.store.digest()} {self.which} {self.fractions} {self.seed}"
 
 
+class Between(View):
+    """Consecutive rows of another store.
+
+    Args:
+        store: of all rows.
+        start: first of them.
+        stop: last of them, exclusive.
+    """
+
+    def __init__(self, store: Store, start: int, stop: int) -> None:
+        super().__init__(store)
+        self.start, self.size = start, stop - start
+        if store.edges is not None:
+            self.edges = np.unique(np.clip(store.edges, start, stop)) - start
+
+    def __len__(self) -> int:
+        return self.size
+
+    def read(self, start: int, stop: int) -> Array:
+        """See `vae_pyro.stores.Store.read`."""
+        return self.store.read(self.start + start, self.start + stop)
+
+    def rows(self, index: Array) -> Array:
+        """See `vae_pyro.stores.Store.rows`."""
+        return self.store.rows(np.asarray(index, np.int64) + self.start)
+
+    def labels(self, index: Array) -> Array | None:
+        """See `vae_pyro.stores.Store.labels`."""
+        return self.store.labels(np.asarray(index, np.int64) + self.start)
+
+    def ids(self, index: Array) -> Array:
+        """See `vae_pyro.stores.Store.ids`."""
+        return self.store.ids(np.asarray(index, np.int64) + self.start)
+
+    def digest(self) -> str:
+        """Of the store, and of which rows."""
+        return f"{self.store.digest()} {self.start}-{self.start + self.size}"
+
+
 class Changed(View):
     """Rows that go through a function as they are read.
 

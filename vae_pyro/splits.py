@@ -186,6 +186,10 @@ class Split:
         parts = {name: getattr(self, name) for name in ("values", "labels", "mask", "ids")}
         return replace(self, **{name: value[index] for name, value in parts.items() if value is not None})
 
+    def between(self, start: int, stop: int) -> "Split":
+        """Consecutive data, in memory only where all of them are."""
+        return self.take(slice(start, stop))
+
     def sample(self, count: int, seed: int) -> "Split":
         """So many data, or all where there are fewer, chosen at random and in a random order."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))

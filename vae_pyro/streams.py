@@ -14,7 +14,7 @@ from torch import Tensor
 from vae_pyro.chunks import ParquetFolder, ZarrArray
 from vae_pyro.isolation import derive_seed
 from vae_pyro.likelihoods import DataSummary
-from vae_pyro.shares import Changed
+from vae_pyro.shares import Between, Changed
 from vae_pyro.splits import WHOLE, Draw, Part, Split, Words
 from vae_pyro.stores import Array, ArrayFile, Extent, ImageFolder, Store
 from vae_pyro.windows import Order, windows
@@ -223,6 +223,11 @@ class StreamedSplit(Split):
         labels = self._labels(rows) if self.store.labelled else None
         ids = torch.from_numpy(self.store.ids(rows))
         return Split(values, labels, ids, None, self.top, self.draw, self.space)
+
+    def between(self, start: int, stop: int) -> "StreamedSplit":
+        """See `Split.between`; they stay where they are."""
+        store = Between(self.store, start, min(stop, len(self)))
+        return StreamedSplit(store, top=self.top, draw=self.draw, space=self.space, device=self.device)
 
     def sample(self, count: int, seed: int) -> Split:
         """So many data, or all where there are fewer, in memory and in a random order.

@@ -1,0 +1,258 @@
+"""The folder of an experiment: its plan, which can only grow, its runs, and how far each of them has come."""
+
+import fcntl
+import functools
+import hashlib
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from vae_pyro.checkpoint import RunError, RunFolder, read_json, read_tensors, write_json
+from vae_pyro.data import Dataset
+from vae_pyro.experiment_plan import ExperimentConfig, Variant, difference, trial_name
+from vae_pyro.vae import VAE
+
+type Status = Literal["waiting", "running", "half-finished", "done", "broken"]
+type Finish = Callable[[RunFolder, VAE, Dataset], Any]
+
+_STATUSES: tuple[Status, ...] = get_args(Status.__value__)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One variant with one seed.
+
+    Attributes:
+        variant: what is fitted.
+        seed: of weights and fit.
+        name: of the folder; it depends on variant and seed alone.
+        folder: an ordinary run folder.
+    """
+
+    variant: Variant
+    seed: int
+    name: str
+    folder: RunFolder
+
+
+@dataclass
+class Experiment:
+    """An experiment as it stands on the disk.
+
+    Attributes:
+        path: its folder.
+        config: the plan.
+        trials: in the order of variants, then seeds.
+        status: of each trial by its name.
+        errors: what broke, by the name of the trial; in full in ``errors/NAME.json``.
+    """
+
+    path: Path
+    config: ExperimentConfig
+    trials: tuple[Trial, ...]
+    status: dict[str, Status]
+    errors: dict[str, str]
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """Each once, in the order of the plan."""
+        return tuple({trial.variant.label: trial.variant for trial in self.trials}.values())
+
+    def having(self, status: Status) -> tuple[Trial, ...]:
+        """The trials of that status."""
+        return tuple(trial for trial in self.trials if self.status[trial.name] == status)
+
+    def __str__(self) -> str:
+        counts = {status: len(self.having(status)) for status in _STATUSES}
+        parts = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
+        broken = "".join(f"\n{trial.name}: {self.errors[trial.name]}" for trial in self.having("broken"))
+        return f"{len(self.trials)} runs in {str(self.path)!r}: {parts}{broken}"
+
+
+def trials_of(path: Path, config: ExperimentConfig) -> tuple[Trial, ...]:
+    """The trials of a plan, in the order of variants, then seeds."""
+    trials = []
+    for described in config.variants:
+        variant = Variant(described["objective"], dict(described["grid"]), described["label"])
+        for seed in config.seeds:
+            name = trial_name(variant.objective, variant.grid, seed)
+            trials.append(Trial(variant, seed, name, RunFolder(path / "runs" / name)))
+    return tuple(trials)
+
+
+def read_experiment(path: str | Path) -> Experiment:
+    """What stands in the folder of an experiment, while it runs or afterwards.
+
+    Raises:
+        RunError: there is no experiment, or ``experiment.json`` is damaged.
+    """
+    path = Path(path)
+    return standing(path, read_plan(path), finish=None)
+
+
+def read_plan(path: Path) -> ExperimentConfig:
+    """``experiment.json``.
+
+    Raises:
+        RunError: see `read_experiment`.
+    """
+    try:
+        return ExperimentConfig(**read_json(path / "experiment.json"))
+    except RunError as error:
+        raise RunError(
+            str(error).replace("not a run folder, or a run that", "not an experiment, or one that")
+        ) from None
+    except ValueError as error:
+        raise RunError(f"{str(path / 'experiment.json')!r} is not of this version: {error}") from None
+
+
+def begin(path: Path, config: ExperimentConfig) -> None:
+    """Write the plan, where none stands or where it adds to the one that does.
+
+    Raises:
+        RunError: the folder holds something else, or an experiment that this plan does not continue.
+    """
+    if not (path / "experiment.json").exists():
+        held = sorted(item.name for item in path.iterdir() if item.name != "lock" and not item.name.startswith("."))
+        if held:
+            raise RunError(f"{str(path)!r} holds {held[0]!r} and no experiment; name an empty or a new folder")
+    else:
+        old = read_plan(path)
+        if old == config:
+            return
+        where = f"the experiment in {str(path)!r}"
+        key = difference(old.data, config.data, "data")
+        if key is not None:
+            raise RunError(f"{where} is on other data: {key}; make another experiment")
+        if old.fingerprint != config.fingerprint:
+            raise RunError(f"the data have changed since {where} began; its fingerprint was {old.fingerprint}")
+        if old.ensemble != config.ensemble:
+            raise RunError(
+                f"{where} was begun with ensemble={old.ensemble}, whose figures agree with those of the other only to "
+                f"rounding; pass ensemble={old.ensemble} ({'with' if old.ensemble else 'no'} --ensemble), or make "
+                "another experiment"
+            )
+        _require_all("grid key", tuple(old.grid), tuple(config.grid), where)
+        _require_all("grid key", tuple(config.grid), tuple(old.grid), "this call")
+        _require_all("objective", old.objectives, config.objectives, where)
+        _require_all("seed", old.seeds, config.seeds, where)
+        for name, values in old.grid.items():
+            _require_all(f"value of {name}", values, config.grid[name], where)
+        new = {variant["label"]: variant for variant in config.variants}
+        for variant in old.variants:
+            now = new[variant["label"]]
+            key = difference(variant["model"], now["model"], "model") or difference(variant["fit"], now["fit"], "fit")
+            if key is not None:
+                raise RunError(f"{where} has other settings: {key}; make another experiment")
+    write_json(path / "experiment.json", config.model_dump(mode="json"))
+
+
+def _require_all(kind: str, old: Sequence[Any], new: Sequence[Any], where: str) -> None:
+    missing = [value for value in old if value not in new]
+    if missing:
+        raise RunError(f"{where} has the {kind} {missing[0]!r} as well; name it too: an experiment can only grow")
+
+
+def standing(path: Path, config: ExperimentConfig, finish: Finish | None) -> Experiment:
+    """How far the trials of a plan have come; those that were not measured as ``finish`` does are not done."""
+    trials = trials_of(path, config)
+    status: dict[str, Status] = {}
+    errors: dict[str, str] = {}
+    for trial in trials:
+        with suppress(RunError):
+            errors[trial.name] = read_json(error_file(path, trial.name))["error"]
+        if is_done(trial.folder, finish):
+            status[trial.name] = "done"
+            errors.pop(trial.name, None)
+        elif is_held(lock_file(path, trial.name)):
+            status[trial.name] = "running"
+        elif trial.name in errors:
+            status[trial.name] = "broken"
+        else:
+            status[trial.name] = "half-finished" if trial.folder.config_file.exists() else "waiting"
+    return Experiment(path, config, trials, status, errors)
+
+
+def error_file(path: Path, name: str) -> Path:
+    """What broke a trial."""
+    return path / "errors" / f"{name}.json"
+
+
+def lock_file(path: Path, name: str) -> Path:
+    """Locked by the process that is at a trial, and holding its number and host."""
+    return path / "locks" / f"{name}.lock"
+
+
+@contextmanager
+def locked(file: Path, *, wait: bool) -> Iterator[None]:
+    """Hold a file's lock, which ends with the process however that ends."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        held.truncate(0)
+        held.write(f"{os.getpid()} {socket.gethostname()}\n")  # for whoever looks for the process
+        held.flush()
+        yield
+
+
+def is_held(file: Path) -> bool:
+    """Whether a process is inside `locked`."""
+    try:
+        with file.open() as looked_at:
+            fcntl.flock(looked_at, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def record_file(folder: RunFolder) -> Path:
+    """What says that a run is done: of which weights, by what it was measured, and the files that this left."""
+    return folder.path / "state" / "finished.json"
+
+
+def identity(finish: Finish | None) -> str | None:
+    """In words, what a function of `Finish` does, so that other options of it are noticed."""
+    if finish is None:
+        return None
+    if isinstance(finish, functools.partial):
+        options = [repr(value) for value in finish.args]
+        options += [f"{key}={value!r}" for key, value in sorted(finish.keywords.items())]
+        return f"{identity(finish.func)}({', '.join(options)})"
+    return f"{finish.__module__}.{finish.__qualname__}"
+
+
+def sound_weights(folder: RunFolder) -> str | None:
+    """`RunFolder.weights_digest`, once all of them have been read; ``None`` where they are absent or damaged."""
+    try:
+        read_tensors(folder.model_file, "model")
+    except RunError:
+        return None
+    return folder.weights_digest()
+
+
+def measured_files(folder: RunFolder) -> dict[str, str]:
+    """SHA-256 of each file that `Finish` has left in a run folder, by its name."""
+    fitted = {folder.config_file.name, folder.model_file.name, folder.history_file.name}
+    return {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.path.iterdir())
+        if file.is_file() and file.name not in fitted and not file.name.startswith(("events.", "."))
+    }
+
+
+def is_done(folder: RunFolder, finish: Finish | None) -> bool:
+    """Whether the run was fitted, and measured as ``finish`` does where it is given, and nothing was lost since."""
+    try:
+        record = read_json(record_file(folder))
+    except RunError:
+        return False
+    if record["weights"] != sound_weights(folder) or (finish is not None and record["finish"] != identity(finish)):
+        return False
+    measured = measured_files(folder)
+    return all(measured.get(name) == digest for name, digest in record["files"].items())

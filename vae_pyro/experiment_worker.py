@@ -1,0 +1,210 @@
+"""What a worker does of an experiment: fit runs, one by one or as an ensemble, and have each measured."""
+
+import functools
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vae_pyro.checkpoint import RunError, RunFolder, read_tensors, write_json
+from vae_pyro.data import DataConfig, Dataset
+from vae_pyro.ensembles import fit_ensemble
+from vae_pyro.experiment_folder import Finish, identity, lock_file, locked, measured_files, record_file, sound_weights
+from vae_pyro.experiment_plan import difference
+from vae_pyro.training import FitConfig, FitResult, fit
+from vae_pyro.vae import VAE, VAEConfig
+from vae_pyro.worker_process import in_words
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker needs of one variant.
+
+    Attributes:
+        path: of the experiment.
+        seeds: of each run by its name; several are an ensemble.
+        data: `vae_pyro.DataConfig`.
+        fingerprint: that the data have to have.
+        model: `vae_pyro.VAEConfig`.
+        fit: `vae_pyro.FitConfig`.
+        finish: see `vae_pyro.experiments.run`.
+    """
+
+    path: str
+    seeds: dict[str, int]
+    data: dict[str, Any]
+    fingerprint: str
+    model: dict[str, Any]
+    fit: dict[str, Any]
+    finish: Finish | None
+
+    def folder(self, name: str) -> RunFolder:
+        """Of one of the runs."""
+        return RunFolder(Path(self.path) / "runs" / name)
+
+    def vae(self, name: str) -> VAE:
+        """As a run begins."""
+        return VAE(VAEConfig(**self.model), seed=self.seeds[name])
+
+
+@dataclass(frozen=True)
+class Broken:
+    """What one run raised.
+
+    Attributes:
+        name: of the run.
+        error: see `vae_pyro.workers.Outcome`.
+        traceback: likewise.
+    """
+
+    name: str
+    error: str
+    traceback: str | None
+
+
+@functools.lru_cache(maxsize=1)
+def load(described: str) -> Dataset:
+    """The data of a `vae_pyro.DataConfig` in JSON; a worker keeps the last."""
+    return DataConfig(**json.loads(described)).load()
+
+
+def perform(task: Task) -> tuple[Broken, ...]:
+    """Fit and measure the runs of a task, from where they stand.
+
+    Returns:
+        What broke; the other runs are done.
+
+    Raises:
+        RunError: the data are other ones here.
+        FitInterruptedError: see `vae_pyro.fit`.
+    """
+    broken: dict[str, Broken] = {}
+    with ExitStack() as held:
+        # A worker that was given up may still be at it, on a node that nobody can reach: this one waits for its end.
+        for name in task.seeds:
+            held.enter_context(locked(lock_file(Path(task.path), name), wait=True))
+        data = load(json.dumps(task.data))
+        found = data.facts["fingerprint"]
+        if found != task.fingerprint:
+            raise RunError(
+                f"the data {data.config.source!r} have fingerprint {found[:12]} here and {task.fingerprint[:12]} where "
+                "the experiment was begun"
+            )
+        for name, vae in _fitted(task, data, broken).items():
+            with _apart(name, broken):
+                _finish(task, name, vae, data)
+    return tuple(broken.values())
+
+
+@contextmanager
+def _apart(name: str, broken: dict[str, Broken]) -> Iterator[None]:
+    """What a run raises inside breaks that run alone."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        broken[name] = Broken(name, *in_words(error))
+
+
+def _finish(task: Task, name: str, vae: VAE, data: Dataset) -> None:
+    folder = task.folder(name)
+    if task.finish is not None:
+        task.finish(folder, vae, data)
+    record = {
+        "weights": folder.weights_digest(),
+        "finish": identity(task.finish),
+        "files": {} if task.finish is None else measured_files(folder),
+    }
+    write_json(record_file(folder), record)
+
+
+def _fitted(task: Task, data: Dataset, broken: dict[str, Broken]) -> dict[str, VAE]:
+    """The VAE of each run that did not break."""
+    vaes: dict[str, VAE] = {}
+    level: dict[tuple[int, int] | None, list[str]] = {}
+    for name in task.seeds:
+        with _apart(name, broken):
+            folder = task.folder(name)
+            if _is_fitted(folder, task, task.seeds[name]):
+                vaes[name] = folder.load_model(FitConfig(**task.fit).torch_device())
+            else:
+                level.setdefault(_place(folder), []).append(name)
+    for place, names in level.items():
+        if len(names) == 1:
+            with _apart(names[0], broken):
+                vaes[names[0]] = _fit_alone(task, names[0], data, resume=place is not None)
+            continue
+        try:
+            results = _fit_together(task, names, data, resume=place is not None)
+        except Exception as error:
+            broken |= {name: Broken(name, *in_words(error)) for name in names}
+            continue
+        for name, result in zip(names, results, strict=True):
+            if isinstance(result, FitResult):
+                vaes[name] = result.vae
+            else:
+                broken[name] = Broken(name, *in_words(result))
+    return vaes
+
+
+def _is_fitted(folder: RunFolder, task: Task, seed: int) -> bool:
+    """Whether the weights of this very run are there.
+
+    Raises:
+        RunError: the folder holds another run.
+    """
+    try:
+        stored = folder.config()
+    except RunError:
+        return False
+    for section, wanted in (("model", task.model), ("fit", task.fit), ("seed", seed)):
+        key = difference(stored[section], wanted, section)
+        if key is not None:
+            raise RunError(f"{str(folder.path)!r} holds another run: {key}; move it away")
+    return sound_weights(folder) is not None
+
+
+def _place(folder: RunFolder) -> tuple[int, int] | None:
+    """Epoch and step of the checkpoint; ``None`` where there is none to go on from."""
+    if folder.path.exists() and not folder.config_file.exists():
+        shutil.rmtree(folder.path)  # a process was killed before the run had begun
+    try:
+        folder.config()
+        _, info = read_tensors(folder.checkpoint_file, "checkpoint")
+    except RunError:
+        return None
+    return info["state"]["epoch"], info["state"]["batch"]
+
+
+def _fit_alone(task: Task, name: str, data: Dataset, *, resume: bool) -> VAE:
+    return fit(
+        task.vae(name),
+        data.train,
+        validation=data.validation,
+        config=FitConfig(**task.fit),
+        seed=task.seeds[name],
+        out=task.folder(name).path,
+        resume=resume,
+        overwrite=not resume,
+        data=data,
+        progress=False,
+    ).vae
+
+
+def _fit_together(task: Task, names: list[str], data: Dataset, *, resume: bool) -> list[FitResult | ArithmeticError]:
+    return [
+        *fit_ensemble(
+            [task.vae(name) for name in names],
+            data.train,
+            validation=data.validation,
+            config=FitConfig(**task.fit),
+            seeds=[task.seeds[name] for name in names],
+            out=[task.folder(name).path for name in names],
+            resume=resume,
+            overwrite=not resume,
+            data=data,
+            progress=False,
+        )
+    ]
