@@ -21,8 +21,7 @@ from analysis.selection import selection_optimism
 from analysis.setting_importance import FEWEST_TRIALS, importances
 from analysis.verdict import Verdict
 from vae_pyro.registry import Choice
-from vae_pyro.search import Search, TuningTrial
-from vae_pyro.search_space import Dimension
+from vae_pyro.tuning import Dimension, Search, TuningTrial
 
 type Array = np.ndarray[Any, Any]
 

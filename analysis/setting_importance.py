@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from analysis.estimate import Estimate
-from vae_pyro.search import Search
-from vae_pyro.study import quiet
+from vae_pyro.tuning import Search
+from vae_pyro.tuning.study import quiet
 
 FEWEST_TRIALS = 6
 

@@ -11,7 +11,7 @@ from analysis.page import Page
 from analysis.search_sections import best_section, course_section, params_of, settings_section, space_section
 from analysis.selection import Optimism, selection_optimism
 from analysis.setting_importance import importances
-from vae_pyro.search import Search
+from vae_pyro.tuning import Search
 
 __all__ = ["Optimism", "importances", "search_page", "selection_optimism", "write_search"]
 

@@ -15,7 +15,7 @@ from benchmarks.contenders import Compiled
 from benchmarks.work import NETS, Task
 
 _STEPS = 400
-_PARTS = {
+PARTS = {
     "large products (oneDNN)": ("aoti_torch_cpu__linear_pointwise",),
     "other products (torch.mm)": ("aoti_torch_cpu_mm_out", "aoti_torch_cpu_addmm_out", "aoti_torch_cpu_bmm_out"),
     "generated kernels: optimizer": (),  # the longest of the generated ones
@@ -46,7 +46,7 @@ def anatomy(task: Task) -> tuple[float, dict[str, float]]:
     optimizer = max(generated.values(), default=0.0)
     parts = {
         part: sum(value for key, value in found.items() if key.startswith(names)) if names else optimizer
-        for part, names in _PARTS.items()
+        for part, names in PARTS.items()
     }
     parts["generated kernels: noise, activations, densities"] -= optimizer
     parts["calls, random numbers, rows, Python"] = whole * 1e6 - sum(parts.values())

@@ -23,8 +23,8 @@ from rich.console import Console
 from vae_pyro import VAE, FitConfig, RunError, RunFolder, VAEConfig, fit, isolation
 from vae_pyro.checkpoint import read_json, read_tensors, weights
 from vae_pyro.data import DataConfig, Dataset
-from vae_pyro.experiment_folder import is_held, lock_file, locked, trials_of
-from vae_pyro.experiments import (
+from vae_pyro.experiments.folder import is_held, lock_file, locked, trials_of
+from vae_pyro.experiments.running import (
     Experiment,
     ExperimentInterruptedError,
     ExperimentProgress,

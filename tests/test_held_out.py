@@ -17,7 +17,7 @@ from tests.truths import PPCA, maximum_likelihood
 from vae_pyro import VAE, Dataset, FitConfig, Split, VAEConfig, evaluate, fit, load_data
 from vae_pyro.checkpoint import RunError, RunFolder
 from vae_pyro.data import DataConfig
-from vae_pyro.streams import StreamedSplit, open_store
+from vae_pyro.streams.split import StreamedSplit, open_store
 
 DRAWS = 60
 

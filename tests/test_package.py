@@ -72,9 +72,9 @@ def test_the_newcomers_script_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_readme_names_every_room_and_variant() -> None:
     for folder in ("vae_pyro", "analysis"):
-        for path in (ROOT / folder).glob("*.py"):
-            if path.name != "__init__.py":
-                assert f"`{folder}/{path.name}`" in README, path
+        for path in (ROOT / folder).rglob("*.py"):
+            if path.name != "__init__.py" and path.parent.name != "plots":
+                assert f"`{path.relative_to(ROOT)}`" in README, path
     for registry in (LIKELIHOODS, PRIORS, POSTERIORS):
         for name in registry:
             assert f"`{name}`" in README, name

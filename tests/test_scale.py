@@ -13,8 +13,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import common, scale
-from benchmarks.scale import Point, flops_of_step, laws, line, merged, on_paper, power_law, ring_all_reduce
+from benchmarks import axes, common, memory
+from benchmarks.axes import SWEEPS, write_rows
+from benchmarks.laws import laws, line, power_law
+from benchmarks.paper import SYSTEMS, on_paper, paper, ring_all_reduce
+from benchmarks.point import Point, flops_of_step
+from benchmarks.scale import merged
+from benchmarks.scale_tables import law_lines
 from vae_pyro import VAE, VAEConfig
 from vae_pyro.elbo import TraceELBO
 
@@ -121,7 +126,7 @@ PARTS: dict[str, Any] = {
 
 
 def test_systems_on_paper_against_numbers_by_hand() -> None:
-    by_name = {system.name: on_paper(system, **PARTS) for system in scale.SYSTEMS}
+    by_name = {system.name: on_paper(system, **PARTS) for system in SYSTEMS}
     nodes = by_name["64 nodes of one process"]
     assert nodes is not None
     summed = 2 * 63 / 64 * 2.6e6 / 3.125e9 + 126 * 50e-6
@@ -146,14 +151,14 @@ def test_systems_on_paper_against_numbers_by_hand() -> None:
 
 def test_what_was_not_measured_is_not_made_up() -> None:
     unknown = {**PARTS, "measured_latency": None, "batch_line": None}
-    found = {system.name: on_paper(system, **unknown) for system in scale.SYSTEMS}
+    found = {system.name: on_paper(system, **unknown) for system in SYSTEMS}
     assert found["64 nodes of one process"] is None
     assert found["8 GPUs, PCIe"] is not None
-    on_gpu = on_paper(scale.SYSTEMS[0], **{**PARTS, "device": "cuda"})
+    on_gpu = on_paper(SYSTEMS[0], **{**PARTS, "device": "cuda"})
     assert on_gpu is not None
     assert on_gpu["step_measured"]
     assert on_gpu["step_seconds"] == 4e-3
-    assert scale.paper({}, "cpu") == []
+    assert paper({}, "cpu") == []
 
 
 # --- what is counted --------------------------------------------------------------------------------------------------
@@ -175,20 +180,20 @@ def test_operations_are_those_that_torch_counts(particles: int) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not say")
 def test_the_peak_of_memory_is_forgotten_and_found_again() -> None:
-    scale.forget_peak()
-    before, size = scale.peak(), 256 * 2**20
+    memory.forget_peak()
+    before, size = memory.peak(), 256 * 2**20
     block = np.ones(size, np.uint8)
-    assert scale.peak() - before > 0.9 * size
-    assert scale.private() > 0.9 * size
+    assert memory.peak() - before > 0.9 * size
+    assert memory.private() > 0.9 * size
     del block
-    assert scale.peak() - before > 0.9 * size
-    scale.forget_peak()
-    assert scale.peak() - before < 0.5 * size
+    assert memory.peak() - before > 0.9 * size
+    memory.forget_peak()
+    assert memory.peak() - before < 0.5 * size
 
 
 def test_rows_are_written_whole_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scale, "_WRITE_ROWS", 7)
-    scale.write_rows(tmp_path / "rows.npy", 20)
+    monkeypatch.setattr(axes, "_WRITE_ROWS", 7)
+    write_rows(tmp_path / "rows.npy", 20)
     rows = np.load(tmp_path / "rows.npy")
     assert (rows.shape, rows.dtype) == ((20, 28, 28), np.uint8)
     assert (tmp_path / "rows.npy").stat().st_size == 128 + 20 * 784
@@ -197,7 +202,7 @@ def test_rows_are_written_whole_or_refused(tmp_path: Path, monkeypatch: pytest.M
     usage = namedtuple("usage", ["free"])
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10))
     with pytest.raises(ValueError, match="--scratch"):
-        scale.write_rows(tmp_path / "more.npy", 20)
+        write_rows(tmp_path / "more.npy", 20)
     assert not (tmp_path / "more.npy").exists()
 
 
@@ -218,7 +223,7 @@ def test_laws_of_rows_show_which_memory_grows() -> None:
     assert found["seconds of an epoch, streamed, exponent"]["slope"] == pytest.approx(1)
     assert found["streamed / in memory"]["1000000"] == pytest.approx(1.1)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    said = scale.law_lines("rows", found)
+    said = law_lines("rows", found)
     assert "peak memory, in memory, bytes for each: 784 ± 0 (100,000 to 1,000,000)" in said
     assert (
         "time of a streamed epoch / that in memory: "
@@ -307,7 +312,7 @@ def test_a_trial_of_all_axes_from_end_to_end(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = common.read_json(tmp_path / "results" / "scale-cpu.json")
     assert found is not None
-    assert list(found["sweeps"]) == list(scale.SWEEPS)
+    assert list(found["sweeps"]) == list(SWEEPS)
     for axis, case in found["sweeps"].items():
         check(axis, case)
     processes = found["sweeps"]["processes"]
@@ -316,7 +321,7 @@ def test_a_trial_of_all_axes_from_end_to_end(tmp_path: Path) -> None:
         shared = processes["laws"]["2, batch shared"]
         parameters = processes["points"][0]["parameters"]
         assert shared["summed_bytes"] == 4 * (parameters + 4)  # loss, signal and two metrics beside the gradient
-        assert [one["system"] for one in found["on_paper"]] == [system.name for system in scale.SYSTEMS]
+        assert [one["system"] for one in found["on_paper"]] == [system.name for system in SYSTEMS]
     page = (tmp_path / "README.md").read_text()
     assert "**On paper, not measured**" in page
     assert str(tmp_path) not in page

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vae_pyro.search_space import parse_space
+from vae_pyro.tuning import parse_space
 
 
 def test_ranges_choices_and_options_of_a_variant_are_read() -> None:

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from torch.utils.data import TensorDataset
 
-from vae_pyro import stores
-from vae_pyro.chunks import ParquetFolder, ZarrArray
-from vae_pyro.shares import Share
 from vae_pyro.sources import read_source
-from vae_pyro.stores import ArrayFile, ImageFolder, Items, Store
-from vae_pyro.streams import open_store
+from vae_pyro.streams import stores
+from vae_pyro.streams.chunks import ParquetFolder, ZarrArray
+from vae_pyro.streams.shares import Share
+from vae_pyro.streams.split import open_store
+from vae_pyro.streams.stores import ArrayFile, ImageFolder, Items, Store
 
 SIZE = 1000
 

@@ -21,12 +21,13 @@ from torch.utils.data import TensorDataset
 from analysis.elpd import elpd_of
 from analysis.weights import weigh
 from tests.test_stores import MAKERS, Maker, array_file, image_folder, parquet_folder, random_bytes, zarr_array
-from vae_pyro import VAE, DataConfig, FitConfig, Split, VAEConfig, evaluate, fit, load_data, stores, windows
+from vae_pyro import VAE, DataConfig, FitConfig, Split, VAEConfig, evaluate, fit, load_data
 from vae_pyro.data import Part, StreamedSplit, as_split, fingerprint, load_all, stream
 from vae_pyro.isolation import seeded
-from vae_pyro.streams import uniform
+from vae_pyro.streams import stores, windows
+from vae_pyro.streams.split import uniform
+from vae_pyro.streams.windows import Order
 from vae_pyro.svi import BitStream, CompiledSVI
-from vae_pyro.windows import Order
 
 SEED = 3
 
@@ -392,7 +393,8 @@ def test_errors_of_the_thread_are_raised_where_batches_are_used(tmp_path: Path) 
 
 PEAK = """
 import sys, resource, torch
-from vae_pyro import load_data, windows
+from vae_pyro import load_data
+from vae_pyro.streams import windows
 from vae_pyro.svi import BitStream
 windows.WINDOW_BYTES = 1 << 22
 torch.set_num_threads(1)

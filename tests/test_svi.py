@@ -501,7 +501,7 @@ def test_bad_arguments_are_refused() -> None:
         torch_svi(vae, num_ensemble=0)
     with pytest.raises(ValueError, match="2 members want as many seeds, got 3"):
         torch_svi(vae, num_ensemble=2, seeds=[1, 2, 3])
-    with pytest.raises(ValueError, match="seeds and initialize belong to num_ensemble"):
+    with pytest.raises(ValueError, match="seeds, initialize and own_batches belong to num_ensemble"):
         torch_svi(vae, seeds=[1])
     with pytest.raises(ValueError, match="data of one length wanted, got"):
         torch_svi(vae).run_epoch(data(), data()[:3], batch_size=5)

@@ -15,15 +15,15 @@ import numpy as np
 import optuna
 import pytest
 
-from vae_pyro import search as search_room
-from vae_pyro import tuning, tuning_trial
 from vae_pyro.checkpoint import RunError, RunFolder
 from vae_pyro.data import Dataset
 from vae_pyro.settings import assemble
-from vae_pyro.study import lock, next_trial, open_study, quiet, trial_lock
 from vae_pyro.training import FitConfig
-from vae_pyro.tuning import Search, SearchInterruptedError, parse_space, read_search, tune
-from vae_pyro.tuning_trial import Watch, trial_settings
+from vae_pyro.tuning import Search, SearchInterruptedError, parse_space, read_search, tune, tuning
+from vae_pyro.tuning import search as search_room
+from vae_pyro.tuning import trial as tuning_trial
+from vae_pyro.tuning.study import lock, next_trial, open_study, quiet, trial_lock
+from vae_pyro.tuning.trial import Watch, trial_settings
 
 QUICK: list[tuple[list[str], Any]] = [
     (["fit", "compile"], False),

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from vae_pyro import worker_process
 from vae_pyro.isolation import undisturbed
 from vae_pyro.workers import BACKENDS, Outcome, WorkInterruptedError, claim_device, exact_threads, map_tasks
+from vae_pyro.workers import process as worker_process
 
 WAIT_SECONDS = 60
 
@@ -277,7 +277,7 @@ def test_devices_are_claimed_evenly_and_given_back(processes: Callable[[], list[
 def test_a_killed_process_gives_its_device_back(processes: Callable[[], list[Any]], tmp_path: Path) -> None:
     holder = script(
         tmp_path,
-        "import sys, time\nfrom pathlib import Path\nfrom vae_pyro.workers import claim_device\n"
+        "import sys, time\nfrom pathlib import Path\nfrom vae_pyro.workers.tasks import claim_device\n"
         "print(claim_device(['0', '1'], Path(sys.argv[1]) / 'locks'), flush=True)\ntime.sleep(300)\n",
     )
     try:

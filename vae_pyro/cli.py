@@ -144,9 +144,9 @@ def _open_all(run: Path, data_root: Path | None, device: str) -> "tuple[RunFolde
 app.command(
     epilog=example("vae-pyro compare digits --objective elbo --objective iwae:num_particles=5 --seeds 3 --out e")
 )(compare)
-app.command(epilog=example('vae-pyro tune digits --space "latent_dim=2..32:log" --space "optimizer.lr=1e-4..1e-2:log" --out s'))(
-    tune
-)
+app.command(
+    epilog=example('vae-pyro tune digits --space "latent_dim=2..32:log" --space "optimizer.lr=1e-4..1e-2:log" --out s')
+)(tune)
 
 
 @app.command(epilog=example("vae-pyro evaluate runs/m --samples 5000 --json"))

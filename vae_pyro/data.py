@@ -12,11 +12,11 @@ from pydantic import Field
 
 from vae_pyro.config import Config
 from vae_pyro.isolation import derive_seed
-from vae_pyro.shares import Changed, Share
 from vae_pyro.sources import DATASETS, Source, read_source
-from vae_pyro.splits import WHOLE, Draw, Part, Split, as_split, fingerprint
-from vae_pyro.stores import Extent, ImageFolder, Items, Store, native
-from vae_pyro.streams import StreamedSplit, open_store, streamed_kind
+from vae_pyro.splits import WHOLE, Draw, Part, Split, as_split, fingerprint, row_blocks
+from vae_pyro.streams.shares import Changed, Share
+from vae_pyro.streams.split import StreamedSplit, open_store, streamed_kind
+from vae_pyro.streams.stores import Extent, ImageFolder, Items, Store, native, native_type
 
 __all__ = [
     "WHOLE",
@@ -94,8 +94,8 @@ class DataConfig(Config):
         seed: of the split and of every fixed draw; not the seed of a fit.
         stream: leave the data where they are, and read them block by block as they are wanted; ``False`` reads them
             whole. ``None`` streams zarr folders, folders of parquet files, and ``.npy`` files of 2 GiB and more,
-            whatever the machine has. The split is another one than that of data in memory (`vae_pyro.shares.Share`),
-            of the same sizes.
+            whatever the machine has. The split is another one than that of data in memory, of the same sizes
+            (`vae_pyro.streams.shares.Share`).
     """
 
     source: str
@@ -125,15 +125,16 @@ class DataConfig(Config):
             parts = {"test": self.prepare(source, source.values, source.labels, np.sort(order[:num_test]))}
             order = order[num_test:]
         else:
-            values, labels = source.test
-            parts = {"test": self.prepare(source, values, labels, np.arange(len(values)))}
+            parts = {"test": self.prepare(source, *source.test, np.arange(len(source.test[0])))}
         num_validation = round(self.validation_fraction * len(order))
         parts["validation"] = self.prepare(source, source.values, source.labels, np.sort(order[:num_validation]))
         parts["train"] = self.prepare(source, source.values, source.labels, np.sort(order[num_validation:]))
-        return self._dataset(parts, len(source.values), source.kind, source.labels is not None, source.about)
+        size, kind, labelled, about = len(source.values), source.kind, source.labels is not None, source.about
+        del source  # the splits are copies, and what follows needs the room
+        return self._dataset(parts, size, kind, labelled, about)
 
     def deal(self, store: Store) -> Dataset:
-        """Split a store and prepare its splits, which stay where they are; see `vae_pyro.shares.Share`.
+        """Split a store and prepare its splits, which stay where they are; see `vae_pyro.streams.shares.Share`.
 
         Raises:
             ValueError: see `load`.
@@ -185,13 +186,14 @@ class DataConfig(Config):
         Raises:
             ValueError: the values cannot be observed in that way.
         """
-        chosen = native(values[rows])
-        tensor = torch.from_numpy(chosen)
-        view = self._view(source.top, chosen.dtype, lambda: (float(source.values.min()), float(source.values.max())))
-        if view.cut is not None:
-            tensor = (tensor >= view.cut).to(torch.uint8)
+        dtype = native_type(values.dtype)
+        view = self._view(source.top, dtype, lambda: (float(source.values.min()), float(source.values.max())))
+        chosen = torch.from_numpy(np.empty((len(rows), *values.shape[1:]), np.uint8 if view.cut is not None else dtype))
+        for some in row_blocks(len(rows), values[:1].nbytes):
+            block = torch.from_numpy(native(values[rows[some]]))
+            chosen[some] = block if view.cut is None else block >= view.cut
         return Split(
-            values=tensor,
+            values=chosen,
             labels=None if labels is None else torch.from_numpy(np.ascontiguousarray(labels[rows])),
             ids=torch.from_numpy(np.ascontiguousarray(rows)),
             top=view.top,
@@ -334,6 +336,7 @@ def load_all(config: DataConfig) -> Split:
         values = np.concatenate([values, source.test[0]])
         labels = None if labels is None or source.test[1] is None else np.concatenate([labels, source.test[1]])
     part = config.prepare(source, values, labels, np.arange(len(values)))
+    del source, values, labels  # of which it is a copy
     return part.fixed(fixed)
 
 
@@ -341,8 +344,8 @@ def stream(source: Any, **options: Any) -> StreamedSplit:
     """Data that stay where they are and are read as they are wanted, as one split for `fit`, `evaluate` or ``elpd_of``.
 
     Args:
-        source: a map-style torch ``Dataset`` (see `vae_pyro.stores.Items`), a path (see `vae_pyro.streams.open_store`),
-            or a `vae_pyro.stores.Store`.
+        source: a map-style torch ``Dataset`` (see `vae_pyro.streams.stores.Items`), a path (see
+            `vae_pyro.streams.split.open_store`), or a `vae_pyro.streams.stores.Store`.
         options: ``scale``, ``binarize``, ``dequantize`` and ``seed``, as for `DataConfig`.
 
     Raises:

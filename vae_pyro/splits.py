@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,9 @@ from vae_pyro.svi import batches
 
 type Words = Callable[[int], Tensor]
 type Draw = Literal["none", "binarize", "dequantize"]
+
+# What is copied or converted at once of data that are in memory, so that no second copy of them is.
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,13 @@ class Part:
 
 
 WHOLE = Part()
+
+
+def row_blocks(count: int, row_bytes: int) -> Iterator[slice]:
+    """Consecutive rows, all ``count`` of them, about a megabyte at a time."""
+    size = max(_BLOCK_BYTES // max(row_bytes, 1), 1)
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
 
 
 @dataclass(frozen=True)
@@ -171,10 +182,18 @@ class Split:
         """
         if self.draw == "none":
             return self
-        noise = torch.from_numpy(np.random.default_rng(seed).random(tuple(self.values.shape), dtype=np.float32))
-        x = self._observe(self.values.to(torch.float32), noise.to(self.values.device))
-        values = x.to(torch.uint8) if self.draw == "binarize" else x
+        random = np.random.default_rng(seed)
+        kind = torch.uint8 if self.draw == "binarize" else torch.float32
+        values = torch.empty(self.values.shape, dtype=kind, device=self.device)
+        for rows in self._blocks():
+            x = self.values[rows].to(torch.float32)
+            # Block after block these are the numbers that one call would give.
+            noise = torch.from_numpy(random.random(tuple(x.shape), dtype=np.float32))
+            values[rows] = self._observe(x, noise.to(self.device))
         return replace(self, values=values, top=None, draw="none")
+
+    def _blocks(self) -> Iterator[slice]:
+        return row_blocks(len(self), self.head.numel() * self.values.element_size())
 
     def to(self, device: torch.device) -> "Split":
         """The same data on another device."""
@@ -201,22 +220,36 @@ class Split:
         Raises:
             ValueError: an observed value is not finite; the message counts them and names the first.
         """
-        values = self.values
-        if values.dtype.is_floating_point:
-            bad = ~values.isfinite()
-            if self.mask is not None:
-                bad &= self.mask
-            if bad.any():
-                first = tuple(int(i) for i in bad.nonzero()[0])
-                raise ValueError(
-                    f"{int(bad.sum())} values are not finite, the first {values[first].item()} at {first}; pass a mask "
-                    "that is false there, or impute them"
-                )
+        low, high, bad, first = [], [], 0, ""
+        floating, top = self.values.dtype.is_floating_point, self.top
+        integral, two_levels = True, top is not None
+        for rows in self._blocks():
+            values = self.values[rows] if self.mask is None else self.values[rows][self.mask[rows]]
+            if values.numel() == 0:
+                continue
+            low.append(float(values.min()))
+            high.append(float(values.max()))
+            if not (isfinite(low[-1]) and isfinite(high[-1])):  # a NaN is the least and the most
+                count, place = self._not_finite(rows)
+                bad, first = bad + count, first or place
+            integral = integral and (not floating or bool((values == values.round()).all()))
+            two_levels = two_levels and bool(((values == 0) | (values == top)).all())
+        if bad:
+            raise ValueError(
+                f"{bad} values are not finite, the first {first}; pass a mask that is false there, or impute them"
+            )
+        if not low:
+            raise ValueError("no value is observed; a summary wants one")
+        return self._summary(min(low), max(high), integral, two_levels)
+
+    def _not_finite(self, rows: slice) -> tuple[int, str]:
+        """How many observed values of some rows are not finite, and the first of them with its place."""
+        values = self.values[rows]
+        bad = ~values.isfinite()
         if self.mask is not None:
-            values = values[self.mask]
-        integral = not values.dtype.is_floating_point or bool((values == values.round()).all())
-        two_levels = self.top is not None and bool(((values == 0) | (values == self.top)).all())
-        return self._summary(float(values.min()), float(values.max()), integral, two_levels)
+            bad &= self.mask[rows]
+        row, *place = (int(i) for i in bad.nonzero()[0])
+        return int(bad.sum()), f"{values[(row, *place)].item()} at {(rows.start + row, *place)}"
 
     def _summary(self, low: float, high: float, integral: bool, two_levels: bool) -> DataSummary:
         """Of the observations, from the stored values; ``two_levels`` says that these are all 0 or `top`."""
@@ -234,13 +267,14 @@ class Split:
         for tensor in (self.values, self.mask):
             digest.update(b"|")
             if tensor is not None:
-                digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+                for rows in self._blocks():
+                    digest.update(np.ascontiguousarray(tensor[rows].cpu().numpy()).reshape(-1).view(np.uint8))
 
 
 def fingerprint(*splits: Split) -> str:
     """SHA-256 of the stored values and masks, by which a run notices that its data have changed.
 
-    Of streamed data it covers what `vae_pyro.stores.Store.digest` covers.
+    Of streamed data it covers what `vae_pyro.streams.stores.Store.digest` covers.
     """
     digest = hashlib.sha256()
     for split in splits:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vae_pyro.isolation import derive_seed
-from vae_pyro.stores import Array, Store
+from vae_pyro.streams.stores import Array, Store
 
 # Rows among which an epoch is shuffled, and half of what reading ahead holds: at least so many blocks, whatever they
 # weigh, so that pieces of a store that can only be read whole are mixed with others.

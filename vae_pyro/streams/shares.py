@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vae_pyro.stores import Array, Extent, Store
+from vae_pyro.streams.stores import Array, Extent, Store
 
 # Rows of which each share takes its part, where the store does not decide it; the fewest of them.
 _GROUP_ROWS, _FEWEST_ROWS = 256, 64
@@ -47,11 +47,11 @@ class View(Store):
         return self.store.extent
 
     def labels(self, index: Array) -> Array | None:
-        """See `vae_pyro.stores.Store.labels`."""
+        """See `vae_pyro.streams.stores.Store.labels`."""
         return self.store.labels(index)
 
     def ids(self, index: Array) -> Array:
-        """See `vae_pyro.stores.Store.ids`."""
+        """See `vae_pyro.streams.stores.Store.ids`."""
         return self.store.ids(index)
 
 
@@ -93,7 +93,7 @@ class Share(View):
 
     @property
     def borders(self) -> Array:
-        """See `vae_pyro.stores.Store.borders`; whole groups, which are dealt once, where they are not too large."""
+        """See `Store.borders` of `vae_pyro.streams.stores`: whole groups, dealt once, unless they are too large."""
         groups = round(self.block * (len(self._starts) - 1) / max(len(self), 1))
         if self.edges is not None or groups == 0:
             return super().borders
@@ -117,19 +117,19 @@ class Share(View):
         return rows[np.sort(order[self._first[group] : self._last[group]])]
 
     def read(self, start: int, stop: int) -> Array:
-        """See `vae_pyro.stores.Store.read`."""
+        """See `vae_pyro.streams.stores.Store.read`."""
         return self.store.rows(self._source(np.arange(start, stop)))
 
     def rows(self, index: Array) -> Array:
-        """See `vae_pyro.stores.Store.rows`."""
+        """See `vae_pyro.streams.stores.Store.rows`."""
         return self.store.rows(self._source(index))
 
     def labels(self, index: Array) -> Array | None:
-        """See `vae_pyro.stores.Store.labels`."""
+        """See `vae_pyro.streams.stores.Store.labels`."""
         return self.store.labels(self._source(index))
 
     def ids(self, index: Array) -> Array:
-        """See `vae_pyro.stores.Store.ids`."""
+        """See `vae_pyro.streams.stores.Store.ids`."""
         return self.store.ids(self._source(index))
 
     def digest(self) -> str:
@@ -156,19 +156,19 @@ class Between(View):
         return self.size
 
     def read(self, start: int, stop: int) -> Array:
-        """See `vae_pyro.stores.Store.read`."""
+        """See `vae_pyro.streams.stores.Store.read`."""
         return self.store.read(self.start + start, self.start + stop)
 
     def rows(self, index: Array) -> Array:
-        """See `vae_pyro.stores.Store.rows`."""
+        """See `vae_pyro.streams.stores.Store.rows`."""
         return self.store.rows(np.asarray(index, np.int64) + self.start)
 
     def labels(self, index: Array) -> Array | None:
-        """See `vae_pyro.stores.Store.labels`."""
+        """See `vae_pyro.streams.stores.Store.labels`."""
         return self.store.labels(np.asarray(index, np.int64) + self.start)
 
     def ids(self, index: Array) -> Array:
-        """See `vae_pyro.stores.Store.ids`."""
+        """See `vae_pyro.streams.stores.Store.ids`."""
         return self.store.ids(np.asarray(index, np.int64) + self.start)
 
     def digest(self) -> str:
@@ -208,11 +208,11 @@ class Changed(View):
         return self._extent
 
     def read(self, start: int, stop: int) -> Array:
-        """See `vae_pyro.stores.Store.read`."""
+        """See `vae_pyro.streams.stores.Store.read`."""
         return self._change(self.store.read(start, stop), np.arange(start, stop))
 
     def rows(self, index: Array) -> Array:
-        """See `vae_pyro.stores.Store.rows`."""
+        """See `vae_pyro.streams.stores.Store.rows`."""
         return self._change(self.store.rows(index), np.asarray(index, np.int64))
 
     def digest(self) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vae_pyro.checkpoint import RunError, write_json
-from vae_pyro.experiment_folder import (
+from vae_pyro.experiments.folder import (
     Experiment,
     Finish,
     Trial,
@@ -20,11 +20,11 @@ from vae_pyro.experiment_folder import (
     read_experiment,
     standing,
 )
-from vae_pyro.experiment_plan import ExperimentConfig, Variant, parse_grid, plan
-from vae_pyro.experiment_progress import ExperimentProgress
-from vae_pyro.experiment_worker import Broken, Task, load, perform
+from vae_pyro.experiments.plan import ExperimentConfig, Variant, parse_grid, plan
+from vae_pyro.experiments.progress import ExperimentProgress
+from vae_pyro.experiments.worker import Broken, Task, load, perform
 from vae_pyro.training import FitInterruptedError
-from vae_pyro.workers import Backend, Outcome, WorkInterruptedError, map_tasks
+from vae_pyro.workers.tasks import Backend, Outcome, WorkInterruptedError, map_tasks
 
 __all__ = [
     "Experiment",

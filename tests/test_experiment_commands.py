@@ -1,4 +1,5 @@
-"""Runs measured where they were fitted, gathered and compared: from settings to the page, and the two commands."""
+"""Runs measured where they were fitted, gathered and compared; `compare` and `tune` as a user types them, by what
+stands in vae_pyro/experiment_commands.py and vae_pyro/console.py."""
 
 import csv
 import json

@@ -29,15 +29,15 @@ from vae_pyro.checkpoint import RunError, write_atomically, write_json
 from vae_pyro.data import DataConfig, Dataset
 from vae_pyro.interruption import FitInterruptedError
 from vae_pyro.likelihoods import LIKELIHOODS
-from vae_pyro.search import FORMAT, Search, TuningTrial, read_plan, read_search, space_of
-from vae_pyro.search_progress import search_progress
-from vae_pyro.search_space import WAY_OUT, Dimension, parse_space
 from vae_pyro.settings import Settings, assemble
-from vae_pyro.study import locked, next_trial, open_study, quiet
 from vae_pyro.training import FitConfig
-from vae_pyro.tuning_trial import run_trial, trial_settings
+from vae_pyro.tuning.progress import search_progress
+from vae_pyro.tuning.search import FORMAT, Search, TuningTrial, read_plan, read_search, space_of
+from vae_pyro.tuning.space import WAY_OUT, Dimension, parse_space
+from vae_pyro.tuning.study import locked, next_trial, open_study, quiet
+from vae_pyro.tuning.trial import run_trial, trial_settings
 from vae_pyro.vae import VAEConfig
-from vae_pyro.workers import Backend, WorkInterruptedError, map_tasks
+from vae_pyro.workers.tasks import Backend, WorkInterruptedError, map_tasks
 
 __all__ = [
     "Dimension",

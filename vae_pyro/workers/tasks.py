@@ -1,7 +1,7 @@
 """`map_tasks`: independent tasks in processes of this machine or of a cluster, where a process that dies costs little.
 
-joblib distributes: its own loky on one machine, dask or ray on a cluster (`vae_pyro.clusters`). What a worker does of
-a task is in `vae_pyro.worker_process`.
+joblib distributes: its own loky on one machine, dask or ray on a cluster (`vae_pyro.workers.clusters`). What a worker
+does of a task is in `vae_pyro.workers.process`.
 """
 
 import importlib
@@ -17,9 +17,9 @@ from functools import partial
 from types import FrameType
 from typing import Any, Literal, get_args
 
-from vae_pyro.clusters import Lost, Pool, dask_pool, ray_pool
 from vae_pyro.isolation import undisturbed
-from vae_pyro.worker_process import Reply, claim_device, default_workers, exact_threads, perform
+from vae_pyro.workers.clusters import Lost, Pool, dask_pool, ray_pool
+from vae_pyro.workers.process import Reply, claim_device, default_workers, exact_threads, perform
 
 __all__ = [
     "BACKENDS",

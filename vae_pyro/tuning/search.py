@@ -13,8 +13,8 @@ from typing import Any
 
 from vae_pyro.checkpoint import RunError, RunFolder, read_json, read_tensors
 from vae_pyro.evaluation import Evaluation
-from vae_pyro.search_space import Dimension, parse_space
-from vae_pyro.study import lock, locked, open_study, quiet, trial_lock
+from vae_pyro.tuning.space import Dimension, parse_space
+from vae_pyro.tuning.study import lock, locked, open_study, quiet, trial_lock
 
 FORMAT = "vae_pyro search 1"
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from vae_pyro.checkpoint import RunError
-from vae_pyro.experiment_folder import Experiment, Status, is_held, lock_file
+from vae_pyro.experiments.folder import Experiment, Status, is_held, lock_file
 
 
 @dataclass

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from vae_pyro.checkpoint import RunError, RunFolder, read_json, read_tensors, write_json
 from vae_pyro.data import Dataset
-from vae_pyro.experiment_plan import ExperimentConfig, Variant, difference, trial_name
+from vae_pyro.experiments.plan import ExperimentConfig, Variant, difference, trial_name
 from vae_pyro.vae import VAE
 
 type Status = Literal["waiting", "running", "half-finished", "done", "broken"]

@@ -19,7 +19,7 @@ from typing import IO, Any
 from zlib import crc32
 
 from vae_pyro.isolation import derive_seed
-from vae_pyro.search_space import Dimension
+from vae_pyro.tuning.space import Dimension
 
 _STUDY = "search"
 _SAMPLER_STREAM = 6

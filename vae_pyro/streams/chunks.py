@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vae_pyro.sources import numeric_columns
-from vae_pyro.stores import Array, Store, check_rows, native, native_type
+from vae_pyro.streams.stores import Array, Store, check_rows, native, native_type
 
 # Pieces that stay in memory once they are read, so that neighbouring reads do not decode them again.
 _KEPT = 2
@@ -62,7 +62,7 @@ class Chunks(Store):
             return found
 
     def read(self, start: int, stop: int) -> Array:
-        """See `vae_pyro.stores.Store.read`."""
+        """See `vae_pyro.streams.stores.Store.read`."""
         found = np.empty((stop - start, *self.x_shape), self.dtype)
         first = int(np.searchsorted(self.edges, start, "right")) - 1
         at = start
@@ -75,7 +75,7 @@ class Chunks(Store):
         return found
 
     def rows(self, index: Array) -> Array:
-        """See `vae_pyro.stores.Store.rows`; each piece is read once."""
+        """See `vae_pyro.streams.stores.Store.rows`; each piece is read once."""
         found = np.empty((len(index), *self.x_shape), self.dtype)
         pieces = np.searchsorted(self.edges, index, "right") - 1
         for piece in np.unique(pieces).tolist():
@@ -84,7 +84,7 @@ class Chunks(Store):
         return found
 
     def digest(self) -> str:
-        """As `vae_pyro.stores.Store.digest`, of 16 pieces: their first 64 rows."""
+        """As `vae_pyro.streams.stores.Store.digest`, of 16 pieces: their first 64 rows."""
         digest = hashlib.sha256(repr((self.kind, self.edges.tolist()[-2:], self.x_shape, self.dtype.str)).encode())
         last = len(self.edges) - 2
         some = np.unique(np.r_[0, np.random.default_rng(0).integers(0, last + 1, _DIGEST_PIECES - 2), last])
@@ -148,7 +148,7 @@ class ZarrArray(Chunks):
             raise ValueError(f"cannot read {self.name}, rows {start} to {stop}: {error}") from error
 
     def labels(self, index: Array) -> Array | None:
-        """See `vae_pyro.stores.Store.labels`; they are read whole once."""
+        """See `vae_pyro.streams.stores.Store.labels`; they are read whole once."""
         if not self.labelled:
             return None
         if not isinstance(self._labels, np.ndarray):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vae_pyro.worker_process import default_workers
+from vae_pyro.workers.process import default_workers
 
 _MISSING = "backend {0!r} wants the package {1!r}, which is not installed: pip install 'vae_pyro[scale]'"
 

@@ -21,10 +21,10 @@ from vae_pyro.evaluation import Evaluation, evaluate
 from vae_pyro.isolation import derive_seed
 from vae_pyro.loop import VALIDATION_STREAM
 from vae_pyro.registry import parse_choice
-from vae_pyro.search import space_of, trial_folder, validation_file
-from vae_pyro.search_space import Dimension
 from vae_pyro.settings import assign
 from vae_pyro.training import FitConfig, fit
+from vae_pyro.tuning.search import space_of, trial_folder, validation_file
+from vae_pyro.tuning.space import Dimension
 from vae_pyro.vae import VAE, VAEConfig
 
 # Processes that may end at the same place of a trial before the trial is given up.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vae_pyro.search import read_search
+from vae_pyro.tuning.search import read_search
 
 _REFRESH_SECONDS = 1.0
 

@@ -12,11 +12,11 @@ from typing import Any
 from vae_pyro.checkpoint import RunError, RunFolder, read_tensors, write_json
 from vae_pyro.data import DataConfig, Dataset
 from vae_pyro.ensembles import fit_ensemble
-from vae_pyro.experiment_folder import Finish, identity, lock_file, locked, measured_files, record_file, sound_weights
-from vae_pyro.experiment_plan import difference
+from vae_pyro.experiments.folder import Finish, identity, lock_file, locked, measured_files, record_file, sound_weights
+from vae_pyro.experiments.plan import difference
 from vae_pyro.training import FitConfig, FitResult, fit
 from vae_pyro.vae import VAE, VAEConfig
-from vae_pyro.worker_process import in_words
+from vae_pyro.workers.process import in_words
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Task:
         fingerprint: that the data have to have.
         model: `vae_pyro.VAEConfig`.
         fit: `vae_pyro.FitConfig`.
-        finish: see `vae_pyro.experiments.run`.
+        finish: see `vae_pyro.experiments`.
     """
 
     path: str
@@ -56,7 +56,7 @@ class Broken:
 
     Attributes:
         name: of the run.
-        error: see `vae_pyro.workers.Outcome`.
+        error: see `vae_pyro.workers.tasks.Outcome`.
         traceback: likewise.
     """
 

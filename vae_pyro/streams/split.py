@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vae_pyro.chunks import ParquetFolder, ZarrArray
 from vae_pyro.isolation import derive_seed
 from vae_pyro.likelihoods import DataSummary
-from vae_pyro.shares import Between, Changed
 from vae_pyro.splits import WHOLE, Draw, Part, Split, Words
-from vae_pyro.stores import Array, ArrayFile, Extent, ImageFolder, Store
-from vae_pyro.windows import Order, windows
+from vae_pyro.streams.chunks import ParquetFolder, ZarrArray
+from vae_pyro.streams.shares import Between, Changed
+from vae_pyro.streams.stores import Array, ArrayFile, Extent, ImageFolder, Store
+from vae_pyro.streams.windows import Order, windows
 
 _SAMPLED_PIECES = 256
 _PIECES, _ROWS, _MIXED = 1, 2, 3
@@ -151,7 +151,7 @@ class StreamedSplit(Split):
     def epoch(
         self, batch_size: int, seed: int, bits: Words, *, start: int = 0, part: Part = WHOLE
     ) -> Iterator[tuple[Tensor, ...]]:
-        """Raw batches of one epoch, each datum once, in the order of `vae_pyro.windows.Order`.
+        """Raw batches of one epoch, each datum once, in the order of `vae_pyro.streams.windows.Order`.
 
         Arguments and results are those of `Split.epoch`. The next window is read in the background while one is used;
         windows before batch ``start`` are not read. Every process of several reads all windows, and takes its part of
@@ -268,7 +268,7 @@ class StreamedSplit(Split):
         return self._summary(extent.low, extent.high, extent.integral, self.top is not None and self.store.two_levels)
 
     def feed(self, digest: "hashlib._Hash") -> None:
-        """See `Split.feed`; what it covers stands at `vae_pyro.stores.Store.digest`."""
+        """See `Split.feed`; what it covers stands at `vae_pyro.streams.stores.Store.digest`."""
         digest.update(b"|" + self.store.digest().encode())
 
 
