@@ -1,5 +1,10 @@
 """Splits, binarization, sources and their refusals."""
 
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +15,8 @@ import torch
 from PIL import Image
 
 from vae_pyro import DataConfig, Split, load_data
-from vae_pyro.data import as_split, load_all
+from vae_pyro import splits as splits_module
+from vae_pyro.data import as_split, fingerprint, load_all
 from vae_pyro.isolation import seeded
 
 
@@ -333,3 +339,126 @@ def test_a_sample_of_a_split() -> None:
     assert torch.equal(sample.ids, data.train.ids[order])
     assert len(data.train.sample(5000, seed=1)) == 1294
     assert torch.equal(data.train.head, data.train.values[:1])
+
+
+# --- block by block, as if at once ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def odd_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of three bytes' rows of 15: an odd number of random numbers, and a last block that is shorter."""
+    monkeypatch.setattr(splits_module, "_BLOCK_BYTES", 50)
+
+
+def bytes_of(rows: int) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(0).integers(0, 256, (rows, 3, 5), dtype=np.uint8)
+
+
+@pytest.mark.usefixtures("odd_blocks")
+def test_draws_and_fingerprints_are_those_of_all_data_at_once() -> None:
+    x = bytes_of(50)
+    noise = np.random.default_rng(7).random(x.shape, dtype=np.float32)
+    binary = Split(torch.from_numpy(x), top=255.0, draw="binarize").fixed(7)
+    np.testing.assert_array_equal(
+        binary.values.numpy(), (noise * np.float32(255) < x.astype(np.float32)).view(np.uint8)
+    )
+    assert binary.values.dtype == torch.uint8
+    noisy = Split(torch.from_numpy(x), top=255.0, draw="dequantize").fixed(7)
+    np.testing.assert_array_equal(noisy.values.numpy(), (x.astype(np.float32) + noise) / np.float32(256))
+    assert len(binary.take(slice(0)).fixed(7)) == 0
+    mask = x > 20
+    masked = Split(torch.from_numpy(x), mask=torch.from_numpy(mask))
+    lying = Split(torch.from_numpy(x).transpose(1, 2))  # not contiguous
+    fed = [b"|", x.tobytes(), b"|", mask.tobytes(), b"|", x.transpose(0, 2, 1).tobytes(), b"|"]
+    assert fingerprint(masked, lying) == hashlib.sha256(b"".join(fed)).hexdigest()
+
+
+@pytest.mark.usefixtures("odd_blocks")
+@pytest.mark.parametrize("dtype", ["?", "u1", "u2", "i4", "f2", "f4", ">f8"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_stored_numbers_are_those_of_the_file(dtype: str, order: Any, tmp_path: Path) -> None:
+    x = np.asarray(bytes_of(50).astype(dtype), order=order)
+    np.save(tmp_path / "x.npy", x)
+    data = load_data(tmp_path / "x.npy", stream=False)
+    for split in (data.train, data.validation, data.test):
+        assert split.values.is_contiguous()
+        np.testing.assert_array_equal(split.values.numpy(), x[split.ids])
+    if dtype not in ("?", "u1"):
+        return
+    top = 1 if dtype == "?" else 255
+    cut = load_data(tmp_path / "x.npy", stream=False, binarize="threshold").train
+    np.testing.assert_array_equal(cut.values.numpy(), x[cut.ids] >= top / 2)
+
+
+@pytest.mark.usefixtures("odd_blocks")
+def test_a_summary_sees_the_first_and_the_last_datum() -> None:
+    x = torch.from_numpy(np.random.default_rng(0).integers(2, 9, (50, 3, 5))).float()
+    plain = Split(x).summary()
+    assert (plain.low, plain.high, plain.integral, plain.step) == (2.0, 8.0, True, 1.0)
+    two = Split(255.0 * (x > 4), top=255.0)
+    assert two.summary().integral
+    for row in (0, 49):
+        for value, changed in ((-1.0, (-1.0, 8.0, True)), (11.5, (2.0, 11.5, False))):
+            other = x.clone()
+            other[row, 2, 4] = value
+            found = Split(other).summary()
+            assert (found.low, found.high, found.integral) == changed
+            hidden = Split(other, mask=other != value).summary()
+            assert (hidden.low, hidden.high, hidden.integral) == (2.0, 8.0, True)
+        level = two.values.clone()
+        level[row, 0, 0] = 7.0
+        assert not replace(two, values=level).summary().integral
+
+
+@pytest.mark.usefixtures("odd_blocks")
+def test_what_is_not_finite_is_counted_over_all_blocks() -> None:
+    x = torch.zeros(50, 3, 5)
+    x[20, 1, 2], x[20, 2, 0], x[49, 0, 0] = float("inf"), float("nan"), float("nan")
+    with pytest.raises(ValueError, match=r"^3 values are not finite, the first inf at \(20, 1, 2\); pass a mask"):
+        Split(x).summary()
+    with pytest.raises(ValueError, match=r"^1 values are not finite, the first nan at \(49, 0, 0\); pass a mask"):
+        Split(x, mask=torch.arange(50)[:, None, None].expand(x.shape) != 20).summary()
+    assert Split(x, mask=x.isfinite()).summary().high == 0
+    with pytest.raises(ValueError, match="none of 50 data has a value that is observed"):
+        Split(x, mask=torch.zeros(x.shape, dtype=torch.bool)).summary()
+
+
+PEAKS = """
+import json, sys
+from pathlib import Path
+from vae_pyro import load_data
+
+def memory(name):
+    found = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)]
+    return int(found[0].split()[1]) * 1024
+
+small, cases = json.loads(sys.argv[1])
+for path, options in [(small, {}), *cases]:  # the first loads what libraries load at their first use
+    Path("/proc/self/clear_refs").write_text("5")
+    before = memory("VmRSS:")
+    load_data(path, stream=False, **options)
+    if path != small:
+        print(memory("VmHWM:") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not forget a peak")
+def test_opening_holds_the_data_twice_and_no_more(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    np.save(tmp_path / "bytes.npy", random.integers(0, 256, (80_000, 784), dtype=np.uint8).reshape(-1, 28, 28))
+    np.save(tmp_path / "floats.npy", random.random((80_000, 196), dtype=np.float32))
+    np.save(tmp_path / "small.npy", bytes_of(100))
+    cases: list[tuple[str, dict[str, str]]] = [
+        *(("bytes", {"binarize": how}) for how in ("none", "dynamic", "static", "threshold")),
+        ("floats", {}),
+    ]
+    paths = [str(tmp_path / "small.npy"), [(str(tmp_path / f"{name}.npy"), options) for name, options in cases]]
+    done = subprocess.run([sys.executable, "-c", PEAKS, json.dumps(paths)], check=True, capture_output=True, text=True)
+    # 63 MB: what was read and the splits, which are copies; 3 row numbers of 8 bytes for each of 80,000 rows; six
+    # conversions of a block of 256 KiB of bytes to floats; 8 MB for what the allocator keeps between them. A third of
+    # a copy more would not fit.
+    size, rows = 80_000 * 784, 80_000
+    most = 2 * size + 3 * 8 * rows + 6 * 4 * 2**18 + 8e6
+    assert most < 2.33 * size
+    for case, peak in zip(cases, map(int, done.stdout.split()), strict=True):
+        assert size < peak < most, (case, peak / size)

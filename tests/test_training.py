@@ -1,4 +1,4 @@
-"""`fit` and its loop: every datum once an epoch, schedules, early stopping, resume to the bit, kill, signals, and its refusals."""
+"""`fit` and its loop: every datum once an epoch, schedules, early stopping, resume to the bit, signals, refusals."""
 
 import json
 import os

@@ -17,7 +17,7 @@ type Words = Callable[[int], Tensor]
 type Draw = Literal["none", "binarize", "dequantize"]
 
 # What is copied or converted at once of data that are in memory, so that no second copy of them is.
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ WHOLE = Part()
 
 
 def row_blocks(count: int, row_bytes: int) -> Iterator[slice]:
-    """Consecutive rows, all ``count`` of them, about a megabyte at a time."""
+    """Consecutive rows, all ``count`` of them, a quarter of a megabyte at a time."""
     size = max(_BLOCK_BYTES // max(row_bytes, 1), 1)
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
@@ -239,7 +239,7 @@ class Split:
                 f"{bad} values are not finite, the first {first}; pass a mask that is false there, or impute them"
             )
         if not low:
-            raise ValueError("no value is observed; a summary wants one")
+            raise ValueError(f"none of {len(self)} data has a value that is observed; a summary wants one")
         return self._summary(min(low), max(high), integral, two_levels)
 
     def _not_finite(self, rows: slice) -> tuple[int, str]:
