@@ -1,4 +1,4 @@
-"""The page of a search (`search_sections`): the importance of settings (`setting_importance`), what it says and asks for."""
+"""The page of a search: `search_sections`, the importance of settings (`setting_importance`), what it asks for."""
 
 import json
 import re
