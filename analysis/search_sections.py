@@ -26,6 +26,7 @@ from vae_pyro.tuning import Dimension, Search, TuningTrial
 type Array = np.ndarray[Any, Any]
 
 _EDGE = 0.05
+_NOT_OF_THE_RESULT = ("x_shape", "device", "devices", "num_nodes", "checkpoint_seconds")
 _STREAM = 0x5EA2C4
 
 
@@ -50,10 +51,10 @@ def space_section(search: Search) -> Section:
             rows.append([dimension.name, f"{dimension.low:g} to {dimension.high:g}", f"{kind}{spread}"])
     searched = {dimension.path[:2] for dimension in search.space}
     shared = [
-        [key, f"{_value(value)}{', with what is searched in it' if (section, key) in searched else ''}"]
+        [key, f"{_value(key, value)}{', with what is searched in it' if (section, key) in searched else ''}"]
         for section in ("model", "fit")
         for key, value in search.plan[section].items()
-        if (section, key) not in {dimension.path for dimension in search.space}
+        if (section, key) not in {dimension.path for dimension in search.space} and key not in _NOT_OF_THE_RESULT
     ]
     return Section(
         "What was searched?",
@@ -73,10 +74,12 @@ def space_section(search: Search) -> Section:
     )
 
 
-def _value(value: Any) -> str:
+def _value(key: str, value: Any) -> str:
     if isinstance(value, Mapping) and "name" in value:
         return str(Choice(**value))
-    return "as the encoder" if value is None else str(value)
+    if value is None:
+        return "as the encoder" if key == "decoder" else "none"
+    return str(value)
 
 
 def best_section(search: Search, seed: int) -> Section:

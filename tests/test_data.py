@@ -346,8 +346,8 @@ def test_a_sample_of_a_split() -> None:
 
 @pytest.fixture
 def odd_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of three bytes' rows of 15: an odd number of random numbers, and a last block that is shorter."""
-    monkeypatch.setattr(splits_module, "_BLOCK_BYTES", 50)
+    """Blocks of three rows of 15: an odd number of random numbers, and a last block that is shorter."""
+    monkeypatch.setattr(splits_module, "_CPU_BLOCK", 50)
 
 
 def bytes_of(rows: int) -> np.ndarray[Any, Any]:
@@ -454,11 +454,10 @@ def test_opening_holds_the_data_twice_and_no_more(tmp_path: Path) -> None:
     ]
     paths = [str(tmp_path / "small.npy"), [(str(tmp_path / f"{name}.npy"), options) for name, options in cases]]
     done = subprocess.run([sys.executable, "-c", PEAKS, json.dumps(paths)], check=True, capture_output=True, text=True)
-    # 63 MB: what was read and the splits, which are copies; 3 row numbers of 8 bytes for each of 80,000 rows; six
-    # conversions of a block of 256 KiB of bytes to floats; 8 MB for what the allocator keeps between them. A third of
-    # a copy more would not fit.
+    # 63 MB: what was read, and the splits, which are copies; 3 row numbers of 8 bytes for each of 80,000 rows; 8 MB for
+    # what the allocator keeps. A quarter of a copy more would not fit.
     size, rows = 80_000 * 784, 80_000
-    most = 2 * size + 3 * 8 * rows + 6 * 4 * 2**18 + 8e6
-    assert most < 2.33 * size
+    most = 2 * size + 3 * 8 * rows + 8e6
+    assert most < 2.25 * size
     for case, peak in zip(cases, map(int, done.stdout.split()), strict=True):
         assert size < peak < most, (case, peak / size)

@@ -214,9 +214,9 @@ def test_a_killed_process_ends_the_fit_with_a_reason_and_it_resumes(
         assert torch.equal(resumed[name], tensor), name
 
 
-def test_an_interrupted_fit_of_two_stops_after_one_step_with_a_checkpoint(tmp_path: Path) -> None:
+def test_an_interrupted_fit_of_two_stops_after_one_step_and_goes_on_alone(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    arguments = command("--epochs", 500, "--set", "checkpoint_seconds=0", "--out", out)
+    arguments = command("--epochs", 60, "--set", "checkpoint_seconds=0", "--out", out)
     process = subprocess.Popen(arguments, env=clean(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(out / "state" / "checkpoint.safetensors")
     (child,) = children_of(process.pid)
@@ -226,7 +226,9 @@ def test_an_interrupted_fit_of_two_stops_after_one_step_with_a_checkpoint(tmp_pa
     assert errors.count("stopped by SIGTERM") == 1
     tensors, info = read_tensors(out / "state" / "checkpoint.safetensors", "checkpoint")
     assert not torch.equal(tensors["random/cpu"], tensors["random/cpu/1"])  # noise of their own
-    assert 0 < info["state"]["epoch"] < 500
+    assert 0 < info["state"]["epoch"] < 60
+    finished(run([*arguments, "--resume", "--devices", "1"]))  # the same file: one process can go on with it
+    assert len(RunFolder(out).read_history()) == 60
 
 
 def test_a_fit_of_two_learns_what_a_fit_of_one_learns(tmp_path: Path, undisturbed: Path) -> None:

@@ -117,6 +117,19 @@ def test_the_page_says_what_was_searched_chosen_and_how_sure_that_is(searched: S
     assert page.render() == search_page(searched).render()
 
 
+def test_what_is_not_set_is_none_and_only_the_decoder_follows_the_encoder(page: Page) -> None:
+    shared = next(
+        block
+        for section in page.sections
+        for block in section.blocks
+        if getattr(block, "caption", "").startswith("What all")
+    )
+    shown = {str(row[0]): str(row[1]) for row in shared.rows}  # type: ignore[union-attr]
+    assert shown["decoder"] == "as the encoder"
+    assert shown["kl_cycle"] == shown["clip_norm"] == "none"
+    assert "device" not in shown
+
+
 def test_verdicts_turn_where_there_is_something_to_do(searched: Search, page: Page) -> None:
     found = {verdict.name: verdict for _, verdict in page.verdicts}
     assert found["failures"].outcome == "warn"

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -189,7 +190,7 @@ class DataConfig(Config):
         dtype = native_type(values.dtype)
         view = self._view(source.top, dtype, lambda: (float(source.values.min()), float(source.values.max())))
         chosen = torch.from_numpy(np.empty((len(rows), *values.shape[1:]), np.uint8 if view.cut is not None else dtype))
-        for some in row_blocks(len(rows), values[:1].nbytes):
+        for some in row_blocks(len(rows), prod(values.shape[1:])):
             block = torch.from_numpy(native(values[rows[some]]))
             chosen[some] = block if view.cut is None else block >= view.cut
         return Split(

@@ -90,7 +90,7 @@ def compare(
         backend=backend,  # type: ignore[arg-type]
         num_workers=workers,
         address=address,
-        **({"ensemble": True} if ensemble else {}),
+        ensemble=ensemble,
     )
     console.print(escape(str(experiment)), highlight=False)
     comparison, files = compare_experiment(experiment, baseline=experiment.config.objectives[place])

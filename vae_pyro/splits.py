@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from math import isfinite
+from math import isfinite, prod
 from typing import Any, Literal
 
 import numpy as np
@@ -16,8 +16,9 @@ from vae_pyro.svi import batches
 type Words = Callable[[int], Tensor]
 type Draw = Literal["none", "binarize", "dequantize"]
 
-# What is copied or converted at once of data that are in memory, so that no second copy of them is.
-_BLOCK_BYTES = 1 << 18
+# So many numbers of data in memory are converted at once, which then want no second copy. On a CPU, torch gives so few
+# to one thread, which waits for no other; a GPU wants more.
+_CPU_BLOCK, _GPU_BLOCK = (1 << 15) - 1, 1 << 24
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ class Part:
 WHOLE = Part()
 
 
-def row_blocks(count: int, row_bytes: int) -> Iterator[slice]:
-    """Consecutive rows, all ``count`` of them, a quarter of a megabyte at a time."""
-    size = max(_BLOCK_BYTES // max(row_bytes, 1), 1)
+def row_blocks(count: int, width: int, device: str = "cpu") -> Iterator[slice]:
+    """Consecutive rows, all ``count`` of them in small blocks; a row has ``width`` numbers."""
+    size = max((_CPU_BLOCK if device == "cpu" else _GPU_BLOCK) // max(width, 1), 1)
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
 
@@ -193,7 +194,7 @@ class Split:
         return replace(self, values=values, top=None, draw="none")
 
     def _blocks(self) -> Iterator[slice]:
-        return row_blocks(len(self), self.head.numel() * self.values.element_size())
+        return row_blocks(len(self), prod(self.x_shape), self.device.type)
 
     def to(self, device: torch.device) -> "Split":
         """The same data on another device."""
