@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from vae_pyro import RunFolder
+from vae_pyro import FitConfig, RunFolder
 from vae_pyro.checkpoint import read_tensors
 from vae_pyro.data import Part, Split
 from vae_pyro.ranks import ALONE, RankLostError, Ranks, launched
@@ -281,6 +281,15 @@ def test_what_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     assert "2 processes cannot share a batch of 1" in few.stderr
     assert few.stderr.count("error") == 1
     assert not (tmp_path / "few").exists()
+
+
+def test_processes_of_torchrun_do_not_fit_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    with pytest.raises(ValueError, match="torchrun has started 4 processes; say so with devices and num_nodes"):
+        FitConfig(device="cpu").together()
+    with pytest.raises(ValueError, match="'cuda:1' is one device, and devices=2 wanted|finds no CUDA here"):
+        FitConfig(device="cuda:1", devices=2).together()
 
 
 @pytest.mark.parametrize("starter", ["torchrun", "slurm"])

@@ -1,5 +1,6 @@
 """How to fit: a validated configuration."""
 
+import os
 from typing import Annotated, Literal
 
 import torch
@@ -85,6 +86,9 @@ class FitConfig(Config):
         """
         device = self.torch_device()
         if self.devices * self.num_nodes == 1 and launched().alone:
+            others = int(os.environ.get("WORLD_SIZE", "1"))
+            if others > 1 and "TORCHELASTIC_RUN_ID" in os.environ:  # all of them would write to the same folder
+                raise ValueError(f"torchrun has started {others} processes; say so with devices and num_nodes")
             return ALONE, device
         if self.device.startswith("cuda:"):
             raise ValueError(f"device={self.device!r} is one device, and devices={self.devices} wanted; use 'cuda'")
