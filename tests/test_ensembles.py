@@ -140,3 +140,12 @@ def test_what_is_no_ensemble_is_refused(data: Dataset, options: dict[str, Any], 
 def test_members_of_several_configurations_are_refused(data: Dataset) -> None:
     with pytest.raises(ValueError, match="of one configuration"):
         fit_ensemble([model(data, 0), model(data, 1).float()], data.train, seeds=(0, 1), config=config())
+
+
+@pytest.mark.cuda
+def test_a_member_on_a_gpu_is_the_fit_alone(data: Dataset) -> None:
+    settings = config(device="cuda")
+    for seed, result in zip(SEEDS, ensemble(data, config=settings), strict=True):
+        alone = fit(model(data, seed), data.train, validation=data.validation, config=settings, seed=seed)
+        for ours, theirs in zip(weights(result.vae).values(), weights(alone.vae).values(), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-8)

@@ -314,3 +314,15 @@ def test_other_launchers_give_the_same_bits(tmp_path: Path, undisturbed: Path, s
     ours, _ = read_tensors(tmp_path / "run" / "model.safetensors", "model")
     whole, _ = read_tensors(undisturbed / "model.safetensors", "model")
     assert all(torch.equal(ours[name], tensor) for name, tensor in whole.items())
+
+
+@pytest.mark.cuda
+def test_gpus_fit_together(tmp_path: Path) -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one GPU")
+    finished(run(command("--epochs", 4, "--device", "cuda", "--out", tmp_path / "two")))
+    at = (alone := command("--epochs", 4, "--device", "cuda", "--out", tmp_path / "one")).index("--devices")
+    finished(run(alone[:at] + alone[at + 2 :]))
+    one, two = RunFolder(tmp_path / "one").read_history(), RunFolder(tmp_path / "two").read_history()
+    assert two[-1]["elbo"] > two[0]["elbo"]
+    assert abs(two[-1]["elbo"] - one[-1]["elbo"]) < (one[-1]["elbo"] - one[0]["elbo"]) / 2
