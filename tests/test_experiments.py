@@ -539,7 +539,7 @@ def test_the_scripts_of_the_guide_are_whole(tmp_path: Path) -> None:
         file.write_text(text)
         done = subprocess.run(["bash", "-n", str(file)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-    assert len(blocks("bash")) == 3
+    assert len(blocks("bash")) == 5
     experiment, on_dask = (ast.parse(text) for text in blocks("python"))
     (call,) = [node for node in ast.walk(experiment) if isinstance(node, ast.Call) and ast.unparse(node.func) == "run"]
     assert {keyword.arg for keyword in call.keywords} <= set(inspect.signature(run).parameters)

@@ -185,7 +185,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("victim", ["started", "first"])
+@pytest.mark.parametrize("victim", ["started", pytest.param("first", marks=pytest.mark.slow)])
 def test_a_killed_process_ends_the_fit_with_a_reason_and_it_resumes(
     tmp_path: Path, undisturbed: Path, victim: str
 ) -> None:
@@ -231,6 +231,7 @@ def test_an_interrupted_fit_of_two_stops_after_one_step_and_goes_on_alone(tmp_pa
     assert len(RunFolder(out).read_history()) == 60
 
 
+@pytest.mark.slow
 def test_a_fit_of_two_learns_what_a_fit_of_one_learns(tmp_path: Path, undisturbed: Path) -> None:
     alone = command("--epochs", 8, "--out", tmp_path / "alone")
     at = alone.index("--devices")
@@ -292,7 +293,7 @@ def test_processes_of_torchrun_do_not_fit_one_by_one(monkeypatch: pytest.MonkeyP
         FitConfig(device="cuda:1", devices=2).together()
 
 
-@pytest.mark.parametrize("starter", ["torchrun", "slurm"])
+@pytest.mark.parametrize("starter", ["torchrun", pytest.param("slurm", marks=pytest.mark.slow)])
 def test_other_launchers_give_the_same_bits(tmp_path: Path, undisturbed: Path, starter: str) -> None:
     """SLURM is played by its environment variables, one process for each task."""
     rest = [*FIT, "--epochs", "8", "--out", str(tmp_path / "run")]

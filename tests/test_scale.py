@@ -285,6 +285,7 @@ def check(axis: str, case: dict[str, Any]) -> None:
         assert sum(parts.values()) == pytest.approx(point["profiled_ms"])
 
 
+@pytest.mark.slow
 def test_a_trial_of_one_axis_from_end_to_end(tmp_path: Path) -> None:
     done = run("--quick", "--only", "batch", "--out", tmp_path)
     assert done.returncode == 0, done.stderr

@@ -5,6 +5,7 @@ then take the same step. Lightning Fabric finds the devices, starts the processe
 or SLURM has started; the sums themselves are `torch.distributed`'s (NCCL on GPUs, gloo on CPUs).
 """
 
+import atexit
 import logging
 import os
 import sys
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 _LOOK_SECONDS = 0.2
+_WATCH = "watches the processes of a fit"
 CONTINUE = "continue it with --resume (resume=True), which goes on from the last checkpoint"
 _LOST = 70  # exit code of a process that ends because another is gone (EX_SOFTWARE)
 
@@ -105,6 +107,7 @@ class Ranks:
 ALONE = Ranks()
 # Set while no fit of several processes is running: then one of them may end before the others.
 _at_rest = threading.Event()
+_leaving = threading.Event()
 _at_rest.set()
 
 
@@ -180,6 +183,7 @@ def launch(devices: int, num_nodes: int, accelerator: str) -> tuple[Ranks, torch
         with _quiet():
             Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes, strategy=strategy).launch()
         ranks = launched()
+        atexit.register(_leave)
         _watch(getattr(strategy.launcher, "procs", []))
     if ranks.of != devices * num_nodes:
         raise ValueError(
@@ -203,6 +207,16 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def _leave() -> None:
+    """End the group while the interpreter still runs: its threads, and those of `_watch`, may abort it later."""
+    _leaving.set()
+    for thread in threading.enumerate():
+        if thread.name == _WATCH:
+            thread.join()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def _watch(children: list[Any]) -> None:
     """End this process when one that belongs to it is gone: NCCL would wait for it for ten minutes.
 
@@ -215,7 +229,8 @@ def _watch(children: list[Any]) -> None:
     def look() -> None:
         gone = None
         while True:
-            time.sleep(_LOOK_SECONDS)
+            if _leaving.wait(_LOOK_SECONDS):
+                return
             gone = next((child for child in children if child.poll() not in (None, 0)), None)
             if not _at_rest.is_set() and (gone is not None or (not children and os.getppid() != parent)):
                 # A process that waits in gloo hears of the loss by itself, and says more than this.
@@ -230,4 +245,4 @@ def _watch(children: list[Any]) -> None:
             child.kill()
         os._exit(_LOST)
 
-    threading.Thread(target=look, name="ranks", daemon=True).start()
+    threading.Thread(target=look, name=_WATCH, daemon=True).start()
