@@ -262,7 +262,7 @@ class CompiledSVI(SVI):
         metrics = {name: self.metrics[name] for name in sorted(self.metrics) if name != "signal"}
         names = sorted(gradients)
         parts = [loss * self.share, loss.new_tensor(self.signal), *metrics.values(), *map(gradients.get, names)]
-        flat = torch.cat([part.detach().reshape(-1) for part in parts])  # type: ignore[union-attr]
+        flat = torch.cat([part.detach().reshape(-1).to(loss.dtype) for part in parts])  # type: ignore[union-attr]
         start = 2 + len(metrics)
         if self.share != 1.0:
             flat[start:] *= self.share
