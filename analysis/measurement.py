@@ -50,7 +50,14 @@ def measure(
     if not num_gap_data:
         (folder.path / GAPS_FILE).unlink(missing_ok=True)
         return
-    made_of = {"weights": folder.weights_digest(), "split": split, "seed": seed, "num_gap_data": num_gap_data}
+    made_of = {
+        "weights": folder.weights_digest(),
+        "split": split,
+        "limit": limit,
+        "seed": seed,
+        "num_draws": num_draws,
+        "num_gap_data": num_gap_data,
+    }
     try:
         if read_json(folder.path / GAPS_FILE)["made_of"] == made_of:
             return

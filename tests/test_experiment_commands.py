@@ -72,6 +72,11 @@ def test_gaps_are_measured_once_and_are_parts_of_the_whole(experiment: Experimen
     stamp = (folder.path / GAPS_FILE).stat().st_mtime_ns
     call(num_gap_data=3)
     assert (folder.path / GAPS_FILE).stat().st_mtime_ns == stamp
+    for other in ({"limit": 50}, {"num_draws": 40}, {"seed": 5}):  # other data, or other draws of the same
+        call(num_gap_data=3, **other)
+        assert json.loads((folder.path / GAPS_FILE).read_text())["made_of"].items() >= other.items()
+    call(num_gap_data=3)
+    assert json.loads((folder.path / GAPS_FILE).read_text()) == stored
     gaps = next(one.gaps for one in gather(experiment)[0] if one.seed == 0 and one.objective == "elbo")
     assert gaps is not None
     assert gaps.amortization > -3 * gaps.amortization_se
@@ -141,6 +146,18 @@ def test_compare_from_a_file_prints_a_table_and_continues(tmp_path: Path) -> Non
     again = call(*arguments, tmp_path / "e", "--backend", "sequential")
     assert again.output == first.output
     assert {file: file.stat().st_mtime_ns for file in weights} == weights
+
+
+def test_compare_reads_data_that_are_streamed(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 256, (300, 1, 4, 4), dtype=np.uint8))
+    done = call(
+        "compare", tmp_path / "x.npy", "--set", "stream=true", "--binarize", "dynamic", "--likelihood", "bernoulli",
+        "--objective", "elbo", "--objective", "stl", "--seeds", "1", "--epochs", "1", "--set", "encoder.hidden=[4]",
+        "--no-compile", "--draws", "25", "--backend", "sequential", "--out", tmp_path / "e",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "2 done" in done.output
+    assert "60 data, 25 draws each" in done.output
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from vae_pyro.likelihoods import LIKELIHOODS
 from vae_pyro.objectives import OBJECTIVES
 from vae_pyro.registry import Choice, parse_scalar
 from vae_pyro.settings import Settings, assemble, parse_assignment
-from vae_pyro.training import FitConfig
+from vae_pyro.training import FitConfig, checked
 from vae_pyro.vae import VAE
 
 _NOT_OF_THE_RESULT = ("fit.device", "fit.checkpoint_seconds", "data.root")
@@ -237,7 +237,7 @@ def _try(label: str, settings: Settings, config: FitConfig) -> None:
     train = settings.data.train
     try:
         vae = VAE(settings.model)
-        vae.check(train.values, train.summary())
+        checked(vae, train)
         with isolated(0):
             x, mask = train.batch(torch.arange(min(_TRIED_ROWS, len(train))), vae.dtype)
             vae.initialize(x, mask)
