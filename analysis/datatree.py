@@ -1,6 +1,8 @@
 """From torch to xarray: draws, ledger, replications and data of a fitted pair as an ArviZ `DataTree`."""
 
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from torch import Tensor
 from analysis.draws import Draws, Sampler
 from analysis.statistics import STATISTICS, default_statistics, measure
 from analysis.weights import measure_of
+from vae_pyro.checkpoint import atomically
 from vae_pyro.data import Split, as_split
 from vae_pyro.densities import Program
 from vae_pyro.isolation import derive_seed, isolated
@@ -22,6 +25,12 @@ _PREDICTIVE_BYTES = 512 * 1024**2
 # Elements drawn from the prior where no number of data sets is asked for, and the least number of data sets then.
 _PRIOR_ELEMENTS, _LEAST_PRIOR = 1_000_000_000, 100
 _DATA_STREAM, _POSTERIOR_STREAM, _PRIOR_STREAM, _PIT_STREAM = range(4)
+
+
+def write_netcdf(data: xr.Dataset | xr.DataTree, path: Path) -> None:
+    """Write netCDF through h5netcdf, whole or not at all; the same data give the same bytes."""
+    with atomically(path) as temporary, warnings.catch_warnings():  # xarray adds a filter of its own at every opening
+        data.to_netcdf(temporary, engine="h5netcdf")
 
 
 @torch.no_grad()
@@ -67,7 +76,7 @@ def to_datatree(
             1e9 elements if that is less, but then not fewer than 100.
 
     Returns:
-        The tree; ``to_netcdf`` and ``to_zarr`` save it.
+        The tree; `write_netcdf` saves it, as do its own ``to_netcdf`` and ``to_zarr``.
 
     Raises:
         ValueError: wrong shapes, data outside the support of the likelihood, an unknown statistic, or no draws.

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import isfinite, nan, sqrt
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -39,9 +39,6 @@ from analysis.variants import (
 from analysis.verdict import Outcome, Verdict
 
 __all__ = ["Difference", "ExperimentComparison", "Gaps", "Measured", "compare_variants"]
-
-if TYPE_CHECKING:
-    pass
 
 type Array = np.ndarray[Any, Any]
 
@@ -401,9 +398,10 @@ class ExperimentComparison:
         runs = {name: (("variant", "seed"), values) for name, values in self.runs.items()}
         runs["seed_number"] = (("variant", "seed"), self.seeds)
         runs["epochs"] = (("variant", "seed"), np.array([[run.epochs for run in row] for row in self.held_out]))
+        rows = self.table()
         averages: dict[str, Any] = {
-            name: ("variant", np.array([nan if row[name] is None else row[name] for row in self.table()]))
-            for name in self.table()[0]
+            name: ("variant", np.array([nan if row[name] is None else row[name] for row in rows]))
+            for name in rows[0]
             if name not in ("variant", "objective", "grid", "num_seeds")
         }
         averages["objective"] = ("variant", np.array(self.objectives, dtype=object))

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from analysis import plots
+from analysis.datatree import write_netcdf
 from analysis.estimate import Estimate, plus_minus
 from analysis.experiment import LEVEL, Difference, ExperimentComparison
-from analysis.held_out import write_netcdf
 from analysis.page import Block, Cell, Heading, Page, Picture, Section, Table
 from analysis.plots.experiment import Forest, plot_agreement, plot_curves, plot_variants
 from vae_pyro.checkpoint import write_atomically

@@ -11,21 +11,20 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 import xarray as xr
-from safetensors import safe_open
 
+from analysis.datatree import write_netcdf
 from analysis.elpd import ELPD, Estimates, estimates
 from analysis.psis import good_k
 from analysis.weights import Fingerprint, Measure, Weighed, measure_of, weigh
-from vae_pyro.checkpoint import RunError, RunFolder, read_tensors, weights, write_atomically
+from vae_pyro.checkpoint import RunError, RunFolder, read_tensors, weights
 from vae_pyro.data import Dataset, Split
-from vae_pyro.evaluation import ACTIVE_VARIANCE, _activity, blocks, numbers_held
+from vae_pyro.evaluation import ACTIVE_VARIANCE, activity_of, blocks, numbers_held
 from vae_pyro.isolation import derive_seed
 from vae_pyro.vae import VAE
 
 type Array = np.ndarray[Any, Any]
 type SplitName = Literal["train", "validation", "test"]
 
-FILE = "held_out.nc"
 _FORMAT = "vae_pyro held out 1"
 _CODES_STREAM = 2
 # Posteriors whose marginals are Gaussian, so that their KL to a standard normal prior is closed.
@@ -163,10 +162,11 @@ def measure_run(
     chosen = data.split(split)
     if limit is not None:
         chosen = chosen.take(slice(0, limit))
-    digest = _weights_of(folder, vae)
+    _require_own(folder, vae)
+    fingerprint = _fingerprint(chosen, vae)
     made_of = {
-        "weights": digest,
-        "values": _fingerprint(chosen, vae),
+        "weights": folder.weights_digest(),
+        "values": fingerprint,
         "ids": hashlib.sha256(_ids(chosen).astype("<i8").tobytes()).hexdigest(),
         "space": chosen.space,
         "split": split,
@@ -174,13 +174,13 @@ def measure_run(
         "seed": seed,
     }
     try:
-        held_out, stored = _read(folder.path / FILE)
+        held_out, stored = _read(folder.held_out_file)
     except RunError:  # absent or damaged: made again
         stored = {}
     if stored == made_of:
         return held_out
-    made = _measure(folder, vae, chosen, num_draws, seed)
-    _write(made, made_of, folder.path / FILE)
+    made = _measure(folder, vae, chosen, fingerprint, num_draws, seed)
+    _write(made, made_of, folder.held_out_file)
     return made
 
 
@@ -190,11 +190,11 @@ def read_held_out(folder: RunFolder) -> HeldOut:
     Raises:
         RunError: the file is absent, truncated, foreign, or was changed after it was written.
     """
-    return _read(folder.path / FILE)[0]
+    return _read(folder.held_out_file)[0]
 
 
-def _weights_of(folder: RunFolder, vae: VAE) -> str:
-    """SHA-256 in the header of the folder's weights, which are to be those of the VAE."""
+def _require_own(folder: RunFolder, vae: VAE) -> None:
+    """Refuse a VAE whose weights are not those of the folder."""
     if not folder.model_file.exists():
         raise RunError(f"the run in {str(folder.path)!r} has no finished weights; finish it before it is measured")
     stored, _ = read_tensors(folder.model_file, "model")
@@ -209,8 +209,6 @@ def _weights_of(folder: RunFolder, vae: VAE) -> str:
             f"the VAE is not the one in {str(folder.model_file)!r}: {', '.join(sorted(odd)[:4])} differ; pass "
             "folder.load_model()"
         )
-    with safe_open(folder.model_file, framework="pt") as file:
-        return str(file.metadata()["sha256"])
 
 
 def _same(first: torch.Tensor, second: torch.Tensor) -> bool:
@@ -236,11 +234,8 @@ def _fingerprint(split: Split, vae: VAE) -> str:
     return digest.value
 
 
-def _measure(folder: RunFolder, vae: VAE, split: Split, num_draws: int, seed: int) -> HeldOut:
-    digest = Fingerprint()
-
+def _measure(folder: RunFolder, vae: VAE, split: Split, fingerprint: str, num_draws: int, seed: int) -> HeldOut:
     def reduce(block: Weighed) -> _Moments:
-        digest.update(block.x)
         elbo_mcse = _mean(block.log_weight)[1]
         kl, kl_mcse = _mean(block.log_likelihood - block.log_weight)
         return _Moments(estimates(block.log_weight), elbo_mcse, kl, kl_mcse, block.log_likelihood.mean(0))
@@ -257,7 +252,7 @@ def _measure(folder: RunFolder, vae: VAE, split: Split, num_draws: int, seed: in
     codes, spread = _codes(vae, split, num_draws, seed)
     closed = vae.guide.posterior.closed_moments
     noise = np.zeros_like(spread) if closed else spread**2
-    activity, activity_se = _activity(codes.astype(np.float64), noise, num_draws)
+    activity, activity_se = activity_of(codes.astype(np.float64), noise, num_draws)
     try:
         history = folder.read_history()
     except RunError:
@@ -272,7 +267,7 @@ def _measure(folder: RunFolder, vae: VAE, split: Split, num_draws: int, seed: in
         num_draws=num_draws,
         space=split.space,
         measure=measure_of(vae),
-        fingerprint=digest.value,
+        fingerprint=fingerprint,
         epochs=len(history),
         seconds=float(sum(row.get("seconds", np.nan) for row in history)) if history else float("nan"),
     )
@@ -325,13 +320,6 @@ def _write(held_out: HeldOut, made_of: dict[str, Any], path: Path) -> None:
     }
     dataset.attrs["sha256"] = _digest(dataset)
     write_netcdf(dataset, path)
-
-
-def write_netcdf(data: xr.Dataset | xr.DataTree, path: Path) -> None:
-    """Write netCDF through h5netcdf, whole or not at all; the same data give the same bytes."""
-    with warnings.catch_warnings():  # xarray adds a filter of its own at every opening
-        content = bytes(data.to_netcdf(engine="h5netcdf"))
-    write_atomically(path, content)
 
 
 def _digest(dataset: xr.Dataset) -> str:

@@ -10,11 +10,9 @@
 """
 
 import platform
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
@@ -27,7 +25,7 @@ from torch import Tensor
 from analysis import sections
 from analysis.anomaly import detect
 from analysis.calibration import calibrate
-from analysis.datatree import to_datatree
+from analysis.datatree import to_datatree, write_netcdf
 from analysis.elpd import elpd
 from analysis.gaps import inference_gaps
 from analysis.latent import describe_latent
@@ -102,7 +100,7 @@ class Report:
     def write(self, run: RunFolder) -> None:
         """Write ``report.html``, ``inference.nc`` and, into ``metrics.json``, every figure shown; each file whole."""
         if self.tree is not None:
-            _save(_thinned(self.tree), run.inference_file)
+            write_netcdf(_thinned(self.tree), run.inference_file)
         run.update_metrics({"report": self.page.figures()})
         self.page.write(run.report_file)
 
@@ -429,13 +427,3 @@ def _thinned(tree: xr.DataTree) -> xr.DataTree:
             rows = np.unique(np.linspace(0, size - 1, fit).round().astype(int))
             kept[group] = xr.DataTree(dataset.isel(draw=rows))
     return kept
-
-
-def _save(tree: xr.DataTree, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with warnings.catch_warnings():  # xarray adds a filter of its own at every opening
-            tree.to_netcdf(temporary, engine="h5netcdf")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -21,22 +21,19 @@ from analysis.selection import selection_optimism
 from analysis.setting_importance import FEWEST_TRIALS, importances
 from analysis.verdict import Verdict
 from vae_pyro.registry import Choice
+from vae_pyro.training import FREE
 from vae_pyro.tuning import Dimension, Search, TuningTrial
+from vae_pyro.tuning.search import shown
 
 type Array = np.ndarray[Any, Any]
 
 _EDGE = 0.05
-_NOT_OF_THE_RESULT = ("x_shape", "device", "devices", "num_nodes", "checkpoint_seconds")
 _STREAM = 0x5EA2C4
 
 
 def params_of(search: Search, trial: TuningTrial) -> str:
     """What was tried, in words."""
-    return ", ".join(f"{dimension.name} = {_text(trial.params.get(dimension.name))}" for dimension in search.space)
-
-
-def _text(param: Any) -> str:
-    return f"{param:.4g}" if isinstance(param, float) else str(param)
+    return ", ".join(f"{dimension.name} = {shown(trial.params.get(dimension.name))}" for dimension in search.space)
 
 
 def space_section(search: Search) -> Section:
@@ -54,7 +51,7 @@ def space_section(search: Search) -> Section:
         [key, f"{_value(key, value)}{', with what is searched in it' if (section, key) in searched else ''}"]
         for section in ("model", "fit")
         for key, value in search.plan[section].items()
-        if (section, key) not in {dimension.path for dimension in search.space} and key not in _NOT_OF_THE_RESULT
+        if (section, key) not in {dimension.path for dimension in search.space} and key not in ("x_shape", *FREE["fit"])
     ]
     return Section(
         "What was searched?",
@@ -128,7 +125,7 @@ def best_section(search: Search, seed: int) -> Section:
     source = search.plan["data"]["source"]
     blocks: list[Block] = [
         Table("The best settings", ["setting", "value"],
-              [[dimension.name, _text(best.params[dimension.name])] for dimension in search.space], name="best"),
+              [[dimension.name, shown(best.params[dimension.name])] for dimension in search.space], name="best"),
         Table(
             "ELBO of the best trial, nats per datum",
             ["validation ELBO", "estimate ± Monte Carlo", "± other validation data"], rows,
@@ -188,7 +185,7 @@ def course_section(search: Search) -> Section:
         [
             str(trial.number), trial.state, trial.value, trial.best_epoch, max(trial.curve, default=None),
             trial.seconds,
-            *(_text(trial.params.get(dimension.name, "")) for dimension in search.space),
+            *(shown(trial.params.get(dimension.name, "")) for dimension in search.space),
         ]
         for trial in search.trials
     ]  # fmt: skip

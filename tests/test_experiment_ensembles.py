@@ -18,14 +18,9 @@ from rich.console import Console
 from tests.test_experiments import SMALL, go, note_visit, tensors
 from vae_pyro import VAE, RunError, ensembles
 from vae_pyro.checkpoint import read_json, read_tensors
+from vae_pyro.experiments import Experiment, ExperimentInterruptedError, plan, read_experiment
 from vae_pyro.experiments import worker as experiment_worker
-from vae_pyro.experiments.running import (
-    Experiment,
-    ExperimentInterruptedError,
-    ExperimentProgress,
-    plan,
-    read_experiment,
-)
+from vae_pyro.experiments.progress import ExperimentProgress
 from vae_pyro.progress import FitProgress
 
 # Weights and figures are float32 of order one. After 3 to 20 epochs of this fit weights differed by 6e-8 and figures of

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,21 +19,15 @@ import pytest
 import torch
 from rich.console import Console
 
+from tests.processes import alive, wait_for
 from vae_pyro import VAE, FitConfig, RunError, RunFolder, VAEConfig, fit, isolation
 from vae_pyro.checkpoint import read_json, read_tensors, weights
 from vae_pyro.data import DataConfig, Dataset
-from vae_pyro.experiments.folder import is_held, lock_file, locked, trials_of
-from vae_pyro.experiments.running import (
-    Experiment,
-    ExperimentInterruptedError,
-    ExperimentProgress,
-    parse_grid,
-    plan,
-    read_experiment,
-    run,
-)
+from vae_pyro.experiments import Experiment, ExperimentInterruptedError, parse_grid, plan, read_experiment, run
+from vae_pyro.experiments.folder import lock_file, trials_of
+from vae_pyro.experiments.progress import ExperimentProgress
+from vae_pyro.locks import is_held, locked
 
-WAIT_SECONDS = 60
 SMALL: list[tuple[list[str], Any]] = [
     (["model", "encoder", "hidden"], [8]),
     (["model", "latent_dim"], 2),
@@ -67,23 +60,6 @@ def assert_same_bits(first: Experiment, second: Experiment) -> None:
         assert found.keys() == expected[name].keys()
         for key, value in found.items():
             assert torch.equal(value, expected[name][key]), (name, key)
-
-
-def wait_for(condition: Callable[[], Any]) -> Any:
-    end = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError("it did not come to pass")
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def note_visit(folder: RunFolder, vae: VAE, data: Dataset, *, log: Path, figure: int = 1) -> None:

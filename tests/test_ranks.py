@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.processes import alive, wait_for
 from vae_pyro import FitConfig, RunFolder
 from vae_pyro.checkpoint import read_tensors
 from vae_pyro.data import Part, Split
@@ -166,13 +166,6 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "vae_pyro.cli", *FIT, *map(str, arguments)]
 
 
-def wait_for(path: Path, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < end, f"no {path}"
-        time.sleep(0.05)
-
-
 def children_of(pid: int) -> list[int]:
     listed = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid="], capture_output=True, text=True, check=False)
     return [int(word) for word in listed.stdout.split()]
@@ -197,14 +190,11 @@ def test_a_killed_process_ends_the_fit_with_a_reason_and_it_resumes(
     stdout = tmp_path / "said"
     with stdout.open("w") as said:
         process = subprocess.Popen(arguments, env=clean(), stdout=said, stderr=said)
-    wait_for(out / "state" / "checkpoint.safetensors")
+    wait_for((out / "state" / "checkpoint.safetensors").exists)
     (child,) = children_of(process.pid)
-    began = time.monotonic()
     os.kill(child if victim == "started" else process.pid, signal.SIGKILL)
     code = process.wait(60)
-    while victim == "first" and Path(f"/proc/{child}").exists():  # it is nobody's child now, and has to end by itself
-        assert time.monotonic() - began < 60
-        time.sleep(0.05)
+    wait_for(lambda: not alive(child))  # that of a first process is nobody's child now, and has to end by itself
     text = stdout.read_text()
     assert "continue it with --resume" in text, text
     assert "Traceback" not in text
@@ -221,7 +211,7 @@ def test_an_interrupted_fit_of_two_stops_after_one_step_and_goes_on_alone(tmp_pa
     out = tmp_path / "run"
     arguments = command("--epochs", 60, "--set", "checkpoint_seconds=0", "--out", out)
     process = subprocess.Popen(arguments, env=clean(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for(out / "state" / "checkpoint.safetensors")
+    wait_for((out / "state" / "checkpoint.safetensors").exists)
     (child,) = children_of(process.pid)
     os.kill(child, signal.SIGTERM)  # one of them is told; both stop
     _, errors = process.communicate(timeout=60)

@@ -17,12 +17,13 @@ import pytest
 
 from vae_pyro.checkpoint import RunError, RunFolder
 from vae_pyro.data import Dataset
+from vae_pyro.locks import lock
 from vae_pyro.settings import assemble
 from vae_pyro.training import FitConfig
 from vae_pyro.tuning import Search, SearchInterruptedError, parse_space, read_search, tune, tuning
 from vae_pyro.tuning import search as search_room
 from vae_pyro.tuning import trial as tuning_trial
-from vae_pyro.tuning.study import lock, next_trial, open_study, quiet, trial_lock
+from vae_pyro.tuning.study import next_trial, open_study, quiet, trial_lock
 from vae_pyro.tuning.trial import Watch, trial_settings
 
 QUICK: list[tuple[list[str], Any]] = [

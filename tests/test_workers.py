@@ -14,28 +14,10 @@ from typing import Any
 import pytest
 import torch
 
+from tests.processes import WAIT_SECONDS, alive, wait_for
 from vae_pyro.isolation import undisturbed
 from vae_pyro.workers import BACKENDS, Outcome, WorkInterruptedError, claim_device, exact_threads, map_tasks
 from vae_pyro.workers import process as worker_process
-
-WAIT_SECONDS = 60
-
-
-def wait_for(condition: Callable[[], Any]) -> Any:
-    end = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError("it did not come to pass")
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def script(folder: Path, text: str) -> subprocess.Popen[str]:
@@ -277,7 +259,7 @@ def test_devices_are_claimed_evenly_and_given_back(processes: Callable[[], list[
 def test_a_killed_process_gives_its_device_back(processes: Callable[[], list[Any]], tmp_path: Path) -> None:
     holder = script(
         tmp_path,
-        "import sys, time\nfrom pathlib import Path\nfrom vae_pyro.workers.tasks import claim_device\n"
+        "import sys, time\nfrom pathlib import Path\nfrom vae_pyro.workers import claim_device\n"
         "print(claim_device(['0', '1'], Path(sys.argv[1]) / 'locks'), flush=True)\ntime.sleep(300)\n",
     )
     try:

@@ -11,6 +11,8 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,17 +33,23 @@ class RunError(ValueError):
     """A run folder or one of its files cannot be used; the message names it and the reason."""
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash at any moment, finds the old content or the new, never a part."""
+@contextmanager
+def atomically(path: Path) -> Iterator[Path]:
+    """A name to write a file under: readers of ``path``, and crashes, find the old content or the new, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, see `atomically`."""
+    with atomically(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _canonical(payload: Any) -> bytes:

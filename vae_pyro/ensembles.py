@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -17,9 +17,8 @@ from vae_pyro.data import Dataset, Split, as_split
 from vae_pyro.fit_config import FitConfig
 from vae_pyro.interruption import Caught, FitInterruptedError, watched_signals
 from vae_pyro.isolation import derive_seed, isolated, seeded
-from vae_pyro.loop import NOISE_STREAM, VALIDATION_STREAM, Loop, NonFiniteLossError, PerDatum
+from vae_pyro.loop import NOISE_STREAM, VALIDATION_STREAM, Loop, NonFiniteLossError
 from vae_pyro.progress import FitProgress
-from vae_pyro.svi import CompiledSVI
 from vae_pyro.training import FitResult, checked, described, events_of, initialize, open_run
 from vae_pyro.vae import VAE
 
@@ -36,12 +35,10 @@ class _Member(Loop):
         """Put the member's generator to where it was."""
         self.generator.set_state(states[self.device.type])
 
-    @property
+    @cached_property
     def generator(self) -> torch.Generator:
         """Of the member's noise, as the fit alone has it."""
-        if not hasattr(self, "_generator"):
-            self._generator = torch.Generator(self.device).manual_seed(derive_seed(self.seed, NOISE_STREAM))
-        return self._generator
+        return torch.Generator(self.device).manual_seed(derive_seed(self.seed, NOISE_STREAM))
 
 
 def fit_ensemble(
@@ -88,8 +85,6 @@ def fit_ensemble(
     config = FitConfig() if config is None else config
     folders = [None] * len(seeds) if out is None else [RunFolder(path) for path in out]
     _require_alike(vaes, seeds, folders, config)
-    if resume and overwrite:
-        raise ValueError("resume and overwrite exclude each other: continue the runs, or replace them")
     device = config.torch_device()
     train = checked(vaes[0], as_split(x))
     held_out = None if validation is None or len(validation) == 0 else checked(vaes[0], as_split(validation))
@@ -130,22 +125,22 @@ class _Together:
         self.failed: dict[int, NonFiniteLossError] = {}
         first = members[0]
         self.template = VAE(first.vae.config).to(first.device, first.vae.dtype)
-        # A loop of its own for the programs, whose rates and weight of the KL are those of all.
-        self.loop = Loop(self.template, first.train, None, config, first.seed, None, first.device)
         by_seed = {derive_seed(member.seed, NOISE_STREAM): member for member in members}
-        self.svi = CompiledSVI(
-            self.template.model,
-            self.template.guide,
-            self.loop.optimizer,
-            PerDatum(self.loop.objective),
-            prepare=partial(first.train.observe, dtype=first.vae.dtype),
-            clip_norm=config.clip_norm,
-            autocast=torch.bfloat16 if config.precision == "bfloat16" else None,
+        # A loop of its own for the programs, whose rates and weight of the KL are those of all.
+        self.loop = Loop(
+            self.template,
+            first.train,
+            None,
+            config,
+            first.seed,
+            None,
+            first.device,
             num_ensemble=len(members),
             seeds=list(by_seed),
             initialize=lambda seed: set_weights(self.template, weights(by_seed[seed].vae), "a member"),
             own_batches=True,
         )
+        self.svi = self.loop.svi
         self.adopted = False
 
     def go(self, progress: FitProgress, caught: Caught, events: list[Any]) -> None:

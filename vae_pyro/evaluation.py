@@ -171,7 +171,7 @@ def evaluate(
                     figures[key] = np.empty((len(split), *value.shape[1:]), value.numpy().dtype)
                 figures[key][done : done + len(value)] = value
             done += len(found["elbo"])
-    activity, activity_se = _activity(figures.pop("mean"), figures.pop("variance"), num_samples)
+    activity, activity_se = activity_of(figures.pop("mean"), figures.pop("variance"), num_samples)
     return Evaluation(
         **figures,
         activity=activity,
@@ -261,7 +261,14 @@ class Scorer:
             self.run, self.constants, self.shape = run, graph.constants, [tensor.shape for tensor in tensors]
 
 
-def _activity(mean: Any, variance: Any, num_samples: int) -> tuple[Any, Any]:
+def activity_of(mean: Any, variance: Any, num_samples: int) -> tuple[Any, Any]:
+    """Variance over data of the posterior mean of each latent, and its Monte Carlo standard error, each ``(latent,)``.
+
+    Args:
+        mean: estimates of the posterior means, ``(datum, latent)``.
+        variance: of the draws that each is the mean of, likewise; 0 where the mean is exact.
+        num_samples: draws for each datum.
+    """
     # A posterior mean estimated from K draws carries noise v / K, which adds to its variance over data and is taken
     # off again; the error is that of the variance of a noisy sample to first order, plus that of the noise's own.
     noise = variance / num_samples

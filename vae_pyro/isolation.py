@@ -80,22 +80,31 @@ def isolated(seed: int | None = None, *, validate: bool = False) -> Iterator[Non
 
 
 @contextmanager
+def muted(logger_name: str, level: int) -> Iterator[None]:
+    """Without what a logger says below a level; its own level is put back."""
+    logger = logging.getLogger(logger_name)
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextmanager
 def undisturbed() -> Iterator[None]:
     """Import and run a compiler's machinery without what it leaves: environment, generators, filters, remarks.
 
     torch's tracer and Inductor set environment variables and draw from NumPy's and Python's generators when they are
     first used, and remark on machines without a GPU that there is none.
     """
-    logger = logging.getLogger("torch.utils.cpp_extension")
-    level, environment = logger.level, dict(os.environ)
+    environment = dict(os.environ)
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (the global one is what is kept)
-    logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with muted("torch.utils.cpp_extension", logging.ERROR), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
         for name in set(os.environ) - set(environment):

@@ -92,7 +92,17 @@ class State:
 
 
 class Loop:
-    """One run of `vae_pyro.fit`: its data, its optimizer and its state."""
+    """One run of `vae_pyro.fit`: its data, its optimizer and its state.
+
+    Args:
+        vae: see `vae_pyro.fit`; likewise ``config`` and ``seed``.
+        train: checked.
+        validation: checked and fixed.
+        run: folder of its checkpoints; ``None`` writes none.
+        device: of this process.
+        ranks: those that take every step with it.
+        ensemble: options of `vae_pyro.svi.CompiledSVI` for members that are stepped at once.
+    """
 
     def __init__(
         self,
@@ -104,6 +114,7 @@ class Loop:
         run: RunFolder | None,
         device: torch.device,
         ranks: Ranks = ALONE,
+        **ensemble: Any,
     ) -> None:
         self.vae, self.config, self.seed, self.run = vae, config, seed, run
         self.device, self.ranks, self.part = device, ranks, Part(ranks.rank, ranks.of)
@@ -124,6 +135,7 @@ class Loop:
             clip_norm=config.clip_norm,
             autocast=torch.bfloat16 if config.precision == "bfloat16" else None,
             ranks=ranks,
+            **ensemble,
         )
         self.state = State()
         self.best: dict[str, Tensor] | None = None
@@ -133,6 +145,12 @@ class Loop:
     # --- the loop -------------------------------------------------------------------------------------------------
 
     def go(self, progress: FitProgress, caught: Caught, events: Any, on_epoch: OnEpoch | None) -> None:
+        """Step through the epochs that are left.
+
+        Raises:
+            FitInterruptedError: a signal came; after a whole step and a checkpoint.
+            NonFiniteLossError: the loss, a gradient or a weight is no number.
+        """
         state, config = self.state, self.config
         while state.epoch < config.epochs and not state.finished:
             self.shuffle()

@@ -1,10 +1,11 @@
 """The live line of a fit: epoch, ELBO and its terms, and speed. Silent where nobody watches."""
 
-import random
 import sys
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
+
+from vae_pyro.isolation import undisturbed
 
 _REFRESH_SECONDS = 0.1
 _SHORT = {"elbo": "ELBO", "kl": "KL", "reconstruction": "rec"}  # the line has to fit a terminal of 80 columns
@@ -58,12 +59,9 @@ class FitProgress:
 
 
 def _bar() -> Any:
-    state = random.getstate()  # importing rich.progress draws from Python's generator, which is the caller's
-    try:
+    with undisturbed():  # importing rich.progress draws from Python's generator, which is the caller's
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-    finally:
-        random.setstate(state)
     return Progress(
         TextColumn("epoch {task.fields[epoch]}"),
         BarColumn(bar_width=12),

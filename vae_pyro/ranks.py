@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vae_pyro.isolation import muted
+
 _LOOK_SECONDS = 0.2
-_WATCH = "watches the processes of a fit"
 CONTINUE = "continue it with --resume (resume=True), which goes on from the last checkpoint"
 _LOST = 70  # exit code of a process that ends because another is gone (EX_SOFTWARE)
 
@@ -34,13 +35,12 @@ class Ranks:
     Args:
         rank: number of this process, from 0.
         of: how many there are.
-        group: process group of `torch.distributed`; ``None`` is the default one.
     """
 
-    def __init__(self, rank: int = 0, of: int = 1, group: Any = None) -> None:
+    def __init__(self, rank: int = 0, of: int = 1) -> None:
         if not 0 <= rank < of:
             raise ValueError(f"rank {rank} of {of} processes does not exist")
-        self.rank, self.of, self.group = rank, of, group
+        self.rank, self.of = rank, of
 
     @property
     def alone(self) -> bool:
@@ -60,7 +60,7 @@ class Ranks:
         """
         if not self.alone:
             with _lost():
-                torch.distributed.all_reduce(tensor, group=self.group)
+                torch.distributed.all_reduce(tensor)
 
     def copy_from_first(self, tensor: Tensor) -> None:
         """Replace a tensor by that of rank 0.
@@ -70,7 +70,7 @@ class Ranks:
         """
         if not self.alone:
             with _lost():
-                torch.distributed.broadcast(tensor, 0, group=self.group)
+                torch.distributed.broadcast(tensor, 0)
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
         """Tensors of all processes, in the order of ranks.
@@ -82,7 +82,7 @@ class Ranks:
             return [tensor]
         parts = [torch.empty_like(tensor) for _ in range(self.of)]
         with _lost():
-            torch.distributed.all_gather(parts, tensor, group=self.group)
+            torch.distributed.all_gather(parts, tensor)
         return parts
 
     @contextmanager
@@ -180,11 +180,10 @@ def launch(devices: int, num_nodes: int, accelerator: str) -> tuple[Ranks, torch
         if accelerator == "cuda" and torch.cuda.device_count() < devices:
             raise ValueError(f"devices={devices} wanted, but torch finds {torch.cuda.device_count()} CUDA devices here")
         strategy = DDPStrategy(process_group_backend=backend)
-        with _quiet():
+        with muted("lightning_fabric", logging.WARNING):  # it remarks that processes were started
             Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes, strategy=strategy).launch()
         ranks = launched()
-        atexit.register(_leave)
-        _watch(getattr(strategy.launcher, "procs", []))
+        atexit.register(_leave, _watch(getattr(strategy.launcher, "procs", [])))
     if ranks.of != devices * num_nodes:
         raise ValueError(
             f"{ranks.of} processes were started, but devices={devices} on {num_nodes} nodes are {devices * num_nodes}"
@@ -195,36 +194,23 @@ def launch(devices: int, num_nodes: int, accelerator: str) -> tuple[Ranks, torch
     return ranks, device
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Lightning's remarks that processes were started."""
-    logger = logging.getLogger("lightning_fabric")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _leave() -> None:
-    """End the group while the interpreter still runs: its threads, and those of `_watch`, may abort it later."""
+def _leave(watch: threading.Thread | None) -> None:
+    """End the group while the interpreter still runs: its threads, and that of `_watch`, may abort it later."""
     _leaving.set()
-    for thread in threading.enumerate():
-        if thread.name == _WATCH:
-            thread.join()
+    if watch is not None:
+        watch.join()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
-def _watch(children: list[Any]) -> None:
+def _watch(children: list[Any]) -> threading.Thread | None:
     """End this process when one that belongs to it is gone: NCCL would wait for it for ten minutes.
 
     The process that started the others watches them, and they watch it.
     """
     parent = os.getppid()
     if not children and "LOCAL_RANK" not in os.environ:
-        return
+        return None
 
     def look() -> None:
         gone = None
@@ -245,4 +231,6 @@ def _watch(children: list[Any]) -> None:
             child.kill()
         os._exit(_LOST)
 
-    threading.Thread(target=look, name=_WATCH, daemon=True).start()
+    thread = threading.Thread(target=look, name="watches the processes of a fit", daemon=True)
+    thread.start()
+    return thread

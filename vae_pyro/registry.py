@@ -27,12 +27,13 @@ class Choice(BaseModel):
         return dict(self.model_extra or {})
 
     def __str__(self) -> str:
-        options = ",".join(f"{key}={_plain(value)}" for key, value in self.options.items())
+        options = ",".join(f"{key}={plain(value)}" for key, value in self.options.items())
         return f"{self.name}:{options}" if options else self.name
 
 
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+def plain(value: Any) -> str:
+    """The text that `parse_scalar` reads as ``value``."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), sort_keys=True)
 
 
 def parse_scalar(text: str) -> Any:
@@ -43,6 +44,23 @@ def parse_scalar(text: str) -> Any:
         return text
 
 
+def split_commas(text: str) -> list[str]:
+    """The pieces between commas; those inside brackets or quotes part nothing.
+
+    >>> split_commas('[8],[8,8],"a,b"')
+    ['[8]', '[8,8]', '"a,b"']
+    """
+    pieces, depth, quoted = [""], 0, False
+    for character in text:
+        quoted ^= character == '"'
+        depth += 0 if quoted else (character in "[{") - (character in "]}")
+        if character == "," and depth == 0 and not quoted:
+            pieces.append("")
+        else:
+            pieces[-1] += character
+    return pieces
+
+
 def parse_choice(text: str) -> dict[str, Any]:
     """Read ``name`` or ``name:key=value,key=value`` (values are JSON or plain words).
 
@@ -51,15 +69,7 @@ def parse_choice(text: str) -> dict[str, Any]:
     """
     name, _, rest = text.partition(":")
     choice: dict[str, Any] = {"name": name.strip()}
-    depth, start = 0, 0
-    pieces = []
-    for position, character in enumerate(rest):
-        depth += (character in "[{") - (character in "]}")
-        if character == "," and depth == 0:
-            pieces.append(rest[start:position])
-            start = position + 1
-    pieces.append(rest[start:])
-    for piece in filter(None, pieces):
+    for piece in filter(None, split_commas(rest)):
         key, equals, value = piece.partition("=")
         if not equals:
             raise ValueError(f"option {piece!r} of {name!r} has no value; write {name}:{piece}=VALUE")

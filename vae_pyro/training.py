@@ -24,8 +24,8 @@ from vae_pyro.vae import VAE
 
 __all__ = ["FitConfig", "FitInterruptedError", "FitResult", "NonFiniteLossError", "fit"]
 
-# Settings that a resumed run may change: where it runs, not what is fitted.
-_FREE = ("device", "devices", "num_nodes", "checkpoint_seconds", "root")
+# Settings that say where and how often, and not what is fitted: a run that is continued may change them.
+FREE = {"fit": ("device", "devices", "num_nodes", "checkpoint_seconds"), "data": ("root",)}
 _INITIAL_ROWS = 20_000
 
 
@@ -220,7 +220,7 @@ def _same_run(run: RunFolder, facts: dict[str, Any]) -> None:
         if old == new:
             continue
         keys = [key for key in new if old.get(key) != new[key]] if isinstance(new, dict) else [section]
-        keys = [key for key in keys if key not in _FREE]
+        keys = [key for key in keys if key not in FREE.get(section, ())]
         if keys:
             was = old.get(keys[0]) if isinstance(old, dict) else old
             now = new.get(keys[0]) if isinstance(new, dict) else new

@@ -72,14 +72,11 @@ def styled[**P](draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    from vae_pyro.checkpoint import atomically
+
     FigureCanvasAgg(figure)
-    try:
-        with mpl.rc_context(STYLE):
-            figure.savefig(temporary, dpi=_DPI, format="png", metadata={"Software": None})
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomically(path) as temporary, mpl.rc_context(STYLE):
+        figure.savefig(temporary, dpi=_DPI, format="png", metadata={"Software": None})
 
 
 def encode(figure: Figure) -> tuple[str, bytes]:

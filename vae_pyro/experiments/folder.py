@@ -1,12 +1,9 @@
 """The folder of an experiment: its plan, which can only grow, its runs, and how far each of them has come."""
 
-import fcntl
 import functools
 import hashlib
-import os
-import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,6 +11,7 @@ from typing import Any, Literal, get_args
 from vae_pyro.checkpoint import RunError, RunFolder, read_json, read_tensors, write_json
 from vae_pyro.data import Dataset
 from vae_pyro.experiments.plan import ExperimentConfig, Variant, difference, trial_name
+from vae_pyro.locks import is_held
 from vae_pyro.vae import VAE
 
 type Status = Literal["waiting", "running", "half-finished", "done", "broken"]
@@ -185,30 +183,6 @@ def error_file(path: Path, name: str) -> Path:
 def lock_file(path: Path, name: str) -> Path:
     """Locked by the process that is at a trial, and holding its number and host."""
     return path / "locks" / f"{name}.lock"
-
-
-@contextmanager
-def locked(file: Path, *, wait: bool) -> Iterator[None]:
-    """Hold a file's lock, which ends with the process however that ends."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as held:
-        fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        held.truncate(0)
-        held.write(f"{os.getpid()} {socket.gethostname()}\n")  # for whoever looks for the process
-        held.flush()
-        yield
-
-
-def is_held(file: Path) -> bool:
-    """Whether a process is inside `locked`."""
-    try:
-        with file.open() as looked_at:
-            fcntl.flock(looked_at, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
 
 
 def record_file(folder: RunFolder) -> Path:

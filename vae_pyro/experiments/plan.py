@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import itertools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +17,12 @@ from vae_pyro.ensembles import fit_ensemble
 from vae_pyro.isolation import isolated
 from vae_pyro.likelihoods import LIKELIHOODS
 from vae_pyro.objectives import OBJECTIVES
-from vae_pyro.registry import Choice, parse_scalar
+from vae_pyro.registry import Choice, parse_scalar, plain, split_commas
 from vae_pyro.settings import Settings, assemble, parse_assignment
-from vae_pyro.training import FitConfig, checked
+from vae_pyro.training import FREE, FitConfig, checked
 from vae_pyro.vae import VAE
 
-_NOT_OF_THE_RESULT = ("fit.device", "fit.checkpoint_seconds", "data.root")
+_FREE = {f"{section}.{key}" for section, keys in FREE.items() for key in keys}
 _LONGEST_NAME = 60
 _TRIED_ROWS = 8
 
@@ -77,14 +76,7 @@ def parse_grid(text: str) -> tuple[str, list[Any]]:
         ValueError: no ``=``, or no value.
     """
     key, equals, rest = text.partition("=")
-    depth, pieces = 0, [""]
-    for character in rest:
-        depth += (character in "[{") - (character in "]}")
-        if character == "," and depth == 0:
-            pieces.append("")
-        else:
-            pieces[-1] += character
-    values = [piece.strip() for piece in pieces]
+    values = [piece.strip() for piece in split_commas(rest)]
     if not equals or not key.strip() or "" in values:
         raise ValueError(f"--grid wants key=value,value, got {text!r}")
     return key.strip(), [parse_scalar(value) for value in values]
@@ -188,7 +180,7 @@ def _check_request(
             )
         if path == ["seed"] or path[:2] == ["fit", "objective"]:
             raise ValueError(f"grid key {key!r}: name these as seeds or objectives")
-        if ".".join(path) in _NOT_OF_THE_RESULT:
+        if ".".join(path) in _FREE:
             raise ValueError(f"grid key {key!r} does not change what is fitted")
         if not values:
             raise ValueError(f"grid key {key!r} has no values")
@@ -286,11 +278,7 @@ def _objective_text(choice: Choice) -> str:
 
 
 def _point_text(point: Mapping[str, Any]) -> str:
-    return " ".join(f"{key}={_text(value)}" for key, value in point.items())
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), sort_keys=True)
+    return " ".join(f"{key}={plain(value)}" for key, value in point.items())
 
 
 def _common(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -299,7 +287,7 @@ def _common(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def difference(old: Any, new: Any, place: str) -> str | None:
     """The first key in which two settings differ, with both values; ``None`` where they agree in all that matters."""
-    if old == new or place in _NOT_OF_THE_RESULT:
+    if old == new or place in _FREE:
         return None
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted({*old, *new}):
@@ -314,9 +302,9 @@ def trial_name(objective: str, grid: Mapping[str, Any], seed: int) -> str:
     """A short name for a folder, that depends on objective, grid values and seed alone."""
     choice = OBJECTIVES.resolve(objective)
     shown = _objective_text(choice).partition(":")[2]
-    options = [f"{key}={_text(value)}" for key, value in choice.options.items() if f"{key}={_text(value)}" in shown]
+    options = [f"{key}={plain(value)}" for key, value in choice.options.items() if f"{key}={plain(value)}" in shown]
     parts = [text.replace("num_particles=", "k") for text in options] + [
-        f"{key}={_text(value)}" for key, value in grid.items()
+        f"{key}={plain(value)}" for key, value in grid.items()
     ]
     text = "-".join([choice.name, *parts])
     safe = re.sub(r"[^A-Za-z0-9._=+-]+", "_", text)

@@ -1,6 +1,5 @@
 """The live view of an experiment: one for all runs, read from their folders."""
 
-import random
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,7 +8,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from vae_pyro.checkpoint import RunError
-from vae_pyro.experiments.folder import Experiment, Status, is_held, lock_file
+from vae_pyro.experiments.folder import Experiment, Status, lock_file
+from vae_pyro.isolation import undisturbed
+from vae_pyro.locks import is_held
 
 
 @dataclass
@@ -42,12 +43,9 @@ class ExperimentProgress:
         self._began = monotonic()
         self._live: Any = None
         if sys.stderr.isatty() if show is None else show:
-            state = random.getstate()  # rich draws from Python's generator when it is imported
-            try:
+            with undisturbed():  # rich draws from Python's generator when it is imported
                 from rich.console import Console
                 from rich.live import Live
-            finally:
-                random.setstate(state)
             self._live = Live(console=Console(stderr=True), get_renderable=self.view, refresh_per_second=1)
 
     def __enter__(self) -> Self:

@@ -9,36 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from vae_pyro.checkpoint import RunError, write_json
-from vae_pyro.experiments.folder import (
-    Experiment,
-    Finish,
-    Trial,
-    begin,
-    error_file,
-    is_done,
-    locked,
-    read_experiment,
-    standing,
-)
-from vae_pyro.experiments.plan import ExperimentConfig, Variant, parse_grid, plan
+from vae_pyro.experiments.folder import Experiment, Finish, begin, error_file, is_done, standing
+from vae_pyro.experiments.plan import ExperimentConfig, plan
 from vae_pyro.experiments.progress import ExperimentProgress
 from vae_pyro.experiments.worker import Broken, Task, load, perform
+from vae_pyro.locks import locked
 from vae_pyro.training import FitInterruptedError
-from vae_pyro.workers.tasks import Backend, Outcome, WorkInterruptedError, map_tasks
-
-__all__ = [
-    "Experiment",
-    "ExperimentConfig",
-    "ExperimentInterruptedError",
-    "ExperimentProgress",
-    "Finish",
-    "Trial",
-    "Variant",
-    "parse_grid",
-    "plan",
-    "read_experiment",
-    "run",
-]
+from vae_pyro.workers import Backend, Outcome, WorkInterruptedError, map_tasks
 
 
 class ExperimentInterruptedError(FitInterruptedError):

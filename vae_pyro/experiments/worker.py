@@ -12,8 +12,9 @@ from typing import Any
 from vae_pyro.checkpoint import RunError, RunFolder, read_tensors, write_json
 from vae_pyro.data import DataConfig, Dataset
 from vae_pyro.ensembles import fit_ensemble
-from vae_pyro.experiments.folder import Finish, identity, lock_file, locked, measured_files, record_file, sound_weights
+from vae_pyro.experiments.folder import Finish, identity, lock_file, measured_files, record_file, sound_weights
 from vae_pyro.experiments.plan import difference
+from vae_pyro.locks import locked
 from vae_pyro.training import FitConfig, FitResult, fit
 from vae_pyro.vae import VAE, VAEConfig
 from vae_pyro.workers.process import in_words
@@ -56,7 +57,7 @@ class Broken:
 
     Attributes:
         name: of the run.
-        error: see `vae_pyro.workers.tasks.Outcome`.
+        error: see `vae_pyro.workers.Outcome`.
         traceback: likewise.
     """
 
@@ -85,7 +86,7 @@ def perform(task: Task) -> tuple[Broken, ...]:
     with ExitStack() as held:
         # A worker that was given up may still be at it, on a node that nobody can reach: this one waits for its end.
         for name in task.seeds:
-            held.enter_context(locked(lock_file(Path(task.path), name), wait=True))
+            held.enter_context(locked(lock_file(Path(task.path), name)))
         data = load(json.dumps(task.data))
         found = data.facts["fingerprint"]
         if found != task.fingerprint:

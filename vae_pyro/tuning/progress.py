@@ -1,12 +1,12 @@
 """The live line of a search, read from its journal, so that it counts what all processes do."""
 
-import random
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vae_pyro.isolation import undisturbed
 from vae_pyro.tuning.search import read_search
 
 _REFRESH_SECONDS = 1.0
@@ -18,12 +18,9 @@ def search_progress(path: Path, num_trials: int, *, show: bool | None) -> Iterat
     if not (sys.stderr.isatty() if show is None else show):
         yield
         return
-    state = random.getstate()  # importing rich.progress draws from Python's generator, which is the caller's
-    try:
+    with undisturbed():  # importing rich.progress draws from Python's generator, which is the caller's
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
-    finally:
-        random.setstate(state)
     done = threading.Event()
     columns = TextColumn("trials {task.completed}/{task.total}"), BarColumn(12), TextColumn("{task.fields[figures]}")
     with Progress(*columns, console=Console(stderr=True), refresh_per_second=2) as bar:

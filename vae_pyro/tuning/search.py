@@ -13,8 +13,9 @@ from typing import Any
 
 from vae_pyro.checkpoint import RunError, RunFolder, read_json, read_tensors
 from vae_pyro.evaluation import Evaluation
+from vae_pyro.locks import is_held, locked
 from vae_pyro.tuning.space import Dimension, parse_space
-from vae_pyro.tuning.study import lock, locked, open_study, quiet, trial_lock
+from vae_pyro.tuning.study import open_study, quiet, search_lock, trial_lock
 
 FORMAT = "vae_pyro search 1"
 
@@ -112,7 +113,7 @@ class Search:
         for trial in self.trials:
             value = "" if trial.value is None else f"{trial.value:.4f}"
             figures = [str(trial.number), trial.state, value, str(trial.best_epoch or "")]
-            rows.append([*figures, *(_shown(trial.params.get(name, "")) for name in names)])
+            rows.append([*figures, *(shown(trial.params.get(name, "")) for name in names)])
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
         if self.of_state("complete"):
@@ -120,12 +121,13 @@ class Search:
         return "\n".join(lines)
 
 
-def _shown(param: Any) -> str:
+def shown(param: Any) -> str:
+    """A parameter as tables have it."""
     return f"{param:.4g}" if isinstance(param, float) else str(param)
 
 
 def _words(params: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={_shown(param)}" for name, param in params.items())
+    return ", ".join(f"{name}={shown(param)}" for name, param in params.items())
 
 
 def trial_folder(path: Path, number: int) -> RunFolder:
@@ -168,18 +170,14 @@ def read_search(path: str | Path) -> Search:
         if running:
             # Whether a process works on a trial is asked of its lock, which nobody else may be taking just then. It may
             # end in between: what is free and unfinished afterwards has stopped.
-            held.enter_context(locked(path, "search"))
+            held.enter_context(locked(search_lock(path, "search")))
             idle = {number for number in running if _is_free(path, number)}
             trials = study.get_trials(deepcopy=False)
         return Search(path, space_of(plan), tuple(_read_trial(path, trial, idle) for trial in trials), plan)
 
 
 def _is_free(path: Path, number: int) -> bool:
-    held = lock(trial_lock(path, number), wait=False)
-    if held is None:
-        return False
-    held.close()
-    return True
+    return not is_held(trial_lock(path, number))
 
 
 def _read_trial(path: Path, trial: Any, idle: Set[int]) -> TuningTrial:

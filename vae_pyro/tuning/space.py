@@ -4,8 +4,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from vae_pyro.registry import parse_scalar
+from vae_pyro.registry import parse_scalar, split_commas
 from vae_pyro.settings import parse_assignment
+from vae_pyro.training import FREE
 
 WAY_OUT = "write key=low..high, key=low..high:log, or key=a,b,c"
 
@@ -13,7 +14,7 @@ _NUMBER = r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
 _RANGE = re.compile(rf"(?P<low>{_NUMBER})\.\.(?P<high>{_NUMBER})(?P<log>:log)?")
 _OPTION = re.compile(r"(?P<choice>\w+):(?P<option>\w+)=(?P<range>.*\.\..*)")
 # They say where and how exactly a trial is measured, and not what is fitted.
-_NOT_SEARCHED = ("x_shape", "device", "devices", "num_nodes", "checkpoint_seconds", "validation_particles", "compile")
+_NOT_SEARCHED = ("x_shape", *FREE["fit"], "validation_particles", "compile")
 
 
 @dataclass(frozen=True)
@@ -121,17 +122,9 @@ def _range(text: str, name: str, path: tuple[str, ...], values: str, choice: str
 
 
 def _pieces(values: str) -> list[str]:
-    """Split at commas outside brackets and quotes; ``option=value`` belongs to the variant before it."""
-    pieces, depth, quoted = [""], 0, False
-    for character in values:
-        quoted ^= character == '"'
-        depth += 0 if quoted else (character in "[{") - (character in "]}")
-        if character == "," and depth == 0 and not quoted:
-            pieces.append("")
-        else:
-            pieces[-1] += character
+    """Values between commas; ``option=value`` belongs to the variant before it."""
     joined: list[str] = []
-    for piece in (piece.strip() for piece in pieces):
+    for piece in map(str.strip, split_commas(values)):
         if joined and ":" in joined[-1] and re.match(r"\w+=", piece):
             joined[-1] += f",{piece}"
         elif piece:

@@ -9,7 +9,6 @@ References:
     doi:10.1145/3097983.3098043
 """
 
-import fcntl
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,6 +18,7 @@ from typing import IO, Any
 from zlib import crc32
 
 from vae_pyro.isolation import derive_seed
+from vae_pyro.locks import lock, locked
 from vae_pyro.tuning.space import Dimension
 
 _STUDY = "search"
@@ -27,38 +27,9 @@ _SAMPLER_STREAM = 6
 _GRACE = 0.1
 
 
-def lock(path: Path, *, wait: bool) -> IO[str] | None:
-    """Hold a file until it is closed or the process ends, however it ends; ``None`` where another one holds it.
-
-    Raises:
-        ValueError: its file system has no locks.
-    """
-    file = path.open("a")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        file.close()
-        return None
-    except OSError as error:
-        file.close()
-        raise ValueError(
-            f"the file system of {str(path)!r} has no locks ({error}); put the search on one that has, such as a local "
-            "disk, NFS 4, or Lustre mounted with flock"
-        ) from None
-    return file
-
-
-@contextmanager
-def locked(path: Path, name: str) -> Iterator[None]:
-    """Hold one of the locks of a search for a while: ``search``, ``journal`` or ``best``.
-
-    Raises:
-        ValueError: see `lock`.
-    """
-    file = lock(path / "locks" / name, wait=True)
-    assert file is not None
-    with file:
-        yield
+def search_lock(path: Path, name: str) -> Path:
+    """One of the locks of a search that are held for a while: ``search``, ``journal`` or ``best``."""
+    return path / "locks" / name
 
 
 def trial_lock(path: Path, number: int) -> Path:
@@ -74,7 +45,7 @@ class _JournalLock:
         self._file: IO[str] | None = None
 
     def acquire(self) -> bool:
-        self._file = lock(self.path / "locks" / "journal", wait=True)
+        self._file = lock(search_lock(self.path, "journal"), wait=True)
         _mend(self.path / "journal.log")
         return True
 
@@ -180,7 +151,7 @@ def next_trial(study: Any, path: Path, space: Sequence[Dimension], num_trials: i
     from optuna import Trial
 
     distributions = {dimension.name: dimension.distribution() for dimension in space}
-    with locked(path, "search"), ExitStack() as stack:
+    with locked(search_lock(path, "search")), ExitStack() as stack:
         trials = study.get_trials(deepcopy=False)
         for known in trials:
             held = None if known.state.is_finished() else lock(trial_lock(path, known.number), wait=False)

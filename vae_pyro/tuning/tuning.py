@@ -29,29 +29,16 @@ from vae_pyro.checkpoint import RunError, write_atomically, write_json
 from vae_pyro.data import DataConfig, Dataset
 from vae_pyro.interruption import FitInterruptedError
 from vae_pyro.likelihoods import LIKELIHOODS
+from vae_pyro.locks import locked
 from vae_pyro.settings import Settings, assemble
-from vae_pyro.training import FitConfig
+from vae_pyro.training import FREE, FitConfig
 from vae_pyro.tuning.progress import search_progress
-from vae_pyro.tuning.search import FORMAT, Search, TuningTrial, read_plan, read_search, space_of
+from vae_pyro.tuning.search import FORMAT, Search, read_plan, read_search, space_of
 from vae_pyro.tuning.space import WAY_OUT, Dimension, parse_space
-from vae_pyro.tuning.study import locked, next_trial, open_study, quiet
+from vae_pyro.tuning.study import next_trial, open_study, quiet, search_lock
 from vae_pyro.tuning.trial import run_trial, trial_settings
 from vae_pyro.vae import VAEConfig
-from vae_pyro.workers.tasks import Backend, WorkInterruptedError, map_tasks
-
-__all__ = [
-    "Dimension",
-    "Search",
-    "SearchInterruptedError",
-    "TuningTrial",
-    "parse_space",
-    "read_plan",
-    "read_search",
-    "tune",
-]
-
-# Where and how often, not what: each call has its own.
-_FREE = {"fit": ("device", "checkpoint_seconds"), "data": ("root",)}
+from vae_pyro.workers import Backend, WorkInterruptedError, map_tasks
 
 
 class SearchInterruptedError(FitInterruptedError):
@@ -147,7 +134,7 @@ def tune(
                         raise RunError(f"a worker of the search stopped: {broken[0]}; the same call continues it")
             except (FitInterruptedError, WorkInterruptedError) as stopped:
                 raise SearchInterruptedError(stopped.signum, path) from None
-        with locked(path, "best"):  # who writes it last has read the search last
+        with locked(search_lock(path, "best")):  # who writes it last has read the search last
             search = read_search(path)
             content = json.dumps(search.settings(), indent=2) + "\n"
             write_atomically(path / "best.json", content.encode())
@@ -228,7 +215,7 @@ def _begin(path: Path, plan: dict[str, Any]) -> None:
     if held and "search.json" not in held:
         raise RunError(f"{str(path)!r} holds {held[0]!r} and no search; name an empty or a new folder")
     (path / "locks").mkdir(parents=True, exist_ok=True)
-    with locked(path, "search"):
+    with locked(search_lock(path, "search")):
         if not (path / "search.json").exists():
             write_json(path / "search.json", plan)
             return
@@ -236,7 +223,7 @@ def _begin(path: Path, plan: dict[str, Any]) -> None:
     for section in ("space", "model", "fit", "data", "seed", "num_random", "prune", "num_unpruned"):
         old, new = before[section], json.loads(json.dumps(plan[section]))
         if isinstance(old, dict):
-            keys = [key for key in new if old.get(key) != new[key] and key not in _FREE.get(section, ())]
+            keys = [key for key in new if old.get(key) != new[key] and key not in FREE.get(section, ())]
             if not keys:
                 continue
             section, old, new = f"{section} {keys[0]}", old.get(keys[0]), new[keys[0]]  # noqa: PLW2901
@@ -255,7 +242,7 @@ def _work(path: Path, num_trials: int, call: Mapping[str, Any], data: Dataset | 
     Args:
         path: folder of the search.
         num_trials: how many there are to be in all.
-        call: the plan of this call, which may differ from that of the folder in `_FREE`.
+        call: the plan of this call, which may differ from that of the folder in `FREE`.
         data: loaded already, or ``None``.
         number: tells workers apart.
 
@@ -264,7 +251,7 @@ def _work(path: Path, num_trials: int, call: Mapping[str, Any], data: Dataset | 
         RunError: other data, or the folder of a trial cannot be used.
     """
     plan = read_plan(path)
-    for section, keys in _FREE.items():
+    for section, keys in FREE.items():
         plan[section] |= {key: call[section][key] for key in keys}
     FitConfig(**plan["fit"]).torch_device()  # else every trial would fail for it
     if data is None:

@@ -1,7 +1,7 @@
 """Independent tasks in processes of this machine or of a cluster, where one that dies costs little."""
 
-from vae_pyro.workers.process import claim_device, exact_threads
-from vae_pyro.workers.tasks import BACKENDS, Backend, Outcome, WorkInterruptedError, default_workers, map_tasks
+from vae_pyro.workers.process import claim_device, default_workers, exact_threads
+from vae_pyro.workers.tasks import BACKENDS, Backend, Outcome, WorkInterruptedError, map_tasks
 
 __all__ = [
     "BACKENDS",

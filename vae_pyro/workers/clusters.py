@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vae_pyro.isolation import muted
 from vae_pyro.workers.process import default_workers
 
 _MISSING = "backend {0!r} wants the package {1!r}, which is not installed: pip install 'vae_pyro[scale]'"
@@ -110,7 +111,7 @@ def dask_pool(width: int | None, address: str | None, retries: int) -> Iterator[
     address = address or os.environ.get("DASK_SCHEDULER_ADDRESS")
     with ExitStack() as stack:
         for name in ("distributed.nanny", "distributed.scheduler", "distributed.client", "distributed.worker"):
-            stack.enter_context(_quiet(name))  # a worker that dies is answered for here
+            stack.enter_context(muted(name, logging.CRITICAL))  # a worker that dies is answered for here
         if address is None:
             width = width or default_workers()
             with dask.config.set({"distributed.scheduler.allowed-failures": retries}):
@@ -175,7 +176,7 @@ def ray_pool(width: int | None, address: str | None, retries: int) -> Iterator[P
     with ExitStack() as stack:
         if not ray.is_initialized():
             options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "address": address}
-            stack.enter_context(_quiet("ray"))
+            stack.enter_context(muted("ray", logging.CRITICAL))
             if address is None:
                 width = width or default_workers()
                 short = "/tmp" if len(tempfile.gettempdir()) > 30 and Path("/tmp").is_dir() else None  # sockets' paths
@@ -214,14 +215,3 @@ def ray_pool(width: int | None, address: str | None, retries: int) -> Iterator[P
 
 def _call(call: Any) -> Any:
     return call()
-
-
-@contextmanager
-def _quiet(logger_name: str) -> Iterator[None]:
-    logger = logging.getLogger(logger_name)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

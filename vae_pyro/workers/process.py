@@ -3,7 +3,6 @@
 A fixed number of threads keeps sums, and so bits, the same wherever a task runs.
 """
 
-import fcntl
 import os
 import tempfile
 import threading
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
+
+from vae_pyro.locks import lock
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _PARENT_POLL_SECONDS = 0.5
@@ -94,14 +95,10 @@ def claim_device(devices: Sequence[str], folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     for share in count():
         for position, name in enumerate(devices):
-            file = (folder / f"{name.replace('/', '_')}.{share}.lock").open("w")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.close()
-                continue
-            _CLAIMED.append((position, file))
-            return position
+            held = lock(folder / f"{name.replace('/', '_')}.{share}.lock", wait=False)
+            if held is not None:
+                _CLAIMED.append((position, held))
+                return position
     raise AssertionError("there is always a next share")
 
 

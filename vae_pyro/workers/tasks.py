@@ -19,18 +19,7 @@ from typing import Any, Literal, get_args
 
 from vae_pyro.isolation import undisturbed
 from vae_pyro.workers.clusters import Lost, Pool, dask_pool, ray_pool
-from vae_pyro.workers.process import Reply, claim_device, default_workers, exact_threads, perform
-
-__all__ = [
-    "BACKENDS",
-    "Backend",
-    "Outcome",
-    "WorkInterruptedError",
-    "claim_device",
-    "default_workers",
-    "exact_threads",
-    "map_tasks",
-]
+from vae_pyro.workers.process import Reply, default_workers, perform
 
 type Backend = Literal["sequential", "loky", "dask", "ray"]
 
