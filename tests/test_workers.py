@@ -274,6 +274,19 @@ def test_a_killed_process_gives_its_device_back(processes: Callable[[], list[Any
     assert claim_device(["0", "1"], tmp_path / "locks") == 0
 
 
+def test_workers_take_down_what_they_hold(tmp_path: Path) -> None:
+    """A compiler keeps a semaphore in the process; one that is killed leaves it behind, and Python remarks on it."""
+    process = script(
+        tmp_path,
+        "import multiprocessing\nfrom vae_pyro.workers import map_tasks\n"
+        "def hold(task):\n    import builtins\n    builtins.held = multiprocessing.Lock()\n    return task\n"
+        "print([one.value for one in map_tasks(hold, [0, 1, 2], num_workers=2)])\n",
+    )
+    said, remarks = process.communicate(timeout=WAIT_SECONDS)
+    assert said == "[0, 1, 2]\n"
+    assert remarks == ""
+
+
 def test_devices_are_named_as_the_environment_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

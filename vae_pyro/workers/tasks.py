@@ -61,10 +61,13 @@ class Outcome[T, R]:
 def _loky(width: int) -> Iterator[Pool]:
     from joblib.externals.loky import get_reusable_executor
 
+    busy = True
     try:
         yield Pool("loky", width, {"max_nbytes": None}, parent=os.getpid())
+        busy = False
     finally:
-        get_reusable_executor(max_workers=1, reuse=True).shutdown(wait=True, kill_workers=True)
+        # Idle workers end by themselves, and so take down what libraries hold in them (semaphores of a compiler).
+        get_reusable_executor(max_workers=1, reuse=True).shutdown(wait=True, kill_workers=busy)
 
 
 @contextmanager
