@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from tests.processes import alive, wait_for
-from vae_pyro import FitConfig, RunFolder
+from vae_pyro import VAE, FitConfig, RunFolder, VAEConfig
 from vae_pyro.checkpoint import read_tensors
 from vae_pyro.data import Part, Split
+from vae_pyro.loop import Loop
 from vae_pyro.ranks import ALONE, RankLostError, Ranks, launched
 from vae_pyro.svi import BitStream
 
@@ -252,6 +253,19 @@ def test_parts_are_disjoint_and_cover() -> None:
     halves = [[raw[0].flatten().tolist() for raw in split.epoch(5, 3, BitStream(0), part=Part(r, 2))] for r in (0, 1)]
     assert [first + second for first, second in zip(*halves, strict=True)] == whole
     assert [raw[0].flatten().tolist() for raw in split.epoch(5, 3, BitStream(0), start=3)] == whole[3:]
+
+
+def test_processes_of_a_fit_draw_random_observations_of_their_own() -> None:
+    split = Split(torch.zeros(8, 3, dtype=torch.uint8), draw="dequantize")
+    words = []
+    for rank in (0, 1):
+        vae = VAE(VAEConfig(x_shape=(3,), latent_dim=1, likelihood="gaussian", encoder={"name": "mlp", "hidden": [2]}))
+        loop = Loop(vae, split, None, FitConfig(batch_size=8), 0, None, torch.device("cpu"), Ranks(rank, 2))
+        loop.shuffle()
+        values, drawn = next(loop.batches)
+        assert len(values) == 4
+        words.append(drawn)
+    assert not torch.equal(words[0], words[1])
 
 
 def test_a_process_alone_is_the_whole_group() -> None:

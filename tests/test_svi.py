@@ -718,3 +718,37 @@ def test_on_cuda_a_step_and_an_epoch_are_those_of_the_cpu() -> None:
     for epoch in range(1, 30):
         last = svi.run_epoch(split, batch_size=8, seed=epoch)
     assert last < first
+
+
+def test_looking_for_parameters_leaves_the_buffers_of_members_as_they_were_made() -> None:
+    """The programs run once for each member before the first step; what they count in doing so is not the members'."""
+
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(2, 1)
+            self.register_buffer("runs", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.runs.add_(1.0)
+            return self.layer(x).squeeze(-1)
+
+    net, x = Counting(), torch.arange(12.0).reshape(6, 2)
+
+    def model(x: Tensor) -> None:
+        pyro.module("net", net)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=net(x))
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    with pyro.get_param_store().scope(), torch.random.fork_rng():
+        svi = CompiledSVI(
+            model, guide, torch.optim.Adam(net.parameters()), Trace_ELBO(), compile=False, num_ensemble=2,
+            seeds=[1, 2], initialize=lambda seed: net.runs.fill_(40.0),
+        )  # fmt: skip
+        svi.trace(x)
+    assert float(net.runs) == 40.0
