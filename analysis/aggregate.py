@@ -101,15 +101,15 @@ def draw_guide(
         dtype: of the data in the programs.
         held: numbers that the widest tensor holds for each particle and datum.
     """
-    x, mask = split.batch(slice(0, 1), dtype)
-    sites = list(draw_latents(guide, x, num_particles=1, mask=mask)[0])  # in the order of `Evaluation.activity`
+    x, given = split.batch(slice(0, 1), dtype)
+    sites = list(draw_latents(guide, x, num_particles=1, **given)[0])  # in the order of `Evaluation.activity`
     events: dict[str, tuple[int, ...]] = {}
     parts: dict[str, list[Array]] = {}
     closed, full, kept = True, False, np.sort(compared)
     size = max(ELEMENTS_AT_ONCE // (_PAIR_DRAWS * held), 1)
     for start in range(0, len(split), size):
-        x, mask = split.batch(slice(start, start + size), dtype)
-        ledger = log_densities(model, guide, x, num_particles=_PAIR_DRAWS, mask=mask)
+        x, given = split.batch(slice(start, start + size), dtype)
+        ledger = log_densities(model, guide, x, num_particles=_PAIR_DRAWS, **given)
         parts.setdefault("log_prior", []).append(_array(ledger.log_prior))
         z, known = [], []
         for name in sites:
@@ -213,10 +213,10 @@ def aggregate_densities(
         }
 
         def log_q(some: slice) -> Array:
-            x, mask = chosen.batch(some, dtype)
+            x, given = chosen.batch(some, dtype)
             expanded = {name: value.expand(-1, len(x), *value.shape[2:]) for name, value in at.items()}
             # To `score_latents` the guide is a program whose sites are all latent: their density is log q(z | x).
-            return _array(score_latents(guide, x, expanded, mask=mask)[1])
+            return _array(score_latents(guide, x, expanded, **given)[1])
 
     block = max(_PAIR_NUMBERS // everything.size, 1)
     with isolated():

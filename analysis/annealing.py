@@ -323,15 +323,15 @@ def joints(pair: Pair, split: Split, num_particles: int) -> Iterator[LogJoint]:
         ValueError: data outside the support of the likelihood, or latents that are not real-valued.
     """
     if isinstance(pair, VAE):
-        pair.check(split.head, split.summary())
+        pair.check(split.head, split.summary(), split.y)
     model, guide = (pair.model, pair.guide) if isinstance(pair, VAE) else pair
     device, dtype = place_of(pair, split.head)
     rows = max(ELEMENTS_AT_ONCE // (num_particles * numbers_held(pair, split)), 1)
     split = split.to(device)
     for first in range(0, len(split), rows):
-        x, mask = split.batch(slice(first, first + rows), dtype)
+        x, given = split.batch(slice(first, first + rows), dtype)
         with isolated(0):
-            joint = LogJoint(model, guide, x, mask)
+            joint = LogJoint(model, guide, x, **given)
         yield joint
 
 

@@ -91,7 +91,7 @@ def to_datatree(
         raise ValueError(f"prior_predictive is a number of data sets, 0 for none, got {prior_predictive}")
     split = as_split(x).fixed(derive_seed(seed, _DATA_STREAM))
     if isinstance(pair, VAE):
-        pair.check(split.head, split.summary())
+        pair.check(split.head, split.summary(), split.y)
     names = default_statistics(split.x_shape) if statistics is None else statistics
     sampler = Sampler(pair, split, tuple(STATISTICS.resolve(name) for name in names))
     observed = sampler.observed()

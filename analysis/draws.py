@@ -21,6 +21,7 @@ from vae_pyro.data import Split
 from vae_pyro.densities import Program, draw_latents, merge_moments, score_latents
 from vae_pyro.evaluation import ELEMENTS_AT_ONCE, Scorer, blocks, numbers_held, place_of
 from vae_pyro.registry import Choice
+from vae_pyro.splits import Given, visible
 from vae_pyro.vae import VAE
 
 type Array = np.ndarray[Any, Any]
@@ -99,7 +100,7 @@ class Sampler:
 
     def observed(self) -> Array:
         """The data, ``(datum, *event)``, NaN where an element is not observed."""
-        return _visible(*self.split.batch(slice(None), self.dtype))
+        return as_array(visible(*self.split.batch(slice(None), self.dtype)))
 
     def posterior(self, num_draws: int, *, kept: Array, replicate: bool = True) -> Draws:
         """Latents from the guide, their ledger, and data replicated given each; the guide runs once for a datum.
@@ -115,19 +116,19 @@ class Sampler:
         draws = Draws(num_draws, len(self.split), kept)
         resident = self._resident()
         for rows in _pieces(len(self.split), blocks(len(self.split), num_draws, held)[0]):
-            x, mask = resident.batch(rows, self.dtype)
-            latents, log_guide = draw_latents(guide, x, num_particles=num_draws, mask=mask)
+            x, given = resident.batch(rows, self.dtype)
+            latents, log_guide = draw_latents(guide, x, num_particles=num_draws, **given)
             draws.put("latents", latents, slice(None), rows)
             draws.put("log_guide", {"log_guide": log_guide.double()}, slice(None), rows)
             for particles, some in _cells(num_draws, len(x), held):
-                given = {name: value[particles, some].contiguous() for name, value in latents.items()}
-                seen = None if mask is None else mask[some]
+                at = {name: value[particles, some].contiguous() for name, value in latents.items()}
+                beside = {name: value[some] for name, value in given.items()}
                 element = None
-                if replicate or len(given) > 1:
-                    log_likelihood, log_prior, element = _score(model, x[some], given, seen)
+                if replicate or len(at) > 1:
+                    log_likelihood, log_prior, element = _score(model, x[some], at, beside)
                 else:  # log p(z) is that of the one site, and nothing else is asked of the model
-                    log_likelihood, whole = scorer(x[some], seen, given)
-                    log_prior = {name: whole.double() for name in given}
+                    log_likelihood, whole = scorer(x[some], beside, at)
+                    log_prior = {name: whole.double() for name in at}
                 place = particles, slice(rows.start + some.start, rows.start + some.stop)
                 draws.put("log_likelihood", {"x": log_likelihood.double()}, *place)
                 draws.put("log_prior", log_prior, *place)
@@ -135,8 +136,8 @@ class Sampler:
                     # The decoder of a VAE does not look at x, so that one run of it both scores and draws.
                     known = isinstance(self.pair, VAE)
                     size = some.stop - some.start
-                    drawn = _draw(element) if known else _replicate(model, given, particles, size)
-                    self._record(draws, drawn, x[some], seen, *place)
+                    drawn = _draw(element) if known else _replicate(model, at, particles, size, beside.get("y"))
+                    self._record(draws, drawn, x[some], beside.get("mask"), *place)
         return draws
 
     def prior(self, num_draws: int, *, kept: Array) -> Draws:
@@ -151,7 +152,8 @@ class Sampler:
         resident = self._resident()
         for particles, rows in _cells(num_draws, len(self.split), numbers_held(self.pair, self.split)):
             mask = None if resident.mask is None else resident.mask[rows]
-            drawn = _replicate(model, {}, particles, rows.stop - rows.start)
+            y = None if resident.y is None else resident.y[rows]
+            drawn = _replicate(model, {}, particles, rows.stop - rows.start, y)
             self._record(draws, drawn, None, mask, particles, rows)
         return draws
 
@@ -168,20 +170,14 @@ class Sampler:
         draws.keep(as_array(drawn), particles, rows)
         if x is not None:
             draws.compare(drawn, x, particles, rows)
-        visible = _visible(drawn, mask)
-        measured = measure(visible, self.statistics, event_dim=len(self.split.x_shape))
-        draws.put(
-            "statistics", {name: value.astype(visible.dtype) for name, value in measured.items()}, particles, rows
-        )
+        seen = as_array(drawn if mask is None else visible(drawn, {"mask": mask}))
+        measured = measure(seen, self.statistics, event_dim=len(self.split.x_shape))
+        draws.put("statistics", {name: value.astype(seen.dtype) for name, value in measured.items()}, particles, rows)
 
 
 def as_array(tensor: Tensor | Array) -> Array:
     """A tensor's numbers on the processor."""
     return tensor.detach().cpu().numpy() if isinstance(tensor, Tensor) else tensor
-
-
-def _visible(x: Tensor, mask: Tensor | None) -> Array:
-    return as_array(x if mask is None else torch.where(mask, x, torch.nan))
 
 
 def _pieces(total: int, size: int) -> Iterator[slice]:
@@ -201,11 +197,11 @@ def _cells(num_draws: int, num_data: int, held: int) -> Iterator[tuple[slice, sl
 
 
 def _score(
-    model: Program, x: Tensor, latents: dict[str, Tensor], mask: Tensor | None
+    model: Program, x: Tensor, latents: dict[str, Tensor], given: Given
 ) -> tuple[Tensor, dict[str, Tensor], Any]:
     """log p(x | z), log p of each latent site in float64, each ``(particle, datum)``, and the distribution of x."""
     with poutine.trace() as tracer:
-        log_likelihood, log_prior = score_latents(model, x, latents, mask=mask)
+        log_likelihood, log_prior = score_latents(model, x, latents, **given)
     nodes = tracer.trace.nodes
     sites = {}
     for name in latents:
@@ -215,9 +211,12 @@ def _score(
     return log_likelihood, sites, nodes["x"]["fn"]
 
 
-def _replicate(model: Program, latents: dict[str, Tensor], particles: slice, size: int) -> Tensor:
+def _replicate(
+    model: Program, latents: dict[str, Tensor], particles: slice, size: int, y: Tensor | None = None
+) -> Tensor:
+    given = {} if y is None else {"y": y}
     with _Draw(), pyro.plate("particles", particles.stop - particles.start, dim=-2):
-        trace = poutine.trace(poutine.condition(model, data=latents)).get_trace(size=size)
+        trace = poutine.trace(poutine.condition(model, data=latents)).get_trace(size=size, **given)
     drawn: Tensor = trace.nodes["x"]["value"]
     return drawn
 

@@ -374,7 +374,7 @@ def _log_weights(joint: LogJoint, guide: Gaussian | None, best: Gaussian, num_dr
         noise = torch.randn(count, *best.loc.shape).to(best.loc)
         for q, kept in zip((guide, best), weights, strict=True):
             if q is None:
-                ledger = log_densities(joint.model, joint.guide, joint.x, num_particles=count, mask=joint.mask)
+                ledger = log_densities(joint.model, joint.guide, joint.x, num_particles=count, **joint.given)
                 kept.append(ledger.log_joint - ledger.log_guide)
             else:
                 z = q.shift(noise)

@@ -78,11 +78,10 @@ class Path:
         if isinstance(self.start, Gaussian):
             return self.start.shift(torch.randn(num_chains, *self.start.loc.shape).to(self.start.loc))
         if self.start == "guide":
-            drawn, _ = draw_latents(joint.guide, joint.x, num_particles=num_chains, mask=joint.mask)
+            drawn, _ = draw_latents(joint.guide, joint.x, num_particles=num_chains, **joint.given)
             return joint.flat(drawn)
         with pyro.plate("particles", num_chains, dim=-2):
-            given = {} if joint.mask is None else {"mask": joint.mask}
-            trace = poutine.trace(joint.model).get_trace(joint.x, **given)
+            trace = poutine.trace(joint.model).get_trace(joint.x, **joint.given)
         return joint.flat(dict(latent_sites(trace)))
 
     def at(self, z: Tensor) -> Point:

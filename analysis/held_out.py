@@ -20,6 +20,7 @@ from vae_pyro.checkpoint import RunError, RunFolder, read_tensors, weights
 from vae_pyro.data import Dataset, Split
 from vae_pyro.evaluation import ACTIVE_VARIANCE, activity_of, blocks, numbers_held
 from vae_pyro.isolation import derive_seed
+from vae_pyro.splits import visible
 from vae_pyro.vae import VAE
 
 type Array = np.ndarray[Any, Any]
@@ -229,8 +230,7 @@ def _pieces(split: Split, vae: VAE) -> Iterator[slice]:
 def _fingerprint(split: Split, vae: VAE) -> str:
     digest = Fingerprint()
     for rows in _pieces(split, vae):
-        x, mask = split.batch(rows, vae.dtype)
-        digest.update((x if mask is None else torch.where(mask, x, torch.nan)).cpu().numpy())
+        digest.update(visible(*split.batch(rows, vae.dtype)).cpu().numpy())
     return digest.value
 
 
@@ -282,9 +282,9 @@ def _codes(vae: VAE, split: Split, num_draws: int, seed: int) -> tuple[Array, Ar
     """Mean and standard deviation of q(z | x), each ``(datum, latent)``, block by block."""
     means, spreads = [], []
     for index, rows in enumerate(_pieces(split, vae)):
-        x, mask = split.batch(rows, vae.dtype)
+        x, given = split.batch(rows, vae.dtype)
         mean, sd = vae.posterior_moments(
-            x, mask=mask, num_particles=num_draws, seed=derive_seed(seed, _CODES_STREAM, index)
+            x, **given, num_particles=num_draws, seed=derive_seed(seed, _CODES_STREAM, index)
         )
         means.append(mean.cpu().numpy())
         spreads.append(sd.cpu().numpy().astype(np.float64))

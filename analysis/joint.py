@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from vae_pyro.densities import Program, log_densities
+from vae_pyro.splits import Given
 
 _MOMENT_DRAWS = 500
 
@@ -31,8 +32,10 @@ class LogJoint:
         guide: its guide, which tells the latent sites.
         x: data, shape ``(datum, *event)``.
         mask: boolean, shape of ``x``, true where observed.
+        y: classes that the programs are given, ``(datum,)``.
 
     Attributes:
+        given: mask and y, where there are such.
         shapes: event shape of each latent site, in the order of the vector.
         dim: length of the vector.
 
@@ -40,12 +43,16 @@ class LogJoint:
         ValueError: a latent site is not real-valued.
     """
 
-    def __init__(self, model: Program, guide: Program, x: Tensor, mask: Tensor | None = None) -> None:
+    def __init__(
+        self, model: Program, guide: Program, x: Tensor, mask: Tensor | None = None, y: Tensor | None = None
+    ) -> None:
         if mask is not None:  # a masked NaN adds nothing to a density, but 0 * NaN to its gradient
             x = torch.where(mask | x.isfinite(), x, torch.zeros_like(x))
-        self.model, self.guide, self.x, self.mask = model, guide, x, mask
+        self.model, self.guide, self.x = model, guide, x
+        self.given: Given = {name: value for name, value in (("mask", mask), ("y", y)) if value is not None}
         with torch.no_grad():
-            ledger = log_densities(model, guide, x[:1], num_particles=1, mask=None if mask is None else mask[:1])
+            one = {name: value[:1] for name, value in self.given.items()}
+            ledger = log_densities(model, guide, x[:1], num_particles=1, **one)
         for name, (prior, _) in ledger.distributions.items():
             support = prior.support
             while isinstance(support, constraints.independent):
@@ -76,12 +83,12 @@ class LogJoint:
 
     def densities(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """log p(x | z) and log p(z), each ``(particle, datum)``, differentiable in ``z`` of shape ``(..., dim)``."""
-        ledger = log_densities(self.model, self._at(z), self.x, num_particles=len(z), mask=self.mask)
+        ledger = log_densities(self.model, self._at(z), self.x, num_particles=len(z), **self.given)
         return ledger.log_likelihood, ledger.log_prior
 
     def log_guide(self, z: Tensor) -> Tensor:
         """log q(z | x), ``(particle, datum)``, differentiable in ``z``."""
-        return log_densities(self.guide, self._at(z), self.x, num_particles=len(z), mask=self.mask).log_prior
+        return log_densities(self.guide, self._at(z), self.x, num_particles=len(z), **self.given).log_prior
 
     @torch.no_grad()
     def value(self, z: Tensor) -> Tensor:
@@ -159,7 +166,7 @@ def guide_gaussian(joint: LogJoint, *, num_draws: int = _MOMENT_DRAWS) -> tuple[
         The guide's own location and covariance where every site is Gaussian given x alone; if not, a diagonal Gaussian
         with the mean and variance of draws of the guide.
     """
-    one = log_densities(joint.model, joint.guide, joint.x, num_particles=2, mask=joint.mask)
+    one = log_densities(joint.model, joint.guide, joint.x, num_particles=2, **joint.given)
     parts = [_gaussian(guide) for _, guide in one.distributions.values()]
     if all(part is not None for part in parts):
         exact = [part for part in parts if part is not None]
@@ -173,7 +180,7 @@ def guide_gaussian(joint: LogJoint, *, num_draws: int = _MOMENT_DRAWS) -> tuple[
         return Gaussian(loc, scale_tril, all(part[2] for part in exact)), True
     draws = []
     for _ in range(0, num_draws, 50):
-        ledger = log_densities(joint.model, joint.guide, joint.x, num_particles=50, mask=joint.mask)
+        ledger = log_densities(joint.model, joint.guide, joint.x, num_particles=50, **joint.given)
         draws.append(joint.flat(ledger.latents))
     drawn = torch.cat(draws)
     return Gaussian(drawn.mean(0), torch.diag_embed(drawn.std(0)), True), False

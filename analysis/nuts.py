@@ -140,7 +140,7 @@ def nuts_moments(
         with isolated(derive_seed(seed, 1, number)):
             guide, _ = guide_gaussian(joint)
             start = {name: value[0] for name, value in joint.sites(guide.loc[None]).items()}
-            given = {} if joint.mask is None else {"mask": joint.mask}
+            given = joint.given
             chain = MCMC(
                 NUTS(joint.model),
                 num_samples=num_samples,

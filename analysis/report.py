@@ -164,7 +164,7 @@ def make_report(
     config = config or ReportConfig()
     held_out = as_split(test).fixed(derive_seed(seed, 0))
     if isinstance(pair, VAE):
-        pair.check(held_out.head, held_out.summary())
+        pair.check(held_out.head, held_out.summary(), held_out.y)
     made = _Making(pair, held_out, config, seed, progress)
     trained = None if train is None else as_split(train)
     others = None if validation is None or len(validation) == 0 else as_split(validation)

@@ -18,6 +18,7 @@ from vae_pyro.data import Split, as_split
 from vae_pyro.densities import Program
 from vae_pyro.evaluation import ELEMENTS_AT_ONCE, numbers_held
 from vae_pyro.isolation import derive_seed, isolated
+from vae_pyro.splits import visible
 from vae_pyro.vae import VAE
 
 type Array = np.ndarray[Any, Any]
@@ -321,9 +322,8 @@ def draw_samples(pair: VAE | tuple[Program, Program], size: int, like: Split, *,
 
 def _observed(split: Split, rows: slice) -> Array:
     """Observations, NaN where hidden."""
-    values, mask = split.batch(rows)
-    array: Array = values.cpu().numpy()
-    return array if mask is None else np.where(mask.cpu().numpy(), array, np.nan)
+    array: Array = visible(*split.batch(rows)).cpu().numpy()
+    return array
 
 
 def _embedding(real: Array, generated: Array, features: Features | None, seed: int) -> tuple[Features, str]:

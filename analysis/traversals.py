@@ -104,19 +104,19 @@ def posterior_means(
     """
     split = as_split(x, mask).fixed(derive_seed(seed, 0))
     if isinstance(pair, VAE):
-        pair.check(split.head, split.summary())
+        pair.check(split.head, split.summary(), split.y)
     device, dtype = place_of(pair, split.head)
     size, _ = blocks(len(split), num_draws, numbers_held(pair, split))
     resident, parts = split.to(device), []
     with torch.no_grad():
         for number, start in enumerate(range(0, len(split), size)):
-            batch, observed = resident.batch(slice(start, start + size), dtype)
+            batch, given = resident.batch(slice(start, start + size), dtype)
             own = derive_seed(seed, 1, number)
             if isinstance(pair, VAE):
-                mean, _ = pair.posterior_moments(batch, mask=observed, num_particles=num_draws, seed=own)
+                mean, _ = pair.posterior_moments(batch, **given, num_particles=num_draws, seed=own)
             else:
                 with isolated(own):
-                    latents, _ = draw_latents(pair[1], batch, num_particles=num_draws, mask=observed)
+                    latents, _ = draw_latents(pair[1], batch, num_particles=num_draws, **given)
                 mean = torch.cat([value.double().mean(0).reshape(len(batch), -1) for value in latents.values()], 1)
             parts.append(mean.double().cpu().numpy())
     return np.concatenate(parts)

@@ -12,6 +12,7 @@ from vae_pyro.data import Split, as_split
 from vae_pyro.densities import Program, draw_latents
 from vae_pyro.evaluation import Scorer, blocks, numbers_held, place_of
 from vae_pyro.isolation import derive_seed, isolated
+from vae_pyro.splits import visible
 from vae_pyro.vae import VAE
 
 type Array = np.ndarray[Any, Any]
@@ -54,7 +55,7 @@ def weigh[T](
     """
     split = as_split(x).fixed(derive_seed(seed, 0))
     if isinstance(pair, VAE):
-        pair.check(split.head, split.summary())
+        pair.check(split.head, split.summary(), split.y)
     model, guide = (pair.model, pair.guide) if isinstance(pair, VAE) else pair
     device, dtype = place_of(pair, split.head)
     resident = split.to(device)
@@ -64,17 +65,17 @@ def weigh[T](
     kept = []
     with isolated(derive_seed(seed, 1)):
         for start in range(0, len(split), data):
-            batch, mask = resident.batch(slice(start, start + data), dtype)
-            latents, log_guide = draw_latents(guide, batch, num_particles=num_draws, mask=mask)
+            batch, given = resident.batch(slice(start, start + data), dtype)
+            latents, log_guide = draw_latents(guide, batch, num_particles=num_draws, **given)
             scored = [
-                scorer(batch, mask, {name: z[done : done + particles] for name, z in latents.items()})
+                scorer(batch, given, {name: z[done : done + particles] for name, z in latents.items()})
                 for done in range(0, num_draws, particles)
             ]
             log_likelihood, log_prior = (
                 torch.cat(parts).to("cpu", torch.float64) for parts in zip(*scored, strict=True)
             )
             log_weight = log_likelihood + log_prior - log_guide.cpu()
-            seen = batch if mask is None else torch.where(mask, batch, torch.nan)
+            seen = visible(batch, given)
             kept.append(reduce(Weighed(seen.cpu().numpy(), log_likelihood.numpy(), log_weight.numpy())))
     return kept
 

@@ -18,6 +18,7 @@ from vae_pyro import DataConfig, Split, load_data
 from vae_pyro import splits as splits_module
 from vae_pyro.data import as_split, fingerprint, load_all
 from vae_pyro.isolation import seeded
+from vae_pyro.splits import visible
 
 
 def digits(**options: Any) -> Any:
@@ -175,6 +176,11 @@ def test_tables_take_numeric_columns(tmp_path: Path) -> None:
         load_data(tmp_path / "words.csv")
     frame.loc[3, "b"] = np.nan
     frame.to_csv(tmp_path / "holes.csv", index=False)
+    data = load_data(tmp_path / "holes.csv")
+    hidden = {name: getattr(data, name).mask for name in ("train", "validation", "test")}
+    assert sum(int((~mask).sum()) for mask in hidden.values() if mask is not None) == 1
+    frame.loc[3, "b"] = np.inf
+    frame.to_csv(tmp_path / "holes.csv", index=False)
     with pytest.raises(ValueError, match="1 values are not finite"):
         load_data(tmp_path / "holes.csv")
 
@@ -282,6 +288,60 @@ def test_plain_arrays_and_masks() -> None:
     assert Split(holes, mask=~holes.isnan()).summary().high == 3.0
     with pytest.raises(ValueError, match="1 values are not finite, the first nan at \\(0, 1\\); pass a mask"):
         Split(holes).summary()
+
+
+def test_an_element_that_is_nan_is_not_observed() -> None:
+    holes = torch.tensor([[1.0, float("nan")], [2.0, 3.0]])
+    mask = as_split(holes).mask
+    assert mask is not None
+    assert mask.tolist() == [[True, False], [True, True]]
+    joined = as_split(holes, [[False, True], [True, True]]).mask
+    assert joined is not None
+    assert joined.tolist() == [[False, False], [True, True]]
+    assert as_split(torch.ones(2, 2)).mask is None
+    x, given = as_split(holes).batch(slice(0, 1))
+    assert visible(x, given).isnan().tolist() == [[False, True]]
+    with pytest.raises(ValueError, match="none of 2 data has a value that is observed"):
+        as_split(holes * torch.nan).summary()
+
+
+def test_a_stored_mask(tmp_path: Path) -> None:
+    x, seen = np.arange(120, dtype=np.uint8).reshape(40, 3), np.arange(120).reshape(40, 3) % 5 > 0
+    np.savez(tmp_path / "m.npz", x=x, mask=seen)
+    data = load_data(tmp_path / "m.npz")
+    for part in (data.train, data.validation, data.test):
+        assert part.mask is not None
+        np.testing.assert_array_equal(part.mask.numpy(), seen[part.ids.numpy()])
+        np.testing.assert_array_equal(part.values.numpy(), x[part.ids.numpy()])
+    assert data.facts["missing"] == pytest.approx(float((~data.train.mask).double().mean()), abs=1e-12)  # type: ignore[operator]
+    np.savez(tmp_path / "bad.npz", x=x, mask=seen[:, :2])
+    with pytest.raises(ValueError, match=r"mask is bool \(40, 2\); wanted: a boolean for each element of x, \(40, 3\)"):
+        load_data(tmp_path / "bad.npz")
+
+
+def test_labels_that_are_given() -> None:
+    everything = digits(given_labels="all")
+    for part in (everything.train, everything.validation, everything.test):
+        assert torch.equal(part.y, part.labels)
+    some, again, other = (digits(given_labels=50, seed=seed).train for seed in (0, 0, 1))
+    known = some.y >= 0
+    assert torch.equal(some.y[known], some.labels[known])
+    assert torch.bincount(some.y[known]).tolist() == [5] * 10
+    assert torch.equal(some.y, again.y)
+    assert not torch.equal(some.ids[known], other.ids[other.y >= 0])
+    assert digits(given_labels=50).facts["given_labels"] == 50
+    assert bool((digits(given_labels=50).test.y == -1).all())
+    assert digits(given_labels=50).facts["fingerprint"] != digits().facts["fingerprint"]
+    (x,), given = some.observe(*some.raw(torch.arange(7), lambda count: torch.zeros(count, dtype=torch.int32)))
+    assert x.shape == (7, 1, 8, 8)
+    assert torch.equal(given["y"], some.y[:7])
+    assert torch.equal(some.take(slice(3, 9)).y, some.y[3:9])
+    with pytest.raises(ValueError, match="given_labels=25 is no multiple of the 10 classes"):
+        digits(given_labels=25)
+    with pytest.raises(ValueError, match="wants 200 training data of class 0, which has"):
+        digits(given_labels=2000)
+    with pytest.raises(ValueError, match=r"y holds an integer for each of 3 data, got torch.int64 \(2,\)"):
+        as_split(np.zeros((3, 2)), y=[0, 1])
 
 
 def test_a_whole_source_as_one_split() -> None:

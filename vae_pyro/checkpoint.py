@@ -291,9 +291,10 @@ class RunFolder:
         if not self.model_file.exists() and self.checkpoint_file.exists():
             raise RunError(f"the run in {str(self.path)!r} has not finished; continue it with --resume (resume=True)")
         tensors, info = read_tensors(self.model_file, "model")
-        if info["model"] != config["model"]:
+        stated = VAEConfig(**config["model"])
+        if VAEConfig(**info["model"]) != stated:
             raise RunError(f"{str(self.model_file)!r} is of another model than {str(self.config_file)!r}")
-        vae = VAE(VAEConfig(**config["model"]))
+        vae = VAE(stated)
         dtype = next(tensor.dtype for tensor in tensors.values() if tensor.dtype.is_floating_point)
         vae.to(dtype=dtype)
         set_weights(vae, tensors, str(self.model_file))

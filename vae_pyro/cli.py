@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from vae_pyro.commands.opening import open_all, open_run, other_data
 from vae_pyro.console import (
     BatchSize,
     Binarize,
@@ -35,8 +36,7 @@ from vae_pyro.console import (
 from vae_pyro.experiment_commands import compare, tune
 
 if TYPE_CHECKING:
-    from vae_pyro.checkpoint import RunFolder
-    from vae_pyro.data import Dataset, Split
+    from vae_pyro.data import Split
     from vae_pyro.vae import VAE
 
 _ENCODE_BLOCK = 4096
@@ -99,6 +99,8 @@ def fit(
     console.print(f"[bold]{escape(data)}[/] {facts['x_shape']}: {sizes}; observed: {facts['space']}", highlight=False)
     if facts.get("columns_left_out"):
         console.print(f"columns left out, not numeric: {escape(', '.join(facts['columns_left_out']))}", style="yellow")
+    if facts.get("missing"):
+        console.print(f"missing: {facts['missing']:.1%} of the training elements; the others are fitted")
     result = run_fit(
         VAE(settings.model, seed=settings.seed),
         settings.data.train,
@@ -118,27 +120,6 @@ def fit(
         f"{escape(str(out))}",
         highlight=False,
     )
-
-
-def _open(run: Path, split: str, data_root: Path | None, device: str) -> "tuple[RunFolder, VAE, Split, dict[str, Any]]":
-    folder, vae, data = _open_all(run, data_root, device)
-    return folder, vae, data.split(split), folder.config()["facts"]
-
-
-def _open_all(run: Path, data_root: Path | None, device: str) -> "tuple[RunFolder, VAE, Dataset]":
-    from vae_pyro.checkpoint import RunError, RunFolder
-    from vae_pyro.training import FitConfig
-
-    folder = RunFolder(run)
-    vae = folder.load_model(FitConfig(device=device).torch_device())
-    data = folder.data_config(data_root).load()
-    facts = folder.config()["facts"]
-    if facts["fingerprint"] != data.facts["fingerprint"]:
-        raise RunError(
-            f"the data of {str(run)!r} have changed: {data.config.source!r} now has fingerprint "
-            f"{data.facts['fingerprint'][:12]}, the run was fitted on {facts['fingerprint'][:12]}"
-        )
-    return folder, vae, data
 
 
 app.command(
@@ -163,7 +144,7 @@ def evaluate(
     """ELBO, log p(x), KL, reconstruction, bits per dimension and active units, each with its Monte Carlo error."""
     from vae_pyro.evaluation import evaluate as estimate
 
-    folder, vae, data, facts = _open(run, split, data_root, device)
+    folder, vae, data, facts = open_run(run, split, data_root, device)
     if limit is not None:
         data = data.take(slice(limit))
     result = estimate(vae, data, num_samples=samples, seed=seed)
@@ -239,7 +220,7 @@ def report(
     from analysis.report import ReportConfig, report_run
 
     config = ReportConfig(num_draws=draws, num_simulations=simulations, num_gap_data=gap_data, only=tuple(only or ()))  # type: ignore[arg-type]
-    folder, vae, data = _open_all(run, data_root, device)
+    folder, vae, data = open_all(run, data_root, device)
     with console.status("") as status:
         made = report_run(
             folder,
@@ -324,10 +305,10 @@ def reconstruct(
     """Data beside E(x | z) for a draw of q(z | x)."""
     from analysis import plots
 
-    _, vae, data, _ = _open(run, split, data_root, device)
+    _, vae, data, _ = open_run(run, split, data_root, device)
     data = data.take(slice(num))
-    x, _ = data.batch(slice(None))
-    again = vae.reconstruct(x, seed=seed).cpu().numpy()
+    x, given = data.batch(slice(None))
+    again = vae.reconstruct(x, **given, seed=seed).cpu().numpy()
     arrays = {"x": x.numpy(), "reconstruction": again, "id": data.ids.numpy()}
     _write(out, arrays, lambda: plots.plot_pairs(x.numpy(), again))
 
@@ -344,17 +325,11 @@ def encode(
 ) -> None:
     """Mean and standard deviation of q(z | x) for each datum."""
     from analysis import plots
-    from vae_pyro.checkpoint import RunFolder
-    from vae_pyro.data import load_all
-    from vae_pyro.training import FitConfig
 
     if data is None:
-        _, vae, chosen, _ = _open(run, split, data_root, device)
+        _, vae, chosen, _ = open_run(run, split, data_root, device)
     else:
-        folder = RunFolder(run)
-        vae = folder.load_model(FitConfig(device=device).torch_device())
-        chosen = load_all(folder.data_config(data_root).replace(source=data, stream=None))
-        vae.check(chosen.head, chosen.summary())
+        _, vae, chosen = other_data(run, data, data_root, device)
     loc, scale = _moments(vae, chosen, seed)
     labels = None if chosen.labels is None else chosen.labels.numpy()
     arrays = {"loc": loc, "scale": scale, "id": chosen.ids.numpy(), "label": labels}
@@ -366,8 +341,8 @@ def _moments(vae: "VAE", split: "Split", seed: int) -> tuple[Any, Any]:
 
     parts = []
     for start in range(0, len(split), _ENCODE_BLOCK):
-        x, mask = split.batch(slice(start, start + _ENCODE_BLOCK))
-        loc, scale = vae.posterior_moments(x, mask=mask, seed=seed)
+        x, given = split.batch(slice(start, start + _ENCODE_BLOCK))
+        loc, scale = vae.posterior_moments(x, **given, seed=seed)
         parts.append((loc.cpu().numpy(), scale.cpu().numpy()))
     return np.concatenate([loc for loc, _ in parts]), np.concatenate([scale for _, scale in parts])
 
@@ -384,17 +359,17 @@ def plot(
     """Pictures of a run: training curves, samples, reconstructions and the latent plane."""
     from analysis import plots
 
-    folder, vae, data, _ = _open(run, split, data_root, device)
+    folder, vae, data, _ = open_run(run, split, data_root, device)
     loc, _ = _moments(vae, data, seed)
     some = data.take(slice(16))
-    x, _ = some.batch(slice(None))
+    x, given = some.batch(slice(None))
     labels = None if data.labels is None else data.labels.numpy()
     figures = {
         "curves": plots.plot_history(folder.read_history()),
         "samples": plots.plot_data(
             vae.sample(64, seed=seed, expectation=True).cpu().numpy(), "E[x | z], z from the prior"
         ),
-        "reconstructions": plots.plot_pairs(x.numpy(), vae.reconstruct(x, seed=seed).cpu().numpy()),
+        "reconstructions": plots.plot_pairs(x.numpy(), vae.reconstruct(x, **given, seed=seed).cpu().numpy()),
         "latent": plots.plot_latent(loc, labels),
     }
     folder_out = out or run

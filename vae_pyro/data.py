@@ -1,20 +1,21 @@
 """Data sets as a model observes them: read, split, and scaled or binarised on the way into a step."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from vae_pyro.config import Config
 from vae_pyro.isolation import derive_seed
 from vae_pyro.sources import DATASETS, Source, read_source
-from vae_pyro.splits import WHOLE, Draw, Part, Split, as_split, fingerprint, row_blocks
+from vae_pyro.splits import WHOLE, Draw, Part, Split, as_split, fingerprint, observed, row_blocks
 from vae_pyro.streams.shares import Changed, Share
 from vae_pyro.streams.split import StreamedSplit, open_store, streamed_kind
 from vae_pyro.streams.stores import Extent, ImageFolder, Items, Store, native, native_type
@@ -36,7 +37,7 @@ __all__ = [
 type Binarize = Literal["none", "dynamic", "static", "threshold"]
 type Scale = Literal["auto", "unit", "none"]
 
-_SPLIT_STREAM, _BINARIZE_STREAM = 1, 2
+_SPLIT_STREAM, _BINARIZE_STREAM, _LABEL_STREAM = 1, 2, 3
 # A .npy file of so many bytes is streamed where nobody says otherwise.
 _STREAM_BYTES = 1 << 31
 
@@ -97,6 +98,9 @@ class DataConfig(Config):
             whole. ``None`` streams zarr folders, folders of parquet files, and ``.npy`` files of 2 GiB and more,
             whatever the machine has. The split is another one than that of data in memory, of the same sizes
             (`vae_pyro.streams.shares.Share`).
+        given_labels: labels that model and guide are given as ``y``: ``all``, or so many of the training data, as many
+            of each class, drawn with `seed`; the others are -1, unknown, as are those of validation and test data.
+            ``None`` gives none.
     """
 
     source: str
@@ -108,6 +112,7 @@ class DataConfig(Config):
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     seed: int = 0
     stream: bool | None = None
+    given_labels: Annotated[int, Field(ge=1)] | Literal["all"] | None = None
 
     def load(self) -> Dataset:
         """Read, split and prepare.
@@ -120,6 +125,8 @@ class DataConfig(Config):
         if store is not None:
             return self.deal(store)
         source = self._source()
+        if self.given_labels is not None and source.labels is None:
+            raise ValueError(f"given_labels={self.given_labels!r} wants labels, and {self.source!r} has none")
         order = np.random.default_rng(derive_seed(self.seed, _SPLIT_STREAM)).permutation(len(source.values))
         if source.test is None:
             num_test = round(self.test_fraction * len(order))
@@ -174,12 +181,28 @@ class DataConfig(Config):
                 f"{size} data are too few for validation_fraction={self.validation_fraction} and "
                 f"test_fraction={self.test_fraction}"
             )
+        if self.given_labels is not None:
+            parts = {name: self._given(name, part) for name, part in parts.items()}
         facts = self._facts(parts, kind, labelled, about)
         # Streams 0, 1, 2 keep the draws of the splits apart; `Dataset.split` fixes a random training set likewise.
         for stream, name in enumerate(("train", "validation", "test")):
             if name != "train" or self.binarize == "static":
                 parts[name] = parts[name].fixed(derive_seed(self.seed, _BINARIZE_STREAM, stream))
         return Dataset(**parts, config=self, facts=facts)
+
+    def _given(self, name: str, part: Split) -> Split:
+        """A split with the labels that the programs are given."""
+        if not part.resident:
+            raise ValueError("given_labels wants data in memory; pass stream=False")
+        assert part.labels is not None
+        if self.given_labels == "all":
+            return replace(part, y=part.labels.to(torch.int64))
+        y = torch.full((len(part),), -1)
+        if name == "train":
+            assert self.given_labels is not None
+            rows = balanced(part.labels.numpy(), self.given_labels, derive_seed(self.seed, _LABEL_STREAM))
+            y[rows] = part.labels[rows].to(torch.int64)
+        return replace(part, y=y)
 
     def prepare(self, source: Source, values: Any, labels: Any, rows: np.ndarray[Any, Any]) -> Split:
         """Some rows of a source, observed as this configuration says.
@@ -190,13 +213,22 @@ class DataConfig(Config):
         dtype = native_type(values.dtype)
         view = self._view(source.top, dtype, lambda: (float(source.values.min()), float(source.values.max())))
         chosen = torch.from_numpy(np.empty((len(rows), *values.shape[1:]), np.uint8 if view.cut is not None else dtype))
+        mask: Tensor | None = None
         for some in row_blocks(len(rows), prod(values.shape[1:])):
             block = torch.from_numpy(native(values[rows[some]]))
+            seen = observed(block)
+            if seen is not None:
+                mask = torch.ones(chosen.shape, dtype=torch.bool) if mask is None else mask
+                mask[some] = seen
             chosen[some] = block if view.cut is None else block >= view.cut
+        if source.mask is not None:
+            stated = torch.from_numpy(np.ascontiguousarray(source.mask[rows]))
+            mask = stated if mask is None else stated & mask
         return Split(
             values=chosen,
             labels=None if labels is None else torch.from_numpy(np.ascontiguousarray(labels[rows])),
             ids=torch.from_numpy(np.ascontiguousarray(rows)),
+            mask=mask,
             top=view.top,
             draw=view.draw,
             space=view.space,
@@ -250,6 +282,13 @@ class DataConfig(Config):
         for name in ("validation", "test"):
             if len(parts[name]):
                 parts[name].summary()  # values that are not finite are refused wherever they fell
+        # Said only of data that have such, so that the facts of others stay as they were.
+        missing: dict[str, Any] = {}
+        train = parts["train"]
+        if train.mask is not None:
+            missing["missing"] = 1 - float(train.mask.sum(dtype=torch.float64)) / train.mask.numel()
+        if train.y is not None:
+            missing["given_labels"] = int((train.y >= 0).sum())
         return {
             "name": self.source,
             "kind": kind,
@@ -260,6 +299,7 @@ class DataConfig(Config):
             "space": parts["test"].space,
             "evaluation": self._evaluation(),
             "labels": labelled,
+            **missing,
             "fingerprint": fingerprint(*(parts[name] for name in ("train", "validation", "test"))),
             **about,
         }
@@ -298,13 +338,41 @@ def _large(path: Path) -> bool:
     return path.suffix == ".npy" and path.is_file() and path.stat().st_size >= _STREAM_BYTES
 
 
+def balanced(labels: np.ndarray[Any, Any], count: int, seed: int) -> Tensor:
+    """Rows of ``count`` data, as many of each class, rising.
+
+    Args:
+        labels: classes ``(datum,)``.
+        count: a multiple of the number of classes.
+        seed: of the choice.
+
+    Raises:
+        ValueError: no multiple, or a class that has too few data.
+    """
+    classes = np.unique(labels)
+    each, rest = divmod(count, len(classes))
+    if rest:
+        raise ValueError(
+            f"given_labels={count} is no multiple of the {len(classes)} classes, of which each gets as many"
+        )
+    random, rows = np.random.default_rng(seed), []
+    for label in classes:
+        members = np.flatnonzero(labels == label)
+        if len(members) < each:
+            raise ValueError(
+                f"given_labels={count} wants {each} training data of class {label}, which has {len(members)}"
+            )
+        rows.append(random.permutation(members)[:each])
+    return torch.from_numpy(np.sort(np.concatenate(rows)))
+
+
 def load_data(name_or_path: str | Path, **options: Any) -> Dataset:
     """Load a data set by name or path, with a fixed split.
 
     Args:
         name_or_path: see `vae_pyro.sources.read_source`; ``vae-pyro datasets`` lists the names.
         options: fields of `DataConfig`: ``root``, ``scale``, ``binarize``, ``dequantize``, ``validation_fraction``,
-            ``test_fraction``, ``seed``, ``stream``.
+            ``test_fraction``, ``seed``, ``stream``, ``given_labels``.
 
     Returns:
         The splits and the facts.

@@ -14,6 +14,7 @@ from vae_pyro.data import Split, as_split
 from vae_pyro.densities import Ledger, LedgerMoments, Program, draw_latents, score_latents
 from vae_pyro.isolation import derive_seed, isolated
 from vae_pyro.program import CompileError, disagreement, inductor
+from vae_pyro.splits import Given
 from vae_pyro.vae import VAE
 
 # Elements of x, over particles and data, that one pass through the decoder holds: small enough for a processor's cache.
@@ -124,6 +125,7 @@ def evaluate(
     num_samples: int = 1000,
     seed: int = 0,
     mask: Tensor | None = None,
+    y: Any = None,
 ) -> Evaluation:
     """Estimate ELBO, log p(x), KL, reconstruction and active units on held-out data.
 
@@ -134,7 +136,8 @@ def evaluate(
         x: ``(datum, *x_shape)``. A split whose observations are random is fixed with ``seed`` first.
         num_samples: draws for each datum, at least 2.
         seed: of the draws. The same seed and sizes give the same draws, so that runs can be compared.
-        mask: boolean, shape of ``x``, true where observed.
+        mask: boolean, shape of ``x``, true where observed; NaN is not observed.
+        y: classes ``(datum,)`` that the programs are given; all densities are conditional on them.
 
     Returns:
         Estimates for each datum.
@@ -144,9 +147,9 @@ def evaluate(
     """
     if num_samples < 2:
         raise ValueError(f"num_samples must be at least 2 for a standard error, got {num_samples}")
-    split = as_split(x, mask).fixed(derive_seed(seed, 0))
+    split = as_split(x, mask, y).fixed(derive_seed(seed, 0))
     if isinstance(pair, VAE):
-        pair.check(split.head, split.summary())
+        pair.check(split.head, split.summary(), split.y)
     model, guide = (pair.model, pair.guide) if isinstance(pair, VAE) else pair
     device, dtype = place_of(pair, split.head)
     elements = prod(split.x_shape)
@@ -208,12 +211,12 @@ def _stream(
     data, particles = blocks(len(split), num_samples, held)
     scorer = Scorer(model, len(split) * num_samples * held)
     for start in range(0, len(split), data):
-        x, mask = split.batch(slice(start, start + data), dtype)
-        latents, log_guide = draw_latents(guide, x, num_particles=num_samples, mask=mask)
+        x, given = split.batch(slice(start, start + data), dtype)
+        latents, log_guide = draw_latents(guide, x, num_particles=num_samples, **given)
         moments = LedgerMoments(len(x))
         for done in range(0, num_samples, particles):
             some = {name: value[done : done + particles] for name, value in latents.items()}
-            log_likelihood, log_prior = scorer(x, mask, some)
+            log_likelihood, log_prior = scorer(x, given, some)
             moments.update(Ledger(log_likelihood, log_prior, log_guide[done : done + particles], some))
         yield moments
 
@@ -233,14 +236,14 @@ class Scorer:
         self.run: Any = None
         self.constants: list[Tensor] = []
 
-    def __call__(self, x: Tensor, mask: Tensor | None, latents: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        names = list(latents)
-        tensors = [x, *([] if mask is None else [mask]), *(latents[name].contiguous() for name in names)]
+    def __call__(self, x: Tensor, given: Given, latents: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        beside, names = list(given), list(latents)
+        tensors = [x, *given.values(), *(latents[name].contiguous() for name in names)]
 
         def score(*flat: Tensor) -> tuple[Tensor, Tensor]:
-            first = 1 if mask is None else 2
-            given = dict(zip(names, flat[first:], strict=True))
-            return score_latents(self.model, flat[0], given, mask=None if mask is None else flat[1])
+            first = 1 + len(beside)
+            at = dict(zip(names, flat[first:], strict=True))
+            return score_latents(self.model, flat[0], at, **dict(zip(beside, flat[1:first], strict=True)))
 
         if self.wanted:
             self.wanted = False

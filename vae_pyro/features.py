@@ -69,6 +69,12 @@ def masked_moments(x: Tensor, observed: Tensor, dims: Sequence[int]) -> tuple[Te
     return mean.squeeze(over), variance.squeeze(over)
 
 
+def indicators(y: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """Classes ``(*batch,)`` as ``(*batch, num_classes)`` of 0 and 1; all 0 for a class that is none of them."""
+    # torch's one_hot looks at the values, which a step that is traced cannot do.
+    return (y.unsqueeze(-1) == torch.arange(num_classes, device=y.device)).to(dtype)
+
+
 class OneHot(Features):
     """Integer classes to indicators: classes become channels.
 
@@ -110,3 +116,57 @@ class Log1p(Features):
 
     def transform(self, x: Tensor) -> Tensor:
         return torch.log1p(x)
+
+
+class Inputs(nn.Module):
+    """What an encoder is given: features of x, and beside them, where wanted, the mask and the label as channels.
+
+    An encoder that does not see the mask cannot tell an unobserved element from one that is at the mean of the data.
+
+    Args:
+        features: of x.
+        encode_mask: add the mask, one channel for each of the features'; all ones where everything is observed.
+        num_classes: add y as so many channels, of which one is 1.
+
+    Attributes:
+        feature_shape: of what comes out: ``(channels,)``, or ``(channels, height, width)``.
+    """
+
+    def __init__(self, features: Features, *, encode_mask: bool = False, num_classes: int = 0) -> None:
+        super().__init__()
+        self.features, self.encode_mask, self.num_classes = features, encode_mask, num_classes
+        self.feature_shape = features.feature_shape
+        if encode_mask or num_classes:
+            own = features.feature_shape
+            channels, *size = own if len(own) != 2 else (1, *own)
+            self.feature_shape = ((2 if encode_mask else 1) * channels + num_classes, *size)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+        """x ``(*batch, *x_shape)`` -> ``(*batch, *feature_shape)``.
+
+        Args:
+            x: data.
+            mask: boolean, shape of ``x``, true where observed.
+            y: classes from 0, shape ``batch``.
+
+        Raises:
+            ValueError: ``y`` is given and not wanted, or the other way round.
+        """
+        if (y is None) == bool(self.num_classes):
+            raise ValueError(
+                f"this guide is conditional: it wants y, classes from 0 to {self.num_classes - 1}"
+                if y is None
+                else "this guide is not conditional: y must be None; choose structure 'conditional' or 'm2'"
+            )
+        features = self.features(x, mask)
+        if not self.encode_mask and y is None:
+            return features
+        shape, size = features.shape[: x.dim() - len(self.features.x_shape)], self.feature_shape[1:]
+        parts = [features.reshape(*shape, -1, *size)]
+        if self.encode_mask:
+            seen = torch.ones_like(features) if mask is None else self.features.spread(mask).to(features.dtype)
+            parts.append(seen.reshape(parts[0].shape))
+        if y is not None:
+            classes = indicators(y, self.num_classes, features.dtype)
+            parts.append(classes.reshape(*classes.shape, *(1,) * len(size)).expand(*shape, self.num_classes, *size))
+        return torch.cat(parts, dim=-1 - len(size))

@@ -180,6 +180,8 @@ def assemble(
     data = load(DataConfig(**settings["data"]))
     settings["model"].setdefault("latent_dim", min(8, max(1, prod(data.x_shape) // 2)))
     settings["model"]["x_shape"] = data.x_shape
+    if data.facts.get("missing"):
+        settings["model"].setdefault("encode_mask", True)
     if not isinstance(settings["seed"], int):
         raise ValueError(f"seed is an integer, got {settings['seed']!r}")
     return Settings(data, VAEConfig(**settings["model"]), FitConfig(**settings["fit"]), settings["seed"])

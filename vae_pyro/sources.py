@@ -26,6 +26,7 @@ class Source:
         labels: ``(datum,)``, or ``None``.
         test: the source's own test data and labels, where it has them.
         top: the value that full intensity has, for images that can be scaled to [0, 1]; ``None`` for others.
+        mask: shape of ``values``, true where observed; ``None`` where everything is, but for elements that are NaN.
         about: facts a user should see (columns, classes, citation).
     """
 
@@ -34,6 +35,7 @@ class Source:
     labels: np.ndarray[Any, Any] | None = None
     test: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None] | None = None
     top: float | None = None
+    mask: np.ndarray[Any, Any] | None = None
     about: dict[str, Any] = field(default_factory=dict)
 
 
@@ -188,8 +190,8 @@ def read_source(name_or_path: str | Path, root: str | Path | None = None) -> Sou
 
     Args:
         name_or_path: a name of `DATASETS`; a ``.npy`` array ``(datum, *x_shape)``; a ``.npz`` with ``x`` and perhaps
-            ``y``; a ``.csv`` or ``.parquet`` table, whose numeric columns are taken; a folder of images of one size,
-            whose sub-folders, if any, are classes.
+            ``y`` and a boolean ``mask`` that is true where x is observed; a ``.csv`` or ``.parquet`` table, whose
+            numeric columns are taken; a folder of images of one size, whose sub-folders, if any, are classes.
         root: see `data_root`.
 
     Raises:
@@ -230,7 +232,7 @@ def _array(path: Path) -> Source:
     key = "x" if "x" in arrays else next(iter(arrays)) if len(arrays) == 1 else None
     if key is None:
         raise ValueError(f"{str(path)!r} holds the arrays {', '.join(arrays) or 'none'}; name the data 'x'")
-    values, labels = arrays[key], arrays.get("y")
+    values, labels, mask = arrays[key], arrays.get("y"), arrays.get("mask")
     if values.dtype.kind not in "buif" or not 2 <= values.ndim <= 4:
         raise ValueError(
             f"{str(path)!r} holds an array of type {values.dtype} and shape {values.shape}; wanted are numbers of "
@@ -244,11 +246,15 @@ def _array(path: Path) -> Source:
         labels = np.unique(labels, return_inverse=True)[1]
     if labels is not None and labels.shape != (len(values),):
         raise ValueError(f"{str(path)!r}: y has shape {labels.shape}, x has {len(values)} rows")
+    if mask is not None and (mask.shape != values.shape or mask.dtype != np.bool_):
+        raise ValueError(
+            f"{str(path)!r}: mask is {mask.dtype} {mask.shape}; wanted: a boolean for each element of x, {values.shape}"
+        )
     kind = "image" if values.ndim > 2 else "table"
     top = None
     if kind == "image" and values.dtype in (np.uint8, np.bool_):  # bytes of 0 and 1 are binary already
         top = 255 if values.max() > 1 else 1
-    return Source(kind, values, labels, top=top)
+    return Source(kind, values, labels, top=top, mask=mask)
 
 
 def _table(path: Path) -> Source:

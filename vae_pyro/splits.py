@@ -14,6 +14,8 @@ from vae_pyro.likelihoods import DataSummary
 from vae_pyro.svi import batches
 
 type Words = Callable[[int], Tensor]
+# What model and guide are given beside x: ``mask`` and ``y``, where there are such.
+type Given = dict[str, Any]
 type Draw = Literal["none", "binarize", "dequantize"]
 
 # So many numbers of data in memory are converted at once, which then want no second copy. On a CPU, torch gives so few
@@ -65,6 +67,7 @@ class Split:
         top: divides the stored values where it is given, so that full intensity is 1.
         draw: ``binarize`` draws Bernoulli(value), ``dequantize`` adds uniform noise of one level, anew at each call.
         space: in words, what log densities of these observations are densities of.
+        y: classes that the programs are given, ``(datum,)`` of int64, -1 where one is unknown; ``None`` gives none.
     """
 
     values: Tensor
@@ -74,6 +77,7 @@ class Split:
     top: float | None = None
     draw: Draw = "none"
     space: str = "the values as given"
+    y: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.ids.numel() == 0:
@@ -102,7 +106,7 @@ class Split:
         """Where batches are handed out."""
         return self.values.device
 
-    def batch(self, index: Tensor | slice, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor | None]:
+    def batch(self, index: Tensor | slice, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Given]:
         """Observations of some data, drawn from torch's generator where they are random.
 
         Args:
@@ -110,11 +114,13 @@ class Split:
             dtype: floating-point type of the result.
 
         Returns:
-            x of shape ``(datum, *x_shape)`` and its mask.
+            x of shape ``(datum, *x_shape)``, and what the programs are given beside it: ``mask`` and ``y``, where there
+            are such.
         """
         x = self.values[index].to(dtype)
         noise = torch.rand_like(x) if self.draw != "none" else x
-        return self._observe(x, noise), None if self.mask is None else self.mask[index]
+        beside = {"mask": self.mask, "y": self.y}
+        return self._observe(x, noise), {name: value[index] for name, value in beside.items() if value is not None}
 
     def epoch(
         self, batch_size: int, seed: int, bits: Words, *, start: int = 0, part: Part = WHOLE
@@ -140,7 +146,7 @@ class Split:
                 bits(len(index) * self.values[0].numel())
 
     def raw(self, index: Tensor, bits: Words) -> tuple[Tensor, ...]:
-        """Rows as they are stored, for `observe`: values, random words where observing draws, and the mask.
+        """Rows as they are stored, for `observe`: values, random words where observing draws, mask and classes.
 
         Args:
             index: rows.
@@ -150,24 +156,21 @@ class Split:
         raw = [values]
         if self.draw != "none":
             raw.append(bits(values.numel()).view(values.shape).to(values.device))
-        if self.mask is not None:
-            raw.append(self.mask.index_select(0, index))
+        raw += [beside.index_select(0, index) for beside in (self.mask, self.y) if beside is not None]
         return tuple(raw)
 
-    def observe(
-        self, values: Tensor, *rest: Tensor, dtype: torch.dtype = torch.float32
-    ) -> tuple[tuple[Tensor], dict[str, Tensor]]:
-        """What `raw` gave, as the arguments of model and guide: ``((x,), {"mask": mask})``.
+    def observe(self, values: Tensor, *rest: Tensor, dtype: torch.dtype = torch.float32) -> tuple[tuple[Tensor], Given]:
+        """What `raw` gave, as the arguments of model and guide: ``((x,), {"mask": mask, "y": y})``.
 
         A pure function of tensors, so that it can be part of a compiled step.
         """
-        x = values.to(dtype)
-        kwargs = {} if self.mask is None else {"mask": rest[-1]}
-        if self.draw == "none":
-            return (self._observe(x, x),), kwargs
-        # The upper 24 bits of a word: every one of the 2^24 uniform numbers is exact in float32.
-        noise = ((rest[0] >> 8) & 0xFFFFFF).to(dtype) * 2.0**-24
-        return (self._observe(x, noise),), kwargs
+        x, left = values.to(dtype), list(rest)
+        noise = x
+        if self.draw != "none":
+            # The upper 24 bits of a word: every one of the 2^24 uniform numbers is exact in float32.
+            noise = ((left.pop(0) >> 8) & 0xFFFFFF).to(dtype) * 2.0**-24
+        names = [name for name, value in (("mask", self.mask), ("y", self.y)) if value is not None]
+        return (self._observe(x, noise),), dict(zip(names, left, strict=True))
 
     def _observe(self, x: Tensor, noise: Tensor) -> Tensor:
         if self.draw == "dequantize":
@@ -198,12 +201,12 @@ class Split:
 
     def to(self, device: torch.device) -> "Split":
         """The same data on another device."""
-        move = {name: getattr(self, name) for name in ("values", "labels", "mask")}
+        move = {name: getattr(self, name) for name in ("values", "labels", "mask", "y")}
         return replace(self, **{name: value.to(device) for name, value in move.items() if value is not None})
 
     def take(self, index: Tensor | slice) -> "Split":
         """Some of the data."""
-        parts = {name: getattr(self, name) for name in ("values", "labels", "mask", "ids")}
+        parts = {name: getattr(self, name) for name in ("values", "labels", "mask", "ids", "y")}
         return replace(self, **{name: value[index] for name, value in parts.items() if value is not None})
 
     def between(self, start: int, stop: int) -> "Split":
@@ -264,8 +267,8 @@ class Split:
         return DataSummary(low / self.top, high / self.top, two_levels, 1 / self.top if integral else None)
 
     def feed(self, digest: "hashlib._Hash") -> None:
-        """Add what a run's fingerprint is made of: the stored values and the mask."""
-        for tensor in (self.values, self.mask):
+        """Add what a run's fingerprint is made of: the stored values, the mask, and the classes that are given."""
+        for tensor in (self.values, self.mask, *(() if self.y is None else (self.y,))):
             digest.update(b"|")
             if tensor is not None:
                 for rows in self._blocks():
@@ -283,19 +286,48 @@ def fingerprint(*splits: Split) -> str:
     return digest.hexdigest()
 
 
-def as_split(x: Any, mask: Any = None) -> Split:
+def as_split(x: Any, mask: Any = None, y: Any = None) -> Split:
     """A split from what a user holds: a `Split`, a tensor, or an array of shape ``(datum, *x_shape)``.
 
+    Args:
+        x: numbers; an element that is NaN is not observed.
+        mask: boolean, shape of ``x``, true where observed.
+        y: classes that the programs are given, ``(datum,)``; -1 where one is unknown.
+
     Raises:
-        ValueError: not numbers, no data, or a mask of another shape.
+        ValueError: not numbers, no data, or a mask or classes of another shape.
     """
     if isinstance(x, np.ndarray) and x.dtype.kind in "ui" and x.dtype != np.uint8:
         x = x.astype(np.int64)  # torch does not compute with unsigned integers of more than 8 bits
     split = x if isinstance(x, Split) else Split(torch.as_tensor(x))
     if mask is not None:
         split = replace(split, mask=torch.as_tensor(mask, dtype=torch.bool, device=split.device))
+    if y is not None:
+        classes = torch.as_tensor(y, device=split.device)
+        if classes.dtype.is_floating_point or classes.shape != (len(split),):
+            raise ValueError(
+                f"y holds an integer for each of {len(split)} data, got {classes.dtype} {tuple(classes.shape)}"
+            )
+        split = replace(split, y=classes.to(torch.int64))
     if not split.x_shape or len(split) == 0:
         raise ValueError(f"data of shape (datum, *x_shape) wanted, got {(len(split), *split.x_shape)}")
     if split.mask is not None and split.mask.shape != split.values.shape:
         raise ValueError(f"mask has shape {tuple(split.mask.shape)}, the data {tuple(split.values.shape)}")
+    if not isinstance(x, Split):
+        seen = observed(split.values)
+        if seen is not None:
+            split = replace(split, mask=seen if split.mask is None else split.mask & seen)
     return split
+
+
+def visible(x: Tensor, given: Given) -> Tensor:
+    """What `Split.batch` gave, NaN where it is not observed."""
+    return torch.where(given["mask"], x, torch.nan) if "mask" in given else x
+
+
+def observed(values: Tensor) -> Tensor | None:
+    """Which elements are not NaN, in the shape of ``values``; ``None`` where all are."""
+    if not values.dtype.is_floating_point:
+        return None
+    missing = values.isnan()
+    return ~missing if bool(missing.any()) else None

@@ -20,7 +20,7 @@ from vae_pyro.isolation import derive_seed, isolated
 from vae_pyro.loop import INITIAL_STREAM, NOISE_STREAM, VALIDATION_STREAM, Loop, NonFiniteLossError, OnEpoch
 from vae_pyro.progress import FitProgress
 from vae_pyro.ranks import CONTINUE, together
-from vae_pyro.vae import VAE
+from vae_pyro.vae import VAE, VAEConfig
 
 __all__ = ["FitConfig", "FitInterruptedError", "FitResult", "NonFiniteLossError", "fit"]
 
@@ -66,6 +66,8 @@ def fit(
     seed: int = 0,
     mask: Tensor | None = None,
     validation_mask: Tensor | None = None,
+    y: Any = None,
+    validation_y: Any = None,
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -86,8 +88,10 @@ def fit(
         validation: likewise; random observations are fixed once. An empty split is none.
         config: `FitConfig`.
         seed: of this fit.
-        mask: boolean, shape of ``x``, true where observed.
+        mask: boolean, shape of ``x``, true where observed; an element that is NaN is not.
         validation_mask: likewise for ``validation``.
+        y: classes ``(datum,)`` that the programs are given, -1 where one is unknown.
+        validation_y: likewise for ``validation``.
         out: run folder; ``None`` keeps nothing on disk.
         resume: continue the run in ``out`` from its last checkpoint, to the bits of an uninterrupted run.
         overwrite: replace a run in ``out``.
@@ -107,10 +111,12 @@ def fit(
     """
     config = FitConfig() if config is None else config
     ranks, device = config.together()
-    train = checked(vae, as_split(x, mask))
+    train = checked(vae, as_split(x, mask, y))
     held_out = None
     if validation is not None and len(validation) > 0:
-        held_out = checked(vae, as_split(validation, validation_mask)).fixed(derive_seed(seed, VALIDATION_STREAM))
+        held_out = checked(vae, as_split(validation, validation_mask, validation_y)).fixed(
+            derive_seed(seed, VALIDATION_STREAM)
+        )
     if device.type == "cuda":  # an absent device is refused before a folder is made
         torch.cuda.init()  # so that the caller's CUDA generator is there to be put back
     if config.patience is not None and held_out is None:
@@ -185,8 +191,8 @@ def open_run(
 
 
 def checked(vae: VAE, split: Split) -> Split:
-    """The split, once its shape and its range have passed the VAE's guards."""
-    vae.check(split.head, split.summary())
+    """The split, once its shape, range and classes have passed the VAE's guards."""
+    vae.check(split.head, split.summary(), split.y)
     return split
 
 
@@ -209,14 +215,16 @@ def described(
 def initialize(vae: VAE, train: Split, seed: int) -> None:
     """Start what starts from data, on rows that the seed chooses."""
     some = train.sample(_INITIAL_ROWS, derive_seed(seed, INITIAL_STREAM))
-    x, observed = some.batch(slice(None), vae.dtype)
-    vae.initialize(x, observed, step=train.summary().step)
+    x, given = some.batch(slice(None), vae.dtype)
+    vae.initialize(x, given.get("mask"), step=train.summary().step)
 
 
 def _same_run(run: RunFolder, facts: dict[str, Any]) -> None:
     stored = run.config()
     for section in ("model", "fit", "data", "seed"):
         old, new = stored[section], facts[section]
+        if section == "model":  # fields that are younger than the run have their defaults
+            old = VAEConfig(**old).model_dump(mode="json")
         if old == new:
             continue
         keys = [key for key in new if old.get(key) != new[key]] if isinstance(new, dict) else [section]

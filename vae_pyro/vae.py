@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 from vae_pyro.config import Config, choice_of
 from vae_pyro.densities import merge_moments
-from vae_pyro.guide import Guide
 from vae_pyro.isolation import isolated, seeded
 from vae_pyro.likelihoods import LIKELIHOODS, DataSummary
-from vae_pyro.model import Model
-from vae_pyro.networks import DECODERS, ENCODERS, initialize_weights
+from vae_pyro.networks import DECODERS, ENCODERS
 from vae_pyro.posteriors import POSTERIORS, Posterior
 from vae_pyro.priors import PRIORS, Prior
+from vae_pyro.structures import STRUCTURES, Parts
 
 
 class VAEConfig(Config):
@@ -33,6 +32,8 @@ class VAEConfig(Config):
         init: of the weights of encoder, posterior and decoder: ``torch`` keeps torch's own (uniform, of variance
             1 / (3 fan-in)), ``glorot`` is uniform with biases at zero (Glorot & Bengio 2010), ``he`` normal with the
             variance 2 / fan-in of He et al. 2015 (arXiv:1502.01852) and biases at zero.
+        structure: how latents and labels hang together, see `vae_pyro.structures`.
+        encode_mask: the encoder is told which elements are observed, see `vae_pyro.features.Inputs`.
     """
 
     x_shape: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1, max_length=3)]
@@ -43,6 +44,8 @@ class VAEConfig(Config):
     encoder: choice_of(ENCODERS) = "mlp"  # type: ignore[valid-type]
     decoder: choice_of(DECODERS) | None = None  # type: ignore[valid-type]
     init: Literal["torch", "glorot", "he"] = "torch"
+    structure: choice_of(STRUCTURES) = "single"  # type: ignore[valid-type]
+    encode_mask: bool = False
 
     def replace(self, **changes: Any) -> Self:
         """A validated copy with some fields changed; a decoder that mirrors the encoder goes on doing so."""
@@ -71,6 +74,7 @@ class VAEConfig(Config):
             posterior.check(self.latent_dim)
             if isinstance(prior, type) and issubclass(prior, Prior):
                 prior.check(self.latent_dim, posterior)
+        STRUCTURES.build(self.structure).check(self)
         return self
 
 
@@ -91,6 +95,7 @@ class VAE(nn.Module):
         model: ``model(x=None, *, size=None, mask=None, y=None)``.
         guide: ``guide(x, *, mask=None, y=None)``.
         config: as given.
+        num_classes: values that the label y takes; 0 where the programs have none.
 
     Raises:
         ValueError: a network does not fit the shape of the data.
@@ -102,18 +107,12 @@ class VAE(nn.Module):
         super().__init__()
         self.config = config
         with seeded(seed):
-            likelihood = LIKELIHOODS.build(config.likelihood, config.x_shape)
-            feature_shape = likelihood.features.feature_shape
-            encoder = ENCODERS.build(config.encoder, feature_shape)
-            posterior = POSTERIORS.build(config.posterior, encoder.width, config.latent_dim)
-            prior = PRIORS.build(config.prior, config.latent_dim, feature_shape)
-            assert config.decoder is not None
-            output_shape = (likelihood.num_params, *config.x_shape)
-            decoder = DECODERS.build(config.decoder, config.latent_dim, output_shape)
-            for body in (encoder, posterior, decoder):
-                initialize_weights(body, config.init)
-        self.guide = Guide(likelihood.features, encoder, posterior, len(config.x_shape))
-        self.model = Model(prior, decoder, likelihood, self.guide.encode_features)
+            parts = Parts(config, LIKELIHOODS.build(config.likelihood, config.x_shape))
+            structure = STRUCTURES.build(config.structure)
+            model, guide = structure.build(parts)
+            parts.finish()
+        self.num_classes = structure.num_classes
+        self.guide, self.model = guide, model
         self.register_buffer("initialized", torch.tensor(False))
 
     @property
@@ -138,18 +137,28 @@ class VAE(nn.Module):
             raise ValueError(f"data of shape (datum, {', '.join(map(str, shape))}) wanted, got {tuple(x.shape)}")
         return x
 
-    def check(self, values: Tensor, summary: DataSummary) -> None:
-        """Refuse data of another shape, or outside the support of the likelihood.
+    def check(self, values: Tensor, summary: DataSummary, y: Tensor | None = None) -> None:
+        """Refuse data of another shape, or outside the support of the likelihood, and classes that there are not.
 
         Args:
             values: some of the data, ``(datum, *x_shape)``.
             summary: of all of them, see `vae_pyro.data.Split.summary`.
+            y: classes of all of them, where they are given to the programs.
 
         Raises:
-            ValueError: the message names the shape, or the range and the likelihoods that would fit.
+            ValueError: the message names the shape, the range and the likelihoods that would fit, or the classes.
         """
         self.as_input(values[:1])
         self.model.likelihood.check(summary, self.config.likelihood.name)
+        self.model.require(y)
+        if y is None or len(y) == 0:
+            return
+        lowest, low, high = self.model.lowest_class, int(y.min()), int(y.max())
+        if low < lowest or high >= self.num_classes:
+            raise ValueError(
+                f"structure {self.config.structure.name!r} has classes from {lowest} to {self.num_classes - 1}, got y "
+                f"from {low} to {high}; give every datum such a class, or set structure.num_classes"
+            )
 
     def initialize(self, x: Tensor, mask: Tensor | None = None, *, step: float | None = None) -> None:
         """Start statistics, scales, output bias and pseudo-inputs from training data; only the first call acts.
@@ -166,91 +175,114 @@ class VAE(nn.Module):
         with torch.no_grad():
             self.model.decoder.set_output_bias(self.model.likelihood.initialize(x, observed, step))
             rows = self.model.prior.initial_rows
-            self.model.prior.initialize(self.model.likelihood.features(x[:rows], observed[:rows]))
+            if rows:
+                self.model.prior.initialize(self.guide.inputs(x[:rows], observed[:rows]))
             self.initialized.fill_(True)
 
-    def encode(self, x: Any, *, mask: Tensor | None = None) -> TorchDistribution:
+    def encode(self, x: Any, *, mask: Tensor | None = None, y: Any = None) -> TorchDistribution:
         """q(z | x): batch shape ``(datum,)``, event shape ``(latent_dim,)``.
 
         Args:
             x: ``(datum, *x_shape)``.
             mask: boolean, shape of ``x``, true where observed.
+            y: classes ``(datum,)``, of a VAE that has labels; -1 where it infers one.
 
         Raises:
-            ValueError: wrong shape.
+            ValueError: wrong shape, labels that are missing or not wanted, or a structure without such a distribution.
         """
-        return self.guide.encode(self.as_input(x), None if mask is None else mask.to(self.device))
+        return self.guide.encode(self.as_input(x), *self._given(mask, y))
 
-    def decode(self, z: Tensor) -> TorchDistribution:
-        """p(x | z): batch shape ``(*batch,)``, event shape ``x_shape``, for z of shape ``(*batch, latent_dim)``.
+    def _given(self, mask: Tensor | None, y: Any) -> tuple[Tensor | None, Tensor | None]:
+        """Mask and labels on the device."""
+        mask = None if mask is None else mask.to(self.device)
+        return mask, None if y is None else torch.as_tensor(y, dtype=torch.int64, device=self.device)
 
-        Raises:
-            ValueError: wrong shape.
-        """
+    def _latent(self, z: Any) -> Tensor:
         z = torch.as_tensor(z, dtype=self.dtype, device=self.device)
         if z.shape[-1:] != (self.config.latent_dim,):
             raise ValueError(f"z of shape (..., {self.config.latent_dim}) wanted, got {tuple(z.shape)}")
-        return self.model.likelihood(self.model.decoder(z)).to_event(len(self.config.x_shape))
+        return z
 
-    def expectation(self, z: Tensor) -> Tensor:
+    def decode(self, z: Any, *, y: Any = None) -> TorchDistribution:
+        """p(x | z): batch shape ``(*batch,)``, event shape ``x_shape``, for z of shape ``(*batch, latent_dim)``.
+
+        Args:
+            z: latents.
+            y: classes that broadcast to ``batch``, of a VAE that has labels.
+
+        Raises:
+            ValueError: wrong shape, or labels that are missing or not wanted.
+        """
+        return self.model.likelihood.observed(self.model.output(self._latent(z), self._given(None, y)[1]))
+
+    def expectation(self, z: Any, *, y: Any = None) -> Tensor:
         """E[x | z] (the most probable class for a categorical likelihood), shape ``(*batch, *x_shape)``."""
+        return self._expectation(self._latent(z), self._given(None, y)[1])
+
+    def _expectation(self, z: Tensor, y: Tensor | None) -> Tensor:
         likelihood = self.model.likelihood
-        return likelihood.expectation(likelihood(self.model.decoder(z)))
+        return likelihood.expectation(likelihood(self.model.output(z, y)))
 
     @torch.no_grad()
     def posterior_moments(
-        self, x: Any, *, mask: Tensor | None = None, num_particles: int = 1000, seed: int = 0
+        self, x: Any, *, mask: Tensor | None = None, y: Any = None, num_particles: int = 1000, seed: int = 0
     ) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z | x), each ``(datum, latent_dim)``.
 
-        Exact for a Gaussian posterior; for a flow they are those of ``num_particles`` draws.
+        Exact for a Gaussian posterior; for others they are those of ``num_particles`` draws.
 
         Args:
             x: ``(datum, *x_shape)``.
             mask: boolean, shape of ``x``, true where observed.
+            y: see `encode`.
             num_particles: draws for each datum, where the moments are not closed.
             seed: of the draws.
 
         Raises:
             ValueError: wrong shape.
         """
+        given = self._given(mask, y)
         with isolated(seed):
-            posterior = self.encode(x, mask=mask)
-            if self.guide.posterior.closed_moments:
+            if self.guide.closed_moments:
+                posterior = self.guide.encode(self.as_input(x), *given)
                 return posterior.mean, posterior.variance.sqrt()
             moments: tuple[Tensor, Tensor] | None = None
             for done in range(0, num_particles, _MOMENT_DRAWS):
-                draws = posterior.sample((min(_MOMENT_DRAWS, num_particles - done),)).double()
-                moments = merge_moments(moments, done, draws)
+                count = min(_MOMENT_DRAWS, num_particles - done)
+                moments = merge_moments(moments, done, self.guide.draw(self.as_input(x), *given, (count,))[0].double())
         assert moments is not None
         mean, squares = moments
         return mean.to(self.dtype), (squares / max(num_particles - 1, 1)).sqrt().to(self.dtype)
 
     @torch.no_grad()
-    def reconstruct(self, x: Any, *, mask: Tensor | None = None, num_particles: int = 1, seed: int = 0) -> Tensor:
+    def reconstruct(
+        self, x: Any, *, mask: Tensor | None = None, y: Any = None, num_particles: int = 1, seed: int = 0
+    ) -> Tensor:
         """E[x | z] averaged over draws of q(z | x), shape ``(datum, *x_shape)``.
 
         Args:
             x: ``(datum, *x_shape)``.
             mask: boolean, shape of ``x``, true where observed.
+            y: see `encode`.
             num_particles: draws of z for each datum.
             seed: of the draws.
 
         Raises:
             ValueError: wrong shape.
         """
+        given = self._given(mask, y)
         with isolated(seed):
-            posterior = self.encode(x, mask=mask)
-            total = sum(self.expectation(posterior.sample()) for _ in range(num_particles))
+            total = sum(self._expectation(*self.guide.draw(self.as_input(x), *given)) for _ in range(num_particles))
         assert isinstance(total, Tensor)
         return total / num_particles
 
     @torch.no_grad()
-    def sample(self, size: int, *, seed: int = 0, expectation: bool = False) -> Tensor:
+    def sample(self, size: int, *, y: Any = None, seed: int = 0, expectation: bool = False) -> Tensor:
         """Draw from the prior predictive.
 
         Args:
             size: number of data.
+            y: classes ``(size,)``, which a conditional VAE wants.
             seed: of the draws.
             expectation: give E[x | z] for each z drawn from the prior, instead of a draw of x.
 
@@ -263,5 +295,7 @@ class VAE(nn.Module):
         if size < 1:
             raise ValueError(f"size must be at least 1, got {size}")
         with isolated(seed):
-            z = self.model.prior(self.guide.encode_features).sample((size,))
-            return self.expectation(z) if expectation else self.decode(z).sample()
+            drawn = self.model.draw(size, self._given(None, y)[1])
+            if expectation:
+                return self._expectation(*drawn)
+            return self.model.likelihood.observed(self.model.output(*drawn)).sample()

@@ -231,10 +231,9 @@ def _try(label: str, settings: Settings, config: FitConfig) -> None:
         vae = VAE(settings.model)
         checked(vae, train)
         with isolated(0):
-            x, mask = train.batch(torch.arange(min(_TRIED_ROWS, len(train))), vae.dtype)
-            vae.initialize(x, mask)
-            keywords = {} if mask is None else {"mask": mask}
-            OBJECTIVES.build(config.objective).differentiable_loss(vae.model, vae.guide, x, **keywords)
+            x, given = train.batch(torch.arange(min(_TRIED_ROWS, len(train))), vae.dtype)
+            vae.initialize(x, given.get("mask"))
+            OBJECTIVES.build(config.objective).differentiable_loss(vae.model, vae.guide, x, **given)
     except Exception as error:
         raise ValueError(f"{label!r} cannot be fitted: {error}") from error
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vae_pyro.isolation import derive_seed
 from vae_pyro.likelihoods import DataSummary
-from vae_pyro.splits import WHOLE, Draw, Part, Split, Words
+from vae_pyro.splits import WHOLE, Draw, Given, Part, Split, Words
 from vae_pyro.streams.chunks import ParquetFolder, ZarrArray
 from vae_pyro.streams.shares import Between, Changed
 from vae_pyro.streams.stores import Array, ArrayFile, Extent, ImageFolder, Store
@@ -94,6 +94,11 @@ class StreamedSplit(Split):
         return None
 
     @property
+    def y(self) -> None:
+        """None: streamed data are given to the programs without labels."""
+        return None
+
+    @property
     def labels(self) -> Tensor | None:
         """Labels of all data, ``(datum,)``, read at each call; ``None`` where there are none."""
         return self._labels(np.arange(len(self))) if self.store.labelled else None
@@ -134,10 +139,10 @@ class StreamedSplit(Split):
             found = self.store.rows(rows)
         return torch.from_numpy(found).to(self.device), rows
 
-    def batch(self, index: Tensor | slice, dtype: torch.dtype = torch.float32) -> tuple[Tensor, None]:
+    def batch(self, index: Tensor | slice, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Given]:
         """See `Split.batch`; reads just these rows."""
         x = self._values(index)[0].to(dtype)
-        return self._observe(x, torch.rand_like(x) if self.draw != "none" else x), None
+        return self._observe(x, torch.rand_like(x) if self.draw != "none" else x), {}
 
     def raw(self, index: Tensor, bits: Words) -> tuple[Tensor, ...]:
         """See `Split.raw`; reads just these rows, one by one where they are far apart. `epoch` reads far faster."""

@@ -1,0 +1,71 @@
+"""A run folder with its model and data, as most commands begin."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vae_pyro.checkpoint import RunFolder
+    from vae_pyro.data import Dataset, Split
+    from vae_pyro.vae import VAE
+
+
+def open_run(
+    run: Path, split: str, data_root: Path | None, device: str
+) -> "tuple[RunFolder, VAE, Split, dict[str, Any]]":
+    """A run, its model, one split of its data, and their facts.
+
+    Raises:
+        RunError: the run cannot be used, or its data have changed.
+        ValueError: no such split, or one without data.
+    """
+    folder, vae, data = open_all(run, data_root, device)
+    return folder, vae, data.split(split), folder.config()["facts"]
+
+
+def open_all(run: Path, data_root: Path | None, device: str) -> "tuple[RunFolder, VAE, Dataset]":
+    """A run, its model and all its data.
+
+    Raises:
+        RunError: the run cannot be used, or its data have changed.
+    """
+    from vae_pyro.checkpoint import RunError
+
+    folder, vae = _open(run, device)
+    data = folder.data_config(data_root).load()
+    facts = folder.config()["facts"]
+    if facts["fingerprint"] != data.facts["fingerprint"]:
+        raise RunError(
+            f"the data of {str(run)!r} have changed: {data.config.source!r} now has fingerprint "
+            f"{data.facts['fingerprint'][:12]}, the run was fitted on {facts['fingerprint'][:12]}"
+        )
+    return folder, vae, data
+
+
+def other_data(run: Path, data: str, data_root: Path | None, device: str) -> "tuple[RunFolder, VAE, Split]":
+    """A run, its model, and all of other data, observed as the run's are and accepted by the model.
+
+    Args:
+        run: the folder.
+        data: name or path.
+        data_root: folder of downloaded data sets.
+        device: where the model is to be.
+
+    Raises:
+        RunError: the run cannot be used.
+        FileNotFoundError: no such data.
+        ValueError: data of another shape, or outside the support of the likelihood.
+    """
+    from vae_pyro.data import load_all
+
+    folder, vae = _open(run, device)
+    chosen = load_all(folder.data_config(data_root).replace(source=data, stream=None))
+    vae.check(chosen.head, chosen.summary(), chosen.y)
+    return folder, vae, chosen
+
+
+def _open(run: Path, device: str) -> "tuple[RunFolder, VAE]":
+    from vae_pyro.checkpoint import RunFolder
+    from vae_pyro.training import FitConfig
+
+    folder = RunFolder(run)
+    return folder, folder.load_model(FitConfig(device=device).torch_device())

@@ -1,0 +1,25 @@
+"""Likelihoods p(x | z) by name; importing this folder registers all of them."""
+
+from vae_pyro.likelihoods.base import LIKELIHOODS, DataSummary, Likelihood, fits
+from vae_pyro.likelihoods.binary import Bernoulli, ContinuousBernoulliLikelihood
+from vae_pyro.likelihoods.classes import Categorical, DiscretizedLogisticLikelihood
+from vae_pyro.likelihoods.counts import Counts, NegativeBinomial, Poisson
+from vae_pyro.likelihoods.location_scale import Gaussian, Laplace, LocationScale, StudentT
+
+__all__ = [
+    "LIKELIHOODS",
+    "Bernoulli",
+    "Categorical",
+    "ContinuousBernoulliLikelihood",
+    "Counts",
+    "DataSummary",
+    "DiscretizedLogisticLikelihood",
+    "Gaussian",
+    "Laplace",
+    "Likelihood",
+    "LocationScale",
+    "NegativeBinomial",
+    "Poisson",
+    "StudentT",
+    "fits",
+]

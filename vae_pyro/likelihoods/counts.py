@@ -1,0 +1,82 @@
+"""Counts: Poisson, negative binomial."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from vae_pyro.features import Log1p, masked_moments
+from vae_pyro.likelihoods.base import BIAS_MARGIN, LIKELIHOODS, DataSummary, Likelihood, inverse_softplus
+
+type DispersionOption = Literal["learned", "per_dimension", "predicted"]
+
+# Keeps rates and dispersions away from zero, where a count distribution has no density for a positive count.
+RATE_FLOOR = 1e-6
+
+
+class Counts(Likelihood):
+    """Families of counts with a rate from the decoder through a softplus; the encoder sees ``log(1 + x)``."""
+
+    discrete = True
+    wants = "integer counts from 0 up"
+
+    def __init__(self, x_shape: Sequence[int]) -> None:
+        super().__init__(x_shape)
+        self.features = Log1p(x_shape)
+
+    @staticmethod
+    def accepts(summary: DataSummary) -> bool:
+        return summary.integral and summary.low >= 0
+
+    def rate(self, output: Tensor) -> Tensor:
+        """Mean count, positive, shape ``(*batch, *x_shape)``."""
+        return softplus(self.parameter(output, 0)) + RATE_FLOOR
+
+    def initialize(self, x: Tensor, observed: Tensor, step: float | None = None) -> Tensor:
+        mean, _ = masked_moments(x, observed, [0])
+        bias = torch.zeros(self.num_params, *self.x_shape, dtype=torch.float64)
+        bias[0] = inverse_softplus(mean.clamp(min=BIAS_MARGIN))
+        return bias.to(x.dtype)
+
+
+@LIKELIHOODS.register("poisson")
+class Poisson(Counts):
+    """Independent Poisson counts.
+
+    Args:
+        x_shape: event shape of x.
+    """
+
+    def forward(self, output: Tensor) -> TorchDistribution:
+        return dist.Poisson(self.rate(output))
+
+
+@LIKELIHOODS.register("negative_binomial")
+class NegativeBinomial(Counts):
+    """Independent negative binomial counts with mean m and variance ``m + m^2 / r``.
+
+    Args:
+        x_shape: event shape of x.
+        dispersion: r is ``learned`` as one number, ``per_dimension``, or ``predicted`` by the decoder.
+
+    References:
+        Lopez et al. 2018, Deep generative modeling for single-cell transcriptomics, Nature Methods 15.
+        doi:10.1038/s41592-018-0229-2
+    """
+
+    def __init__(self, x_shape: Sequence[int], *, dispersion: DispersionOption = "per_dimension") -> None:
+        super().__init__(x_shape)
+        self.dispersion = dispersion
+        self.num_params = 2 if dispersion == "predicted" else 1
+        shape = self.x_shape if dispersion == "per_dimension" else ()
+        start = inverse_softplus(torch.ones(shape))
+        self.raw_dispersion = nn.Parameter(start) if dispersion != "predicted" else None
+
+    def forward(self, output: Tensor) -> TorchDistribution:
+        raw = self.parameter(output, 1) if self.raw_dispersion is None else self.raw_dispersion
+        rate, total_count = torch.broadcast_tensors(self.rate(output), softplus(raw) + RATE_FLOOR)
+        return dist.NegativeBinomial(total_count, logits=rate.log() - total_count.log())
