@@ -358,7 +358,9 @@ def _optimised(
 ) -> tuple[Gaussian, bool, Family, LocalGuide]:
     """The guide as a Gaussian, whether it is one, and the best Gaussian of a family for each datum."""
     guide, exact = guide_gaussian(joint)
-    chosen: Family = family or ("mean_field" if guide.diagonal else "full_rank")
+    # A guide of layers correlates them through its draws, and would beat the best Gaussian that cannot.
+    correlated = not guide.diagonal or (not exact and len(joint.shapes) > 1)
+    chosen: Family = family or ("full_rank" if correlated else "mean_field")
     start = guide
     if chosen == "mean_field" and not guide.diagonal:
         start = Gaussian(guide.loc, torch.diag_embed(guide.scale), True)

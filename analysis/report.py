@@ -29,6 +29,7 @@ from analysis.datatree import to_datatree, write_netcdf
 from analysis.elpd import elpd
 from analysis.gaps import inference_gaps
 from analysis.latent import describe_latent
+from analysis.layers import describe_layers
 from analysis.leakage import held_out_check
 from analysis.page import Page, Section
 from analysis.predictive import predictive_checks
@@ -350,7 +351,11 @@ class _Making:
 
     def latent(self) -> Section:
         self.results["latent"] = result = describe_latent(self.pair, self.test, seed=derive_seed(self.seed, 6))
-        return sections.latent_section(result)
+        section = sections.latent_section(result)
+        if len({name.partition("[")[0] for name in result.names}) == 1:
+            return section
+        self.results["layers"] = layers = describe_layers(self.pair, self.test, seed=derive_seed(self.seed, 6, 1))
+        return sections.with_layers(section, layers)
 
     def structure(self) -> Section:
         codes = posterior_means(self.pair, self.test, seed=derive_seed(self.seed, 7))

@@ -1,6 +1,7 @@
 """What each diagnostic contributes to the report: its result as prose, tables and pictures. It computes nothing."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from analysis.elpd import ELPD
 from analysis.estimate import DASH, Estimate
 from analysis.gaps import InferenceGaps
 from analysis.latent import LatentSummary
+from analysis.layers import LayersSummary
 from analysis.leakage import Leakage
 from analysis.page import Block, Heading, Listing, Picture, Section, Table
+from analysis.plots.layers import plot_layers
 from analysis.samples import SampleComparison
 from analysis.structure import Structure
 from analysis.traversals import Interpolation, Traversal
@@ -406,6 +409,43 @@ def latent_section(result: LatentSummary) -> Section:
         ],
         name="latent",
     )
+
+
+def with_layers(section: Section, result: LayersSummary) -> Section:
+    """The latents' section, and what each layer of them carries."""
+    rows: list[list[Any]] = [
+        [
+            layer.name,
+            layer.size,
+            Estimate(layer.rate, layer.rate_se),
+            "a KL" if layer.conditional else "a part",
+            int(layer.active.sum()),
+            int(layer.collapsed.sum()) if layer.closed else None,
+        ]
+        for layer in result.layers
+    ]
+    names, rates = [layer.name for layer in result.layers], [layer.rate for layer in result.layers]
+    parts = [None if layer.dimension_kl is None else layer.dimension_kl.mean(0) for layer in result.layers]
+    errors = np.array([layer.rate_se for layer in result.layers])
+    blocks: list[Block] = [
+        Listing(str(result)),
+        Table(
+            "What each layer carries, nats per datum",
+            ["layer", "dimensions", "E[log q - log p]", "which is", "active", "collapsed"],
+            rows,
+            name="layers",
+            note="They add up to the rate. Where the guide draws a layer before the one above it, its part is no KL "
+            "and may be negative.",
+        ),
+        Picture.of(
+            plot_layers(names, np.array(rates), errors, dimension_kl=parts),
+            alt=f"Nats of each layer: {', '.join(f'{layer.name} {layer.rate:.2f}' for layer in result.layers)}.",
+            caption="Nats of each layer, with the error for another test set, and of each of its dimensions.",
+            figures={"layers": names, "kl": rates},
+            name="layers_kl",
+        ),
+    ]
+    return replace(section, blocks=[*section.blocks, *blocks], verdicts=(*section.verdicts, *result.verdicts))
 
 
 def structure_section(

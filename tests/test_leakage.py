@@ -217,7 +217,7 @@ def test_blocks_change_nothing_and_seeds_choose_the_rows(monkeypatch: pytest.Mon
     [
         (np.zeros((9, 2)), np.zeros((9, 3)), r"training data of shape \(2,\), test data of shape \(3,\)"),
         (np.zeros((3, 2)), np.zeros((9, 2)), "at least 4 training data and num_rows=1 wanted, got 3 and 2000"),
-        (np.zeros((9, 2)), np.full((9, 2), np.nan), "18 values are not finite"),
+        (np.zeros((9, 2)), np.full((9, 2), np.inf), "18 values are not finite"),
     ],
 )
 def test_bad_input(train: Any, test: Any, message: str) -> None:

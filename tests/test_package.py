@@ -51,7 +51,7 @@ def test_importing_changes_no_global_state(package: str) -> None:
 def test_imports_leave_heavy_libraries_for_later() -> None:
     """What makes an import slow is what it pulls in; seconds are for the benchmarks."""
     heavy = ["torchvision", "sklearn", "tensorboard", "pandas", "arviz", "matplotlib", "xarray", "jinja2", "joblib"]
-    heavy += ["lightning_fabric", "dask", "ray", "optuna", "zarr", "pyarrow"]
+    heavy += ["lightning_fabric", "dask", "ray", "optuna", "zarr", "pyarrow", "constriction", "skimage"]
     code = f"import sys, vae_pyro; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -96,7 +96,9 @@ def test_versions_agree() -> None:
     assert f"## {vae_pyro.__version__}" in (ROOT / "CHANGELOG.md").read_text()
     pinned = {line.partition("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()}
     extras = project["project"]["optional-dependencies"]
-    assert "vae_pyro[scale]" in extras["dev"]  # so that what wants it is tested
-    for requirement in [*project["project"]["dependencies"], *extras["scale"], *extras["dev"][1:]]:
+    wanted = ("scale", "compression", "imaging")
+    assert f"vae_pyro[{','.join(wanted)}]" in extras["dev"]  # so that what wants them is tested
+    of_extras = [requirement for name in wanted for requirement in extras[name]]
+    for requirement in [*project["project"]["dependencies"], *of_extras, *extras["dev"][1:]]:
         name = re.split(r"[>=\[]", requirement)[0].lower()
         assert name in pinned, name

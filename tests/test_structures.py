@@ -123,3 +123,16 @@ def test_compiled_steps_take_labels_and_masks() -> None:
         result = fit(vae, loaded.train, config=config.replace(compile=compiled), progress=False)
         histories.append([row["elbo"] for row in result.history])
     np.testing.assert_allclose(histories[0], histories[1], rtol=1e-4)
+
+
+STRUCTURED = ["single", "conditional:num_classes=3", "bottom_up:latent_dims=[2]", "ladder:latent_dims=[3,2]"]
+STRUCTURED += ["m2:num_classes=3", "not_at_random", "not_at_random:mechanism=nonlinear"]
+
+
+@pytest.mark.parametrize("structure", STRUCTURED)
+def test_model_and_guide_share_no_name_of_different_tensors(structure: str) -> None:
+    """Pyro's store knows parameters by name: of two with one name, a stock SVI would fit one and forget the other."""
+    vae = conditional(structure=structure)
+    model, guide = (dict(program.named_parameters()) for program in (vae.model, vae.guide))
+    assert all(model[name] is guide[name] for name in set(model) & set(guide))
+    assert {name.partition(":")[0] for name in STRUCTURED} == set(STRUCTURES)

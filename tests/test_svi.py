@@ -220,7 +220,7 @@ def test_enumeration_takes_the_stock_step() -> None:
     assert [w.category for w in caught].count(SVIFallbackWarning) == 1
 
 
-@pytest.mark.parametrize("name", list(OBJECTIVES))
+@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"m2"}))  # m2 wants its structure: test_semi_supervised
 def test_every_objective_is_traced(name: str) -> None:
     option = ":dataset_size=400" if name == "beta_tcvae" else ""
     compare(

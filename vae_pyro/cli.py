@@ -8,7 +8,13 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from vae_pyro.commands.classify import classify
+from vae_pyro.commands.compress import compress, decompress
+from vae_pyro.commands.denoise import denoise
+from vae_pyro.commands.drift import drift
+from vae_pyro.commands.impute import impute
 from vae_pyro.commands.opening import open_all, open_run, other_data
+from vae_pyro.commands.schema import schema
 from vae_pyro.console import (
     BatchSize,
     Binarize,
@@ -18,6 +24,7 @@ from vae_pyro.console import (
     DeviceChoice,
     Epochs,
     Group,
+    Kind,
     LatentDim,
     Likelihood,
     NoCompile,
@@ -74,43 +81,65 @@ def fit(
     data_root: DataRoot = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
+    init_from: Annotated[Path | None, typer.Option(help="Run whose model and settings this fit goes on from.")] = None,
+    replay: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Share of draws of that run's model, so that it keeps what it knew.")
+    ] = 0.0,
     config: SettingsFile = None,
+    kind: Kind = None,
     set_: Set = None,
 ) -> None:
     """Fit a VAE by stochastic variational inference and write a run folder."""
     from vae_pyro.checkpoint import RunFolder
+    from vae_pyro.continuation import base_settings, continue_from
     from vae_pyro.settings import assemble
+    from vae_pyro.tables import Schema
     from vae_pyro.training import fit as run_fit
     from vae_pyro.vae import VAE
 
     assignments = assignments_of(
         set_, epochs=epochs, batch_size=batch_size, lr=lr, latent_dim=latent_dim, likelihood=likelihood,
         binarize=binarize, objective=objective, seed=seed, device=device, no_compile=no_compile, precision=precision,
-        devices=devices, num_nodes=num_nodes, data_root=data_root,
+        devices=devices, num_nodes=num_nodes, data_root=data_root, kind=kind,
     )  # fmt: skip
     # A resumed run starts from its own settings, so that a flag need not be said twice; one that differs is refused.
     stored = RunFolder(out).config() if resume else {}
     base: dict[str, Any] = {key: stored[key] for key in ("model", "fit", "data", "seed") if key in stored}
+    replayed = stored.get("facts", {}).get("replay")
+    if init_from is None and (replay or replayed):
+        raise ValueError("draws to replay come from the run that is gone on from; name it with --init-from")
+    if init_from is not None and not resume:
+        base = base_settings(init_from)
     settings = assemble(data, base=base, preset_name=preset, file=config, assignments=assignments)
+    vae, loaded = VAE(settings.model, seed=settings.seed), settings.data
+    if init_from is not None:
+        share = replayed["share"] if replayed and not replay else replay
+        begun = continue_from(init_from, loaded, model=settings.model, replay=share, seed=settings.seed)
+        vae, loaded = begun.vae, begun.data
     ranks, _ = settings.fit.together()  # the other processes start here, and run this command from its beginning
     console.quiet = not ranks.first
-    facts = settings.data.facts
+    facts = loaded.facts
     sizes = ", ".join(f"{size:,} {name}" for name, size in facts["sizes"].items())
     console.print(f"[bold]{escape(data)}[/] {facts['x_shape']}: {sizes}; observed: {facts['space']}", highlight=False)
-    if facts.get("columns_left_out"):
+    if "schema" in facts:
+        console.print(str(Schema(**facts["schema"])), highlight=False, markup=False)
+    elif facts.get("columns_left_out"):
         console.print(f"columns left out, not numeric: {escape(', '.join(facts['columns_left_out']))}", style="yellow")
     if facts.get("missing"):
         console.print(f"missing: {facts['missing']:.1%} of the training elements; the others are fitted")
+    if facts.get("replay"):
+        console.print(f"and {facts['replay']['draws']['train']:,} draws of {escape(str(init_from))}", highlight=False)
     result = run_fit(
-        VAE(settings.model, seed=settings.seed),
-        settings.data.train,
-        validation=settings.data.validation,
+        vae,
+        loaded.train,
+        validation=loaded.validation,
         config=settings.fit,
         seed=settings.seed,
         out=out,
         resume=resume,
         overwrite=overwrite,
-        data=settings.data,
+        data=loaded,
+        init_from=init_from,
     )
     last = result.history[-1]
     validated = f", validation ELBO {last['validation_elbo']:.2f}" if "validation_elbo" in last else ""
@@ -128,6 +157,15 @@ app.command(
 app.command(
     epilog=example('vae-pyro tune digits --space "latent_dim=2..32:log" --space "optimizer.lr=1e-4..1e-2:log" --out s')
 )(tune)
+
+
+app.command(epilog=example("vae-pyro schema people.csv --kind age=real"))(schema)
+app.command(epilog=example("vae-pyro classify runs/s --out classes.csv"))(classify)
+app.command(epilog=example("vae-pyro drift runs/m new.npy --out drift.html"))(drift)
+app.command(epilog=example("vae-pyro impute runs/m table.csv --out filled.npz --num-imputations 5"))(impute)
+app.command(epilog=example("vae-pyro denoise runs/n noisy.npy --out clean.npz"))(denoise)
+app.command(epilog=example("vae-pyro compress runs/m --limit 1000 --out m.vpz"))(compress)
+app.command(epilog=example("vae-pyro decompress runs/m m.vpz --out x.npy"))(decompress)
 
 
 @app.command(epilog=example("vae-pyro evaluate runs/m --samples 5000 --json"))

@@ -29,6 +29,13 @@ Binarize = Annotated[str | None, typer.Option(help="none, dynamic, static or thr
 DeviceChoice = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 NoCompile = Annotated[bool, typer.Option("--no-compile", help="Take Pyro's stock steps.")]
 Precision = Annotated[str | None, typer.Option(help="float32, or bfloat16 for the networks' products.")]
+Kind = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="NAME=KIND of a column where the inferred one is not wanted: age=real, id=drop, size=small<medium<large; "
+        "repeatable."
+    ),
+]
 SettingsFile = Annotated[Path | None, typer.Option(help="TOML or JSON with tables model, fit, data.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="key=value, such as latent_dim=8 or optimizer.lr=1e-3; repeatable.")
@@ -86,9 +93,11 @@ def assignments_of(
     devices: int | None = None,
     num_nodes: int | None = None,
     data_root: Path | None = None,
+    kind: list[str] | None = None,
 ) -> list[tuple[list[str], Any]]:
     """What the flags of a command set, as `vae_pyro.settings.assemble` takes it; ``--set`` comes last and wins."""
     from vae_pyro.settings import parse_assignment
+    from vae_pyro.tables import parse_kind
 
     flags: list[tuple[list[str], Any]] = [
         (["model", "likelihood"], likelihood),
@@ -104,6 +113,7 @@ def assignments_of(
         (["fit", "num_nodes"], num_nodes),
         (["data", "binarize"], binarize),
         (["data", "root"], None if data_root is None else str(data_root)),
+        (["data", "kinds"], dict(parse_kind(text) for text in kind) if kind else None),
         (["seed"], seed),
     ]
     return [(path, value) for path, value in flags if value is not None] + [

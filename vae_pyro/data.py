@@ -15,16 +15,21 @@ from torch import Tensor
 from vae_pyro.config import Config
 from vae_pyro.isolation import derive_seed
 from vae_pyro.sources import DATASETS, Source, read_source
-from vae_pyro.splits import WHOLE, Draw, Part, Split, as_split, fingerprint, observed, row_blocks
+from vae_pyro.sparse import SparseRows, SparseSplit, is_sparse, is_sparse_file, read_sparse
+from vae_pyro.splits import WHOLE, Draw, Part, Split, fingerprint, observed, repeat_labelled, row_blocks
+from vae_pyro.splits import as_split as _as_split
 from vae_pyro.streams.shares import Changed, Share
 from vae_pyro.streams.split import StreamedSplit, open_store, streamed_kind
 from vae_pyro.streams.stores import Extent, ImageFolder, Items, Store, native, native_type
+from vae_pyro.tables import Column, Schema
+from vae_pyro.tables.schema import Category
 
 __all__ = [
     "WHOLE",
     "DataConfig",
     "Dataset",
     "Part",
+    "SparseSplit",
     "Split",
     "StreamedSplit",
     "as_split",
@@ -101,6 +106,11 @@ class DataConfig(Config):
         given_labels: labels that model and guide are given as ``y``: ``all``, or so many of the training data, as many
             of each class, drawn with `seed`; the others are -1, unknown, as are those of validation and test data.
             ``None`` gives none.
+        labelled_share: training data whose label is given are repeated until they are this share of an epoch, see
+            `vae_pyro.splits.repeat_labelled`.
+        kinds: take all columns of a table, text as well, for the likelihood ``table``: kind by name where the inferred
+            one is not wanted, see `vae_pyro.tables.infer`. ``None`` takes the columns of numbers as they are.
+        columns: take these columns of a table, with these kinds and codes (those of another table), and infer nothing.
     """
 
     source: str
@@ -113,6 +123,9 @@ class DataConfig(Config):
     seed: int = 0
     stream: bool | None = None
     given_labels: Annotated[int, Field(ge=1)] | Literal["all"] | None = None
+    labelled_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    kinds: dict[str, str | tuple[Category, ...]] | None = None
+    columns: tuple[Column, ...] | None = None
 
     def load(self) -> Dataset:
         """Read, split and prepare.
@@ -127,7 +140,7 @@ class DataConfig(Config):
         source = self._source()
         if self.given_labels is not None and source.labels is None:
             raise ValueError(f"given_labels={self.given_labels!r} wants labels, and {self.source!r} has none")
-        order = np.random.default_rng(derive_seed(self.seed, _SPLIT_STREAM)).permutation(len(source.values))
+        order = np.random.default_rng(derive_seed(self.seed, _SPLIT_STREAM)).permutation(source.values.shape[0])
         if source.test is None:
             num_test = round(self.test_fraction * len(order))
             parts = {"test": self.prepare(source, source.values, source.labels, np.sort(order[:num_test]))}
@@ -137,7 +150,7 @@ class DataConfig(Config):
         num_validation = round(self.validation_fraction * len(order))
         parts["validation"] = self.prepare(source, source.values, source.labels, np.sort(order[:num_validation]))
         parts["train"] = self.prepare(source, source.values, source.labels, np.sort(order[num_validation:]))
-        size, kind, labelled, about = len(source.values), source.kind, source.labels is not None, source.about
+        size, kind, labelled, about = source.values.shape[0], source.kind, source.labels is not None, source.about
         del source  # the splits are copies, and what follows needs the room
         return self._dataset(parts, size, kind, labelled, about)
 
@@ -154,8 +167,17 @@ class DataConfig(Config):
         }
         return self._dataset(parts, len(store), store.kind, store.labelled, {**store.about, "streamed": True})
 
+    @property
+    def _mixed(self) -> bool:
+        """Whether columns of all kinds are wanted."""
+        return self.kinds is not None or self.columns is not None
+
     def _store(self) -> Store | None:
         """What the source is streamed from; ``None`` where it is read whole."""
+        if self._mixed:
+            if self.stream:
+                raise ValueError("a table with columns of all kinds cannot be streamed; leave stream out")
+            return None
         if self.source in DATASETS:
             if self.stream:
                 raise ValueError(f"data set {self.source!r} is small, and cannot be streamed; leave stream out")
@@ -169,8 +191,11 @@ class DataConfig(Config):
     def _source(self) -> Source:
         """The source in memory."""
         path = Path(self.source)
-        if self.source in DATASETS or not _by_pieces(path):
-            return read_source(self.source, self.root)
+        if self.source not in DATASETS and not self._mixed and is_sparse_file(path):
+            matrix, labels = read_sparse(path)
+            return Source("table", matrix, labels, about={"sparse": True, "entries": int(matrix.nnz)})
+        if self.source in DATASETS or not _by_pieces(path) or self._mixed:
+            return read_source(self.source, self.root, kinds=self.kinds, columns=self.columns)
         store = open_store(path)
         labels = store.labels(np.arange(len(store)))
         return Source(store.kind, store.read(0, len(store)), labels, top=store.top, about=store.about)
@@ -192,7 +217,7 @@ class DataConfig(Config):
 
     def _given(self, name: str, part: Split) -> Split:
         """A split with the labels that the programs are given."""
-        if not part.resident:
+        if isinstance(part, StreamedSplit):
             raise ValueError("given_labels wants data in memory; pass stream=False")
         assert part.labels is not None
         if self.given_labels == "all":
@@ -202,6 +227,8 @@ class DataConfig(Config):
             assert self.given_labels is not None
             rows = balanced(part.labels.numpy(), self.given_labels, derive_seed(self.seed, _LABEL_STREAM))
             y[rows] = part.labels[rows].to(torch.int64)
+            if self.labelled_share is not None:
+                return repeat_labelled(replace(part, y=y), self.labelled_share)
         return replace(part, y=y)
 
     def prepare(self, source: Source, values: Any, labels: Any, rows: np.ndarray[Any, Any]) -> Split:
@@ -212,6 +239,16 @@ class DataConfig(Config):
         """
         dtype = native_type(values.dtype)
         view = self._view(source.top, dtype, lambda: (float(source.values.min()), float(source.values.max())))
+        if is_sparse(values):
+            some_rows = values[rows] if view.cut is None else (values[rows] >= view.cut).astype(np.uint8)
+            return SparseSplit(
+                values=SparseRows.of(some_rows),
+                labels=None if labels is None else torch.from_numpy(np.ascontiguousarray(labels[rows])),
+                ids=torch.from_numpy(np.ascontiguousarray(rows)),
+                top=view.top,
+                draw=view.draw,
+                space=view.space,
+            )
         chosen = torch.from_numpy(np.empty((len(rows), *values.shape[1:]), np.uint8 if view.cut is not None else dtype))
         mask: Tensor | None = None
         for some in row_blocks(len(rows), prod(values.shape[1:])):
@@ -231,7 +268,7 @@ class DataConfig(Config):
             mask=mask,
             top=view.top,
             draw=view.draw,
-            space=view.space,
+            space=Schema(**source.about["schema"]).space if "schema" in source.about else view.space,
         )
 
     def streamed(self, store: Store) -> StreamedSplit:
@@ -372,7 +409,8 @@ def load_data(name_or_path: str | Path, **options: Any) -> Dataset:
     Args:
         name_or_path: see `vae_pyro.sources.read_source`; ``vae-pyro datasets`` lists the names.
         options: fields of `DataConfig`: ``root``, ``scale``, ``binarize``, ``dequantize``, ``validation_fraction``,
-            ``test_fraction``, ``seed``, ``stream``, ``given_labels``.
+            ``test_fraction``, ``seed``, ``stream``, ``given_labels``,
+            ``labelled_share``, ``kinds``, ``columns``.
 
     Returns:
         The splits and the facts.
@@ -404,9 +442,23 @@ def load_all(config: DataConfig) -> Split:
     if source.test is not None:
         values = np.concatenate([values, source.test[0]])
         labels = None if labels is None or source.test[1] is None else np.concatenate([labels, source.test[1]])
-    part = config.prepare(source, values, labels, np.arange(len(values)))
+    part = config.prepare(source, values, labels, np.arange(values.shape[0]))
     del source, values, labels  # of which it is a copy
     return part.fixed(fixed)
+
+
+def as_split(x: Any, mask: Any = None, y: Any = None) -> Split:
+    """A split from what a user holds: a `Split`, a tensor, an array, or a scipy sparse matrix, which stays sparse.
+
+    Args:
+        x: numbers ``(datum, *x_shape)``; an element of a dense array that is NaN is not observed.
+        mask: boolean, shape of ``x``, true where observed; sparse data have none.
+        y: classes that the programs are given, ``(datum,)``; -1 where one is unknown.
+
+    Raises:
+        ValueError: not numbers, no data, or a mask or classes of another shape.
+    """
+    return _as_split(SparseSplit(SparseRows.of(x)) if is_sparse(x) else x, mask, y)
 
 
 def stream(source: Any, **options: Any) -> StreamedSplit:

@@ -28,9 +28,11 @@ class Ledger:
         log_likelihood: log p(x | z), summed over observed sites.
         log_prior: log p(z), summed over latent sites.
         log_guide: log q(z | x), summed over latent sites.
-        latents: draws of each latent site, shape ``(particle, datum, *event)``, as the model saw them.
+        latents: draws of each latent site, shape ``(particle, datum, *event)``, as the model saw them, in the order in
+            which the guide draws them.
         sites: log p and log q of each latent site on its own, ``{"z": (log_prior, log_guide)}``.
-        distributions: p and q of each latent site, ``{"z": (prior, guide)}``, batch shape ``(particle, datum)``.
+        distributions: p and q of each latent site, ``{"z": (prior, guide)}``, batch shape ``(particle, datum)``, in the
+            order of the model.
         kl_weight: what `log_weight` multiplies log p(z) - log q(z | x) by; no other entry knows of it.
     """
 
@@ -155,6 +157,7 @@ def log_densities(
     for name, _ in _sample_sites(guide_trace):
         if name not in model_trace:
             raise ValueError(f"site {name!r} of the guide is not in the model; only the model's latents belong there")
+    latents = {name: latents[name] for name, _ in _sample_sites(guide_trace)}
     return Ledger(log_likelihood, log_prior, log_guide, latents, sites, distributions)
 
 

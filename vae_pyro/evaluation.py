@@ -166,7 +166,9 @@ def evaluate(
                 found[key], found[f"{key}_se"] = moments.term(key)
             found["log_px"], found["log_px_se"] = moments.log_evidence()
             found["effective_sample_size"] = moments.effective_sample_size()
-            means, variances = zip(*(moments.latent(name) for name in moments.latent_names), strict=True)
+            means, variances = zip(
+                *(moments.latent(name) for name in moments.latent_names if name != "x_missing"), strict=True
+            )
             found["mean"] = torch.cat([m.reshape(len(m), -1) for m in means], 1)
             found["variance"] = torch.cat([v.reshape(len(v), -1) for v in variances], 1)
             for key, value in found.items():

@@ -65,7 +65,7 @@ def masked_moments(x: Tensor, observed: Tensor, dims: Sequence[int]) -> tuple[Te
     value = torch.where(observed, x, torch.zeros_like(x)).to(torch.float64)
     count = weight.sum(over, keepdim=True).clamp(min=1)
     mean = value.sum(over, keepdim=True) / count
-    variance = (weight * (value - mean) ** 2).sum(over, keepdim=True) / count
+    variance = value.sub_(mean).square_().mul_(weight).sum(over, keepdim=True) / count  # in place: x may be large
     return mean.squeeze(over), variance.squeeze(over)
 
 

@@ -27,23 +27,50 @@ def _factors(distribution: TorchDistribution) -> TorchDistribution | None:
     return None
 
 
+def conditional_sites(ledger: Ledger) -> set[str]:
+    """Sites whose closed KL, given the draws of the other sites, averages to E_q[log q - log p] of that site.
+
+    Those whose prior depends on nothing that the guide draws later: for layers, all of a guide that goes down (each KL
+    is conditional on the layers above), and the topmost alone of one that goes up. KL(q(z | x) || p(z | z2)) at a z2
+    drawn for that very z is another quantity: it takes a fresh z, of which z2 knows nothing. (With an exact guide it is
+    too large, by Jeffreys' divergence of q(z, z2 | x) from the product of its marginals.)
+
+    Args:
+        ledger: its ``latents`` are in the order of the guide, its ``distributions`` in that of the model.
+    """
+    place = {name: number for number, name in enumerate(ledger.latents)}
+    found, latest = set(), -1
+    for name in ledger.distributions:
+        if place[name] > latest:
+            found.add(name)
+        latest = max(latest, place[name])
+    return found
+
+
 def _terms(ledger: Ledger) -> Iterator[Tensor]:
-    """KL(q(z | x) || p(z)) of each site, in the closed form where there is one.
+    """E_q[log q - log p] of each site: its KL in the closed form where there is one, see `conditional_sites`.
 
     Yields:
-        ``(datum, dimension)`` where both distributions are products with closed KLs; ``(datum, 1)`` else, a draw
-        standing for the KL where it is not closed.
+        ``(datum, dimension)`` where both distributions are products, with a closed KL or, for sites that are not
+        conditional, the draws' own; ``(datum, 1)`` else.
     """
+    conditional = conditional_sites(ledger)
     for name, (prior, guide) in ledger.distributions.items():
         of_prior, of_guide = _factors(prior), _factors(guide)
         try:
+            if name not in conditional:
+                raise NotImplementedError
             if of_prior is not None and of_guide is not None:
                 kl = kl_divergence(of_guide, of_prior)
             else:
                 kl = kl_divergence(guide, prior).unsqueeze(-1)
         except NotImplementedError:
-            log_p, log_q = ledger.sites[name]
-            kl = (log_q - log_p).unsqueeze(-1)
+            if name not in conditional and of_prior is not None and of_guide is not None:
+                draw = ledger.latents[name]
+                kl = of_guide.log_prob(draw) - of_prior.log_prob(draw)
+            else:
+                log_p, log_q = ledger.sites[name]
+                kl = (log_q - log_p).unsqueeze(-1)
         yield kl.mean(0)
 
 
@@ -119,20 +146,32 @@ class FreeBits(LedgerELBO):
     are not both products over dimensions (full rank, flow, mixture prior), the KL cannot be split and the floor is one
     for the whole site. ``kl_weight`` multiplies the floored sum.
 
+    In several layers, KL_j is that of the conditional distributions, given the draws of the layers above. A guide that
+    goes up (structure ``bottom_up``) has such a KL in the topmost layer alone; below it, what is floored is the draws'
+    ``E_q[log q(z_l | z_(l-1)) - log p(z_l | z_(l+1))]``, the layer's part of the rate, which may be negative.
+
     Args:
         num_particles: draws of z for each datum.
-        nats: lambda, the floor of each dimension.
+        nats: lambda, the floor of each dimension, or of each layer.
+        per: ``dimension``, or ``layer``: one floor for the sum over a site's dimensions.
 
     References:
         Kingma et al. 2016, Improved variational inference with inverse autoregressive flow, eq. 15. arXiv:1606.04934
     """
 
-    def __init__(self, *, num_particles: Particles = 1, nats: Weight = 0.25) -> None:
+    def __init__(
+        self,
+        *,
+        num_particles: Particles = 1,
+        nats: Weight = 0.25,
+        per: Literal["dimension", "layer"] = "dimension",
+    ) -> None:
         super().__init__(num_particles=num_particles)
-        self.nats = nats
+        self.nats, self.per = nats, per
 
     def bound(self, ledger: Ledger) -> Tensor:
-        floored = torch.stack([term.mean(0).clamp(min=self.nats).sum() for term in _terms(ledger)]).sum()
+        terms = [term.sum(-1, keepdim=True) if self.per == "layer" else term for term in _terms(ledger)]
+        floored = torch.stack([term.mean(0).clamp(min=self.nats).sum() for term in terms]).sum()
         return ledger.log_likelihood.mean(0) - ledger.kl_weight * floored
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from vae_pyro.data import DataConfig, Dataset
 from vae_pyro.likelihoods import LIKELIHOODS
 from vae_pyro.networks import DECODERS, ENCODERS
+from vae_pyro.noise import NOISES
 from vae_pyro.objectives import OBJECTIVES
 from vae_pyro.optimizers import OPTIMIZERS
 from vae_pyro.posteriors import POSTERIORS
@@ -18,6 +19,8 @@ from vae_pyro.presets import preset
 from vae_pyro.priors import PRIORS
 from vae_pyro.registry import Registry, parse_choice, parse_scalar
 from vae_pyro.schedules import SCHEDULES
+from vae_pyro.structures import STRUCTURES
+from vae_pyro.tables import is_mixed
 from vae_pyro.training import FitConfig
 from vae_pyro.vae import VAEConfig
 
@@ -33,6 +36,8 @@ _CHOICES: dict[str, Registry[Any]] = {
     "posterior": POSTERIORS,
     "encoder": ENCODERS,
     "decoder": DECODERS,
+    "structure": STRUCTURES,
+    "noise": NOISES,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "objective": OBJECTIVES,
@@ -162,10 +167,13 @@ def assemble(
     chosen = preset(preset_name) if preset_name else None
     named = {"model": chosen.model, "fit": chosen.fit} if chosen else {}
     settings = merge(base or {}, named, from_file, {"data": {"source": source}})
-    binarized = {tuple(path): value for path, value in assignments}.get(("data", "binarize"))
-    if (binarized or settings["data"].get("binarize", "none")) == "none":
+    assigned = {tuple(path): value for path, value in assignments}
+    if (assigned.get(("data", "binarize")) or settings["data"].get("binarize", "none")) == "none":
+        if "likelihood" not in settings["model"] and ("model", "likelihood") not in assigned:
+            kinds = assigned.get(("data", "kinds"), settings["data"].get("kinds"))
+            settings["model"]["likelihood"] = "table" if kinds is not None or is_mixed(source) else "gaussian"
         settings["model"].setdefault("likelihood", "gaussian")
-    for choice in ("likelihood", "prior", "posterior", "encoder"):
+    for choice in ("likelihood", "prior", "posterior", "encoder", "structure"):
         settings["model"].setdefault(choice, VAEConfig.model_fields[choice].default)
     for choice in ("optimizer", "schedule", "objective"):
         settings["fit"].setdefault(choice, FitConfig.model_fields[choice].default)
@@ -177,7 +185,13 @@ def assemble(
         settings["data"].setdefault("binarize", chosen.binarize)
     if likelihood.name in ("poisson", "negative_binomial", "categorical", "discretized_logistic"):
         settings["data"].setdefault("scale", "none")  # these describe integers as they are stored
+    if likelihood.name == "table":
+        settings["data"].setdefault("kinds", {})
+    elif settings["data"].get("kinds") is not None:
+        raise ValueError(f"kinds of columns are for the likelihood 'table', not {likelihood.name!r}; leave one out")
     data = load(DataConfig(**settings["data"]))
+    if likelihood.name == "table":
+        settings["model"]["likelihood"] = {**likelihood.model_dump(), "columns": data.facts["schema"]["columns"]}
     settings["model"].setdefault("latent_dim", min(8, max(1, prod(data.x_shape) // 2)))
     settings["model"]["x_shape"] = data.x_shape
     if data.facts.get("missing"):

@@ -11,6 +11,9 @@ import numpy as np
 
 from vae_pyro.registry import Registry
 from vae_pyro.sprites import SHAPES, SpriteGrid
+from vae_pyro.tables import Column, Schema, read_table
+from vae_pyro.tables.inference import Kinds
+from vae_pyro.tables.reading import TABLE_SUFFIXES
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 ARRAY_SUFFIXES = (".npy", ".npz", ".csv", ".parquet")
@@ -185,7 +188,13 @@ def omniglot(root: Path) -> Source:
     return Source("image", values, labels, read(False), top=255)
 
 
-def read_source(name_or_path: str | Path, root: str | Path | None = None) -> Source:
+def read_source(
+    name_or_path: str | Path,
+    root: str | Path | None = None,
+    *,
+    kinds: Kinds | None = None,
+    columns: tuple[Column, ...] | None = None,
+) -> Source:
     """Read a named data set, an array, a table or a folder of images.
 
     Args:
@@ -193,11 +202,15 @@ def read_source(name_or_path: str | Path, root: str | Path | None = None) -> Sou
             ``y`` and a boolean ``mask`` that is true where x is observed; a ``.csv`` or ``.parquet`` table, whose
             numeric columns are taken; a folder of images of one size, whose sub-folders, if any, are classes.
         root: see `data_root`.
+        kinds: take all columns of a table, with these kinds and inferred ones (`vae_pyro.tables.infer`).
+        columns: take these columns of a table (`vae_pyro.tables.read_table`).
 
     Raises:
         FileNotFoundError: no such file, or a data set that is not there and cannot be downloaded.
-        ValueError: unknown name or ending, or contents that are not data.
+        ValueError: unknown name or ending, contents that are not data, or columns of what is not a table.
     """
+    if kinds is not None or columns is not None:
+        return _mixed_table(name_or_path, kinds, columns)
     if str(name_or_path) in DATASETS:
         reader: Any = DATASETS[str(name_or_path)]
         source: Source = reader(data_root(root))
@@ -271,6 +284,22 @@ def _table(path: Path) -> Source:
     left_out = [str(name) for name in frame.columns if name not in numeric.columns]
     about = {"columns": [str(name) for name in numeric.columns], "columns_left_out": left_out}
     return Source("table", numeric.to_numpy(np.float64), about=about)
+
+
+def _mixed_table(name_or_path: str | Path, kinds: Kinds | None, columns: tuple[Column, ...] | None) -> Source:
+    if Path(name_or_path).suffix not in TABLE_SUFFIXES or Path(name_or_path).is_dir():
+        raise ValueError(
+            f"likelihood 'table' and kinds of columns want a table ({', '.join(TABLE_SUFFIXES)}), got "
+            f"{str(name_or_path)!r}; save it as one, or choose another likelihood"
+        )
+    table = read_table(Path(name_or_path), kinds, schema=None if columns is None else Schema(columns=columns))
+    schema = table.schema
+    about = {
+        "columns": schema.names,
+        "columns_left_out": list(schema.left_out),
+        "schema": schema.model_dump(mode="json"),
+    }
+    return Source("table", table.values, mask=None if table.mask.all() else table.mask, about=about)
 
 
 def numeric_columns(schema: Any) -> tuple[list[str], list[str]]:

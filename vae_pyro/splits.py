@@ -320,6 +320,30 @@ def as_split(x: Any, mask: Any = None, y: Any = None) -> Split:
     return split
 
 
+def repeat_labelled(split: Split, share: float) -> Split:
+    """The same data, with those whose class is given repeated until they are a share of all.
+
+    Few labelled data among many would be seen once in an epoch each, and most batches would hold none. Repeated, they
+    are in every batch in proportion, in a random order like the others, and random observations are drawn anew for
+    every copy. Each is repeated equally often, or once more than another.
+
+    Args:
+        split: with ``y``, -1 where a class is unknown.
+        share: wanted share of labelled data, below 1; where they are that many already, nothing changes.
+
+    Raises:
+        ValueError: ``share`` out of range, or a split in which no class is given.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"the share of labelled data lies between 0 and 1, got {share:g}")
+    if split.y is None or not bool((split.y >= 0).any()):
+        raise ValueError("no datum of the split has a class that is given; load it with given_labels, or pass y")
+    labelled, unlabelled = ((split.y >= 0).nonzero().flatten(), (split.y < 0).nonzero().flatten())
+    wanted = round(share / (1 - share) * len(unlabelled))
+    copies = labelled[torch.arange(max(wanted - len(labelled), 0), device=labelled.device) % len(labelled)]
+    return split.take(torch.cat([torch.arange(len(split), device=labelled.device), copies]).to(split.ids.device))
+
+
 def visible(x: Tensor, given: Given) -> Tensor:
     """What `Split.batch` gave, NaN where it is not observed."""
     return torch.where(given["mask"], x, torch.nan) if "mask" in given else x

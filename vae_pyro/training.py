@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vae_pyro.checkpoint import RunError, RunFolder, set_weights, weights
+from vae_pyro.continuation import Fitted, initialize_from, require_parent
 from vae_pyro.data import Dataset, Split, as_split, fingerprint
 from vae_pyro.fit_config import FitConfig
 from vae_pyro.interruption import FitInterruptedError, watched_signals
@@ -20,12 +22,14 @@ from vae_pyro.isolation import derive_seed, isolated
 from vae_pyro.loop import INITIAL_STREAM, NOISE_STREAM, VALIDATION_STREAM, Loop, NonFiniteLossError, OnEpoch
 from vae_pyro.progress import FitProgress
 from vae_pyro.ranks import CONTINUE, together
+from vae_pyro.sparse import is_sparse
 from vae_pyro.vae import VAE, VAEConfig
 
 __all__ = ["FitConfig", "FitInterruptedError", "FitResult", "NonFiniteLossError", "fit"]
 
 # Settings that say where and how often, and not what is fitted: a run that is continued may change them.
 FREE = {"fit": ("device", "devices", "num_nodes", "checkpoint_seconds"), "data": ("root",)}
+_INITIAL_NUMBERS = 1 << 26
 _INITIAL_ROWS = 20_000
 
 
@@ -72,6 +76,7 @@ def fit(
     resume: bool = False,
     overwrite: bool = False,
     data: Dataset | None = None,
+    init_from: Fitted | None = None,
     progress: bool | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> FitResult:
@@ -96,6 +101,8 @@ def fit(
         resume: continue the run in ``out`` from its last checkpoint, to the bits of an uninterrupted run.
         overwrite: replace a run in ``out``.
         data: where ``x`` came from, for the run folder; ``vae-pyro evaluate`` loads it again.
+        init_from: a VAE of the same configuration, or the folder of a run, whose weights and statistics this fit starts
+            from, see `vae_pyro.continuation.initialize_from`; the optimizer starts anew. ``config.json`` names it.
         progress: show the live line; ``None`` does where standard error is a terminal.
         on_epoch: called after each epoch, and its checkpoint, with the row of `FitResult.history`; the fit ends there
             where it returns true, and stays resumable where it raises.
@@ -105,13 +112,14 @@ def fit(
 
     Raises:
         ValueError: data outside the support of the likelihood, wrong shapes, a device that is not there.
-        RunError: ``out`` holds another run, or what resume needs is missing or damaged.
+        RunError: ``out`` holds another run, or what resume or ``init_from`` needs is missing or damaged.
         NonFiniteLossError: the loss became NaN or infinite.
         FitInterruptedError: SIGINT or SIGTERM, after a checkpoint.
     """
     config = FitConfig() if config is None else config
     ranks, device = config.together()
     train = checked(vae, as_split(x, mask, y))
+    validation = as_split(validation) if is_sparse(validation) else validation  # which has a length then
     held_out = None
     if validation is not None and len(validation) > 0:
         held_out = checked(vae, as_split(validation, validation_mask, validation_y)).fixed(
@@ -128,6 +136,8 @@ def fit(
         )
     run = None if out is None else RunFolder(out)
     facts = described(vae, config, seed, data, train, held_out)
+    if init_from is not None:
+        facts["parent"] = initialize_from(vae, init_from)
     with ranks.first_succeeds(device):
         continues = open_run(run, facts, resume=resume, overwrite=overwrite, write=ranks.first)
 
@@ -214,7 +224,8 @@ def described(
 
 def initialize(vae: VAE, train: Split, seed: int) -> None:
     """Start what starts from data, on rows that the seed chooses."""
-    some = train.sample(_INITIAL_ROWS, derive_seed(seed, INITIAL_STREAM))
+    rows = min(_INITIAL_ROWS, max(_INITIAL_NUMBERS // prod(train.x_shape), 1000))
+    some = train.sample(rows, derive_seed(seed, INITIAL_STREAM))
     x, given = some.batch(slice(None), vae.dtype)
     vae.initialize(x, given.get("mask"), step=train.summary().step)
 
@@ -236,9 +247,12 @@ def _same_run(run: RunFolder, facts: dict[str, Any]) -> None:
                 f"the run in {str(run.path)!r} has {section} {keys[0]} = {was!r}, this call has {now!r}; resume with "
                 "the run's own settings, or start another run"
             )
-    old, new = stored["facts"].get("fingerprint"), facts["facts"].get("fingerprint")
-    if old != new:
-        raise RunError(f"the data have changed since the run in {str(run.path)!r} began; its fingerprint was {old}")
+    if "parent" in facts or not run.checkpoint_file.exists():  # a checkpoint knows what it came from
+        require_parent(stored.get("parent"), facts.get("parent"), run.path)
+    for what, key in (("data", "fingerprint"), ("draws that are replayed", "replay")):
+        old, new = stored["facts"].get(key), facts["facts"].get(key)
+        if old != new:
+            raise RunError(f"the {what} have changed since the run in {str(run.path)!r} began; its {key} was {old}")
 
 
 @contextmanager

@@ -13,8 +13,10 @@ from vae_pyro.densities import merge_moments
 from vae_pyro.isolation import isolated, seeded
 from vae_pyro.likelihoods import LIKELIHOODS, DataSummary
 from vae_pyro.networks import DECODERS, ENCODERS
+from vae_pyro.noise import NOISES
 from vae_pyro.posteriors import POSTERIORS, Posterior
 from vae_pyro.priors import PRIORS, Prior
+from vae_pyro.sparse import SparseRows, is_sparse
 from vae_pyro.structures import STRUCTURES, Parts
 
 
@@ -33,6 +35,7 @@ class VAEConfig(Config):
             1 / (3 fan-in)), ``glorot`` is uniform with biases at zero (Glorot & Bengio 2010), ``he`` normal with the
             variance 2 / fan-in of He et al. 2015 (arXiv:1502.01852) and biases at zero.
         structure: how latents and labels hang together, see `vae_pyro.structures`.
+        noise: what stands between the clean signal, which the likelihood then describes, and x, see `vae_pyro.noise`.
         encode_mask: the encoder is told which elements are observed, see `vae_pyro.features.Inputs`.
     """
 
@@ -45,6 +48,7 @@ class VAEConfig(Config):
     decoder: choice_of(DECODERS) | None = None  # type: ignore[valid-type]
     init: Literal["torch", "glorot", "he"] = "torch"
     structure: choice_of(STRUCTURES) = "single"  # type: ignore[valid-type]
+    noise: choice_of(NOISES) | None = None  # type: ignore[valid-type]
     encode_mask: bool = False
 
     def replace(self, **changes: Any) -> Self:
@@ -107,7 +111,10 @@ class VAE(nn.Module):
         super().__init__()
         self.config = config
         with seeded(seed):
-            parts = Parts(config, LIKELIHOODS.build(config.likelihood, config.x_shape))
+            likelihood = LIKELIHOODS.build(config.likelihood, config.x_shape)
+            if config.noise is not None:
+                likelihood = NOISES.build(config.noise, likelihood)
+            parts = Parts(config, likelihood)
             structure = STRUCTURES.build(config.structure)
             model, guide = structure.build(parts)
             parts.finish()
@@ -131,6 +138,8 @@ class VAE(nn.Module):
         Raises:
             ValueError: the shape of a datum is not ``config.x_shape``.
         """
+        if is_sparse(x):
+            x = SparseRows.of(x)[:]
         x = torch.as_tensor(x, dtype=self.dtype, device=self.device)
         shape = self.config.x_shape
         if x.dim() != len(shape) + 1 or x.shape[1:] != shape:
@@ -213,11 +222,18 @@ class VAE(nn.Module):
         Raises:
             ValueError: wrong shape, or labels that are missing or not wanted.
         """
-        return self.model.likelihood.observed(self.model.output(self._latent(z), self._given(None, y)[1]))
+        return self.model.likelihood.observed(self.model.output(self._latent(z), self._class(y)))
 
     def expectation(self, z: Any, *, y: Any = None) -> Tensor:
         """E[x | z] (the most probable class for a categorical likelihood), shape ``(*batch, *x_shape)``."""
-        return self._expectation(self._latent(z), self._given(None, y)[1])
+        return self._expectation(self._latent(z), self._class(y))
+
+    def _class(self, y: Any) -> Tensor | None:
+        """Classes for the decoder, which reads a class and cannot infer it."""
+        classes = self._given(None, y)[1]
+        if classes is not None and classes.numel() and int(classes.min()) < 0:
+            raise ValueError(f"the decoder reads a class from 0 to {self.num_classes - 1}, got {int(classes.min())}")
+        return classes
 
     def _expectation(self, z: Tensor, y: Tensor | None) -> Tensor:
         likelihood = self.model.likelihood

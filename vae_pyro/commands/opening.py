@@ -58,7 +58,11 @@ def other_data(run: Path, data: str, data_root: Path | None, device: str) -> "tu
     from vae_pyro.data import load_all
 
     folder, vae = _open(run, device)
-    chosen = load_all(folder.data_config(data_root).replace(source=data, stream=None))
+    config = folder.data_config(data_root).replace(source=data, stream=None)
+    schema = folder.config()["facts"].get("schema")
+    if schema is not None:  # the codes are those of the run's table, whatever categories the other one has
+        config = config.replace(kinds=None, columns=schema["columns"])
+    chosen = load_all(config)
     vae.check(chosen.head, chosen.summary(), chosen.y)
     return folder, vae, chosen
 

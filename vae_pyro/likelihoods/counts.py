@@ -1,4 +1,9 @@
-"""Counts: Poisson, negative binomial."""
+"""Counts: Poisson, negative binomial.
+
+No rate here is a multiple of the datum's own total (the observed library size of Lopez et al. 2018): a density of x
+whose parameters are a function of x does not sum to one. What is exact is the density given the total, which for
+Poisson counts is `vae_pyro.likelihoods.multinomial.Multinomial`.
+"""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -77,6 +82,11 @@ class NegativeBinomial(Counts):
         self.raw_dispersion = nn.Parameter(start) if dispersion != "predicted" else None
 
     def forward(self, output: Tensor) -> TorchDistribution:
-        raw = self.parameter(output, 1) if self.raw_dispersion is None else self.raw_dispersion
+        total_count, logits = self.shape_and_logits(output)
+        return dist.NegativeBinomial(total_count, logits=logits)
+
+    def shape_and_logits(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        """r and ``log(m / r)``, each ``(*batch, *x_shape)``; a predicted r is the decoder's last number."""
+        raw = self.parameter(output, self.num_params - 1) if self.raw_dispersion is None else self.raw_dispersion
         rate, total_count = torch.broadcast_tensors(self.rate(output), softplus(raw) + RATE_FLOOR)
-        return dist.NegativeBinomial(total_count, logits=rate.log() - total_count.log())
+        return total_count, rate.log() - total_count.log()

@@ -1,7 +1,21 @@
 """Structures by name: how latents and labels of the two programs hang together. Importing registers all of them."""
 
 from vae_pyro.structures.base import STRUCTURES, Parts, Structure
+from vae_pyro.structures.bottom_up import BottomUp
 from vae_pyro.structures.conditional import Conditional
+from vae_pyro.structures.ladder import Ladder
+from vae_pyro.structures.not_at_random import NotAtRandom
+from vae_pyro.structures.semi_supervised import SemiSupervised
 from vae_pyro.structures.single import Single
 
-__all__ = ["STRUCTURES", "Conditional", "Parts", "Single", "Structure"]
+__all__ = [
+    "STRUCTURES",
+    "BottomUp",
+    "Conditional",
+    "Ladder",
+    "NotAtRandom",
+    "Parts",
+    "SemiSupervised",
+    "Single",
+    "Structure",
+]

@@ -1,0 +1,180 @@
+"""Counts given their total: which share of it each element has."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, ClassVar, Literal
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+from torch.distributions import constraints
+
+from vae_pyro.features import masked_moments
+from vae_pyro.likelihoods.base import LIKELIHOODS
+from vae_pyro.likelihoods.counts import Counts
+
+# Totals of the training data that are kept: as many of their quantiles.
+_TOTALS = 512
+
+
+class CountsGivenTotal(TorchDistribution):
+    """Multinomial counts of an event of any shape; the density of x is that given its own total.
+
+    ``log p(x | n) = lgamma(n + 1) - sum_j lgamma(x_j + 1) + sum_j x_j log p_j`` with ``n = sum_j x_j``, all sums over
+    the observed elements and p renormalised over them, which is the exact conditional of a multinomial. A draw takes
+    its total from ``totals``, at random.
+
+    Args:
+        logits: log p up to a constant, ``(*batch, *event)``.
+        event_dim: number of dimensions of the event.
+        totals: ``(number,)``, of which draws take theirs.
+        mask: boolean, broadcasts to ``logits``; elements where it is false add nothing, and are drawn as 0.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    has_rsample = False
+
+    def __init__(
+        self,
+        logits: Tensor,
+        event_dim: int,
+        totals: Tensor,
+        mask: Tensor | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.mask_of = mask
+        if mask is not None:
+            # Not minus infinity: a datum with nothing observed would have the gradient of inf - inf.
+            logits = torch.where(mask, logits, torch.full_like(logits, torch.finfo(logits.dtype).min / 4))
+        self.logits, self.totals = logits, totals
+        batch, event = logits.shape[: logits.dim() - event_dim], logits.shape[logits.dim() - event_dim :]
+        super().__init__(batch, event, validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=True)
+    def support(self) -> constraints.Constraint:
+        return constraints.independent(constraints.nonnegative_integer, self.event_dim)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "CountsGivenTotal":
+        new = self._get_checked_instance(CountsGivenTotal, _instance)
+        new.logits, new.totals = self.logits.expand(*batch_shape, *self.event_shape), self.totals
+        new.mask_of = self.mask_of
+        super(CountsGivenTotal, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    @property
+    def log_probs(self) -> Tensor:
+        """log p of each element, shape of ``logits``."""
+        flat = self.logits.flatten(-self.event_dim)
+        return flat.log_softmax(-1).reshape(self.logits.shape)
+
+    @property
+    def mean(self) -> Tensor:
+        """Expected counts of a draw, the mean of the totals times p; shape of ``logits``."""
+        return self.totals.mean() * self.log_probs.exp()
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of a draw's counts: ``n p (1 - p)`` given the total, and that of the totals times p^2."""
+        p, n = self.log_probs.exp(), self.totals.mean()
+        return n * p * (1 - p) + self.totals.var(unbiased=False) * p**2
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        value = self._visible(value)
+        if self._validate_args:
+            self._validate_sample(value)
+        dims = list(range(-self.event_dim, 0))
+        ways = torch.lgamma(value.sum(dims) + 1) - torch.lgamma(value + 1).sum(dims)
+        return ways + (value * self.log_probs).sum(dims)
+
+    def _visible(self, value: Tensor) -> Tensor:
+        return value if self.mask_of is None else torch.where(self.mask_of, value, torch.zeros_like(value))
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        with torch.no_grad():
+            shape = torch.Size(sample_shape) + self.batch_shape
+            rows = torch.randint(len(self.totals), shape, device=self.totals.device)
+            p = self.log_probs.exp().flatten(-self.event_dim)
+            drawn = split_total(self.totals[rows].round().double(), p.double())
+            return self._visible(drawn.reshape(*shape, *self.event_shape).to(self.logits.dtype))
+
+
+def split_total(total: Tensor, p: Tensor) -> Tensor:
+    """A multinomial draw: totals split in two by a binomial, each half again, down to single elements.
+
+    The memory is that of the result, whatever the totals are.
+
+    Args:
+        total: integers, ``(*sample, *batch)``.
+        p: probabilities, ``(*batch, element)``.
+
+    Returns:
+        Integers as floating-point numbers, ``(*sample, *batch, element)``, of which each row sums to its total.
+    """
+    elements = p.shape[-1]
+    weights = [torch.nn.functional.pad(p, (0, (1 << (elements - 1).bit_length()) - elements))]
+    while weights[-1].shape[-1] > 1:
+        weights.append(weights[-1].unflatten(-1, (-1, 2)).sum(-1))
+    counts = total.unsqueeze(-1)
+    for weight in reversed(weights[:-1]):
+        left, both = weight[..., ::2], weight[..., ::2] + weight[..., 1::2]
+        share = torch.where(both > 0, left / both, torch.zeros_like(both)).clamp(0, 1)
+        first = torch.binomial(counts, share.expand(counts.shape))
+        counts = torch.stack([first, counts - first], -1).flatten(-2)
+    return counts[..., :elements]
+
+
+@LIKELIHOODS.register("multinomial")
+class Multinomial(Counts):
+    """Counts of a datum given their total; the decoder gives logits of the shares.
+
+    Densities are those of x given its total, ``log p(x | z, n)`` with ``n = sum x``: what Poisson counts with rates
+    proportional to the shares have, once their total is known. They are not comparable with densities that also say how
+    large the total is. With elements unobserved they are given the total of those that are observed.
+
+    A draw of new data has a total drawn from those of the training data, of which 512 quantiles are kept; an
+    expectation is that of such a draw.
+
+    Args:
+        x_shape: event shape of x.
+        total: of draws: ``empirical``, or ``mean``, the mean of the training data rounded, for all of them.
+
+    References:
+        Liang et al. 2018, Variational autoencoders for collaborative filtering, eq. 2. arXiv:1802.05814
+    """
+
+    totals: Tensor
+
+    def __init__(self, x_shape: Sequence[int], *, total: Literal["empirical", "mean"] = "empirical") -> None:
+        super().__init__(x_shape)
+        self.total = total
+        self.register_buffer("totals", torch.full((_TOTALS,), float(prod(self.x_shape))))
+
+    def forward(self, output: Tensor) -> TorchDistribution:
+        """The distribution of each element alone, given a total of the rounded mean: a binomial."""
+        logits = self.parameter(output, 0)
+        shares = logits.flatten(-len(self.x_shape)).softmax(-1).reshape(logits.shape)
+        return dist.Binomial(self.totals.mean().round(), probs=shares)
+
+    def observed(self, output: Tensor, mask: Tensor | None = None) -> TorchDistribution:
+        return CountsGivenTotal(self.parameter(output, 0), len(self.x_shape), self.totals, mask)
+
+    def initialize(self, x: Tensor, observed: Tensor, step: float | None = None) -> Tensor:
+        mean, _ = masked_moments(x, observed, [0])
+        count = torch.where(observed, x, torch.zeros_like(x)).flatten(1).sum(1, dtype=torch.float64)
+        share = mean / mean.sum().clamp(min=1e-12)
+        # A row that is observed in part has a larger total than it shows: the shares say how much.
+        seen = torch.where(observed, share, torch.zeros_like(share)).flatten(1).sum(1)
+        whole = count[seen > 0] / seen[seen > 0]
+        if len(whole):
+            levels = (torch.arange(_TOTALS, dtype=torch.float64, device=x.device) + 0.5) / _TOTALS
+            totals = torch.quantile(whole, levels) if self.total == "empirical" else whole.mean().expand(_TOTALS)
+            self.totals.copy_(totals.round())
+        # As if every element had been counted once more in all data: elements that never occurred stay possible.
+        share = (mean * len(x) + 1) / (mean * len(x) + 1).sum()
+        return share.log().to(x.dtype).unsqueeze(0)
+
+    def expectation(self, distribution: TorchDistribution) -> Tensor:
+        assert isinstance(distribution, dist.Binomial)
+        return self.totals.mean() * distribution.probs

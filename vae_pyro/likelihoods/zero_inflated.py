@@ -1,0 +1,108 @@
+"""Counts with more zeros than their family has: a gate, predicted by the decoder, that makes a zero of its own."""
+
+from collections.abc import Callable, Sequence
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+
+from vae_pyro.features import masked_moments
+from vae_pyro.likelihoods.base import BIAS_MARGIN, LIKELIHOODS, inverse_softplus
+from vae_pyro.likelihoods.counts import RATE_FLOOR, Counts, DispersionOption, NegativeBinomial
+
+# The gate starts this far from 0 and 1, where its logit has no gradient to speak of.
+_GATE_MARGIN = 1e-2
+_GATE = 1
+
+
+def _start(
+    x: Tensor, observed: Tensor, positive: Callable[[Tensor], Tensor], num_params: int, shape: Sequence[int]
+) -> Tensor:
+    """Output bias at which every element has the mean and, where the family can, the share of zeros of the data.
+
+    With gate g, rate m and P0(m) the family's own probability of a zero, the mean is ``(1 - g) m`` and the mean of the
+    positive counts ``m / (1 - P0(m))``, which rises with m: bisection finds m, and g follows. Data with fewer zeros
+    than the family has start with a gate that is nearly shut.
+
+    Args:
+        x: ``(datum, *x_shape)``.
+        observed: boolean, shape of ``x``.
+        positive: m -> ``1 - P0(m)``.
+        num_params: numbers for each element.
+        shape: of one datum.
+
+    Returns:
+        Shape ``(num_params, *x_shape)``, float64; rate and gate are filled.
+    """
+    mean, _ = masked_moments(x, observed, [0])
+    some, _ = masked_moments((x > 0).to(torch.float64), observed, [0])
+    mean = mean.clamp(min=BIAS_MARGIN)
+    low, high = mean, torch.maximum(mean / some.clamp(min=1e-12), mean)
+    high = torch.where(some > 0, high, mean)
+    wanted = high
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = middle / positive(middle) < wanted
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    gate = (1 - mean / low).clamp(_GATE_MARGIN, 1 - _GATE_MARGIN)
+    bias = torch.zeros(num_params, *shape, dtype=torch.float64)
+    bias[0] = inverse_softplus(mean / (1 - gate))
+    bias[_GATE] = torch.logit(gate)
+    return bias
+
+
+@LIKELIHOODS.register("zero_inflated_poisson")
+class ZeroInflatedPoisson(Counts):
+    """Independent counts that are zero with probability g, and Poisson otherwise.
+
+    ``p(x) = g 1[x = 0] + (1 - g) Poisson(x; m)``, with mean ``(1 - g) m``; the decoder gives m and the logit of g.
+
+    Args:
+        x_shape: event shape of x.
+
+    References:
+        Lambert 1992, Zero-inflated Poisson regression, with an application to defects in manufacturing,
+        Technometrics 34. doi:10.2307/1269547
+    """
+
+    num_params = 2
+
+    def forward(self, output: Tensor) -> TorchDistribution:
+        return dist.ZeroInflatedPoisson(self.rate(output), gate_logits=self.parameter(output, _GATE))
+
+    def initialize(self, x: Tensor, observed: Tensor, step: float | None = None) -> Tensor:
+        return _start(x, observed, lambda rate: -torch.expm1(-rate), self.num_params, self.x_shape).to(x.dtype)
+
+
+@LIKELIHOODS.register("zero_inflated_negative_binomial")
+class ZeroInflatedNegativeBinomial(NegativeBinomial):
+    """Independent counts that are zero with probability g, and negative binomial otherwise.
+
+    ``p(x) = g 1[x = 0] + (1 - g) NB(x; m, r)``, with mean ``(1 - g) m``; see `NegativeBinomial` for m and r. The
+    decoder gives the rate, the logit of g, and r where that is predicted.
+
+    Args:
+        x_shape: event shape of x.
+        dispersion: r is ``learned`` as one number, ``per_dimension``, or ``predicted`` by the decoder.
+
+    References:
+        Lopez et al. 2018, Deep generative modeling for single-cell transcriptomics, Nature Methods 15.
+        doi:10.1038/s41592-018-0229-2. Their rate is a share of the cell's own total, a number that is not known before
+        x is; here it is the decoder's, so that the density of x is normalised. Given the totals, see `Multinomial`.
+    """
+
+    def __init__(self, x_shape: Sequence[int], *, dispersion: DispersionOption = "per_dimension") -> None:
+        super().__init__(x_shape, dispersion=dispersion)
+        self.num_params += 1
+
+    def forward(self, output: Tensor) -> TorchDistribution:
+        total_count, logits = self.shape_and_logits(output)
+        return dist.ZeroInflatedNegativeBinomial(total_count, logits=logits, gate_logits=self.parameter(output, _GATE))
+
+    def initialize(self, x: Tensor, observed: Tensor, step: float | None = None) -> Tensor:
+        # r starts at 1, a geometric distribution, whose probability of a zero is 1 / (1 + m).
+        bias = _start(x, observed, lambda rate: rate / (1 + rate), self.num_params, self.x_shape)
+        if self.raw_dispersion is None:
+            bias[-1] = inverse_softplus(torch.tensor(1 - RATE_FLOOR, dtype=torch.float64))
+        return bias.to(x.dtype)

@@ -1,0 +1,95 @@
+"""The cells of one column: as numbers, as values of a type, and in the words of a message."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+
+type Values = np.ndarray[Any, np.dtype[np.float64]]
+type Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+_SHOWN = 12
+
+
+def numbers(name: str, series: "Series[Any]") -> Values:
+    """The values of a column as float64, NaN where there is none.
+
+    Raises:
+        ValueError: a value that is not a number, or infinite; the message names column, row and value.
+    """
+    import pandas as pd
+
+    observed = series.notna().to_numpy(dtype=bool)
+    if isinstance(series.dtype, pd.ArrowDtype):  # whose decimals pandas cannot convert where some are missing
+        series = series.astype(object)
+    values = pd.to_numeric(series, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    wrong = observed & ~np.isfinite(values)
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise ValueError(
+            f"column {name!r} wants finite numbers, got {scalar(series.iloc[row])!r} in row {row}; replace it or make "
+            "it missing"
+        )
+    return np.where(observed, values, np.nan)
+
+
+def columns_of(frame: "DataFrame") -> "Mapping[str, Series[Any]]":
+    """The columns of a table by name.
+
+    Raises:
+        ValueError: two have the same name.
+    """
+    import pandas as pd
+
+    names = [str(name) for name in frame.columns]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"two columns are called {twice!r}; rename one")
+    series = {name: frame.iloc[:, place] for place, name in enumerate(names)}
+    for name, one in series.items():
+        if isinstance(one.dtype, pd.ArrowDtype) and pd.api.types.is_float_dtype(one.dtype):
+            # Arrow tells a NaN from a missing value; here both are missing.
+            series[name] = one.mask(one.ne(one).fillna(True))
+    return series
+
+
+def scalar(value: Any) -> Any:
+    """A cell as a plain Python value."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def listed(items: Any) -> str:
+    """The first of some names or values, for a message."""
+    shown = [repr(item) for item in list(items)[:_SHOWN]]
+    more = len(items) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def unfit(kind: str, values: Values, observed: Mask) -> tuple[Mask, str, str] | None:
+    """Numbers that a kind cannot hold: which, what it wants, and what to do."""
+    with np.errstate(invalid="ignore"):
+        if kind == "positive":
+            wrong, wants, way = observed & ~(values > 0), "numbers above zero", "choose real, or make them missing"
+        elif kind == "count":
+            wrong = observed & ~((values >= 0) & (values == np.round(values)))
+            wants, way = "whole numbers from 0 up", "choose real or positive, or correct them"
+        else:
+            return None
+    return (wrong, wants, way) if wrong.any() else None
+
+
+def typed(column: "Series[Any]", dtype: str, complete: bool) -> "Series[Any]":
+    """A column in its type, or in the nullable one where that cannot say that a value is missing."""
+    import pandas as pd
+
+    wanted = pd.api.types.pandas_dtype(dtype)
+    if not complete and isinstance(wanted, np.dtype):
+        if wanted.kind in "iu":
+            name = wanted.name.replace("uint", "UInt") if wanted.kind == "u" else wanted.name.replace("int", "Int")
+            wanted = pd.api.types.pandas_dtype(name)
+        elif wanted.kind == "b":
+            wanted = pd.BooleanDtype()
+    return column.astype(wanted)
