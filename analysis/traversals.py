@@ -11,6 +11,7 @@ from vae_pyro.data import Split, as_split
 from vae_pyro.densities import Program, draw_latents
 from vae_pyro.evaluation import ELEMENTS_AT_ONCE, blocks, numbers_held, place_of
 from vae_pyro.isolation import derive_seed, isolated
+from vae_pyro.structures.layered import LayeredModel
 from vae_pyro.vae import VAE
 
 type Array = np.ndarray[Any, Any]
@@ -126,10 +127,10 @@ def _prior_quantiles(vae: VAE, probabilities: Array, seed: int) -> tuple[Array, 
     """Quantiles of each latent's marginal, ``(latent, step)``, and the prior mean: closed for a standard normal."""
     from scipy.stats import norm
 
-    if vae.config.prior.name == "normal":
+    if vae.config.prior.name == "normal" and not isinstance(vae.model, LayeredModel):
         return np.tile(norm.ppf(probabilities), (vae.config.latent_dim, 1)), np.zeros(vae.config.latent_dim)
     with torch.no_grad(), isolated(derive_seed(seed, 2)):
-        draws = vae.model.prior(vae.guide.encode_features).sample((_PRIOR_DRAWS,)).double().cpu().numpy()
+        draws = vae.model.draw(_PRIOR_DRAWS)[0].double().cpu().numpy()
     return np.quantile(draws, probabilities, axis=0).T, draws.mean(0)
 
 

@@ -218,10 +218,10 @@ def evaluate(
             "" if figures["sampling_se"][key] is None else f"{figures['sampling_se'][key]:.{digits}f}",
             unit,
         )
-    of = f"of {vae.config.latent_dim} latents"
+    of = f"of {len(result.activity)} latents"
     table.add_row("active units", str(figures["active_units"]), f"{figures['active_units_se']:.3f}", "", of)
     console.print(table)
-    if figures["active_units"] == 0 and figures["n"] > 1:
+    if len(result.activity) and figures["active_units"] == 0 and figures["n"] > 1:
         console.print(
             "no latent is active: the guide is the prior for every x (posterior collapse). A KL warm-up (--set "
             "kl_warmup=20), smaller batches or more epochs are the usual ways out.",

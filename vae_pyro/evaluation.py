@@ -38,7 +38,8 @@ class Evaluation:
         reconstruction: E_q[log p(x | z)], nats.
         elbo_se: Monte Carlo standard error of ``elbo``; likewise ``log_px_se``, ``kl_se``, ``reconstruction_se``.
         effective_sample_size: of the importance weights, between 1 and the number of draws.
-        activity: variance over data of the posterior mean of each latent, with its Monte Carlo standard error.
+        activity: variance over data of the posterior mean of each real-valued latent, with its Monte Carlo standard
+            error; of several sites one after the other.
         num_elements: observed elements of each datum, which bits per dimension divide by.
         num_samples: draws for each datum.
         discrete: whether log p(x) is the log of a probability; if not, of a density in the units of x.
@@ -166,11 +167,10 @@ def evaluate(
                 found[key], found[f"{key}_se"] = moments.term(key)
             found["log_px"], found["log_px_se"] = moments.log_evidence()
             found["effective_sample_size"] = moments.effective_sample_size()
-            means, variances = zip(
-                *(moments.latent(name) for name in moments.latent_names if name != "x_missing"), strict=True
-            )
-            found["mean"] = torch.cat([m.reshape(len(m), -1) for m in means], 1)
-            found["variance"] = torch.cat([v.reshape(len(v), -1) for v in variances], 1)
+            latents = [moments.latent(name) for name in moments.latent_names]
+            none = torch.empty(len(found["elbo"]), 0, dtype=torch.float64)
+            found["mean"] = torch.cat([none, *(mean.reshape(len(mean), -1) for mean, _ in latents)], 1)
+            found["variance"] = torch.cat([none, *(spread.reshape(len(spread), -1) for _, spread in latents)], 1)
             for key, value in found.items():
                 if key not in figures:
                     figures[key] = np.empty((len(split), *value.shape[1:]), value.numpy().dtype)
@@ -219,8 +219,14 @@ def _stream(
         for done in range(0, num_samples, particles):
             some = {name: value[done : done + particles] for name, value in latents.items()}
             log_likelihood, log_prior = scorer(x, given, some)
-            moments.update(Ledger(log_likelihood, log_prior, log_guide[done : done + particles], some))
+            units = {name: value for name, value in some.items() if is_unit(name, value)}
+            moments.update(Ledger(log_likelihood, log_prior, log_guide[done : done + particles], units))
         yield moments
+
+
+def is_unit(name: str, draws: Tensor) -> bool:
+    """Whether a latent site is a code whose means can be active: not a class, nor the elements that are missing."""
+    return draws.dtype.is_floating_point and name != "x_missing"
 
 
 class Scorer:
