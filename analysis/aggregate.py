@@ -144,7 +144,7 @@ def draw_guide(
 
 
 def draw_prior(
-    model: Program, sizes: dict[str, int], size: int, held: int
+    model: Program, sizes: dict[str, int], size: int, held: int, y: Tensor | None = None
 ) -> tuple[Array, list[MixtureMarginals] | None]:
     """Draws of the prior, from torch's generator as it stands, and its marginals where they are in closed form.
 
@@ -153,6 +153,7 @@ def draw_prior(
         sizes: latents of each site.
         size: number of draws.
         held: numbers that the widest tensor holds for each draw.
+        y: classes that the programs are given, ``(any,)``: those of the draws, one after the other.
 
     Returns:
         Draws, shape ``(row, latent)``, and the marginals of each site; ``None`` where one is not a mixture of Gaussians
@@ -163,7 +164,8 @@ def draw_prior(
     block = max(ELEMENTS_AT_ONCE // held, 2)
     for start in range(0, size, block):
         count = min(block, size - start)
-        trace = poutine.trace(model).get_trace(size=count)
+        given = {} if y is None else {"y": y[torch.arange(start, start + count, device=y.device) % len(y)]}
+        trace = poutine.trace(model).get_trace(size=count, **given)
         sites = [trace.nodes[name] for name in sizes]
         parts.append(np.concatenate([_array(site["value"]).reshape(count, -1) for site in sites], axis=1))
         if start == 0:

@@ -336,7 +336,7 @@ def joints(pair: Pair, split: Split, num_particles: int) -> Iterator[LogJoint]:
 
 
 def simulate(
-    pair: Pair, num_data: int, *, mask: Tensor | None = None, seed: int = 0
+    pair: Pair, num_data: int, *, mask: Tensor | None = None, y: Tensor | None = None, seed: int = 0
 ) -> tuple[Split, dict[str, Tensor]]:
     """Data of the model with the latents that made them, which are exact draws of their posterior.
 
@@ -344,6 +344,7 @@ def simulate(
         pair: its model is run as ``model(size=num_data)``.
         num_data: how many.
         mask: boolean, ``(num_data, *x_shape)``: what of the simulated data is observed.
+        y: classes ``(num_data,)`` that the programs are given.
         seed: of the draws.
 
     Returns:
@@ -356,9 +357,9 @@ def simulate(
         raise ValueError(f"num_data must be at least 1, got {num_data}")
     model = pair.model if isinstance(pair, VAE) else pair[0]
     with isolated(seed), torch.no_grad():
-        trace = poutine.trace(model).get_trace(size=num_data)
+        trace = poutine.trace(model).get_trace(size=num_data, **({} if y is None else {"y": y}))
     latents = dict(latent_sites(trace))
-    return Split(latents.pop("x"), mask=mask), latents
+    return Split(latents.pop("x"), mask=mask, y=y), latents
 
 
 def sandwich(
@@ -368,6 +369,7 @@ def sandwich(
     config: AnnealingConfig,
     *,
     mask: Tensor | None = None,
+    y: Tensor | None = None,
     seed: int,
 ) -> Sandwich:
     """Annealing forward and back on simulated data.
@@ -378,9 +380,10 @@ def sandwich(
         start: gives the start of a block of data.
         config: see `AnnealingConfig`.
         mask: see `simulate`.
+        y: likewise.
         seed: of all draws.
     """
-    split, latents = simulate(pair, num_data, mask=mask, seed=derive_seed(seed, 0))
+    split, latents = simulate(pair, num_data, mask=mask, y=y, seed=derive_seed(seed, 0))
     forward, backward, first = [], [], 0
     for number, joint in enumerate(joints(pair, split, config.num_chains)):
         exact = joint.flat({name: value[None, first : first + len(joint)] for name, value in latents.items()})

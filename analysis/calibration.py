@@ -22,6 +22,7 @@ from vae_pyro.data import Split
 from vae_pyro.densities import Program, draw_latents, score_latents
 from vae_pyro.evaluation import ELEMENTS_AT_ONCE, numbers_held
 from vae_pyro.isolation import derive_seed, isolated
+from vae_pyro.splits import Given
 from vae_pyro.vae import VAE
 
 type Array = np.ndarray[Any, Any]
@@ -439,6 +440,7 @@ def calibrate(
     num_draws: int = 99,
     seed: int = 0,
     x_like: Tensor | None = None,
+    y: Tensor | None = None,
     quantities: Sequence[str | Quantity] = ("log_likelihood", "log_joint"),
     level: float = 0.95,
 ) -> Calibration:
@@ -456,6 +458,7 @@ def calibrate(
             for histograms: 99 gives 100 ranks.
         seed: of everything that is drawn.
         x_like: a tensor whose type the guide gets its data in; ``None`` leaves them as the model draws them.
+        y: classes ``(any,)``, such as those of test data; each simulation is given one of them, drawn at random.
         quantities: ``log_likelihood``, ``log_prior``, ``log_joint``, or functions of ``{site: (particle, datum,
             *event)}`` and ``x`` that return ``(particle, datum)``.
         level: probability that an exact posterior passes all tests, at least.
@@ -483,13 +486,13 @@ def calibrate(
     random = np.random.default_rng(derive_seed(seed, 2))
 
     with isolated(derive_seed(seed, 0)):
-        latents, x, discrete = _simulate(model, 1)
+        latents, x, discrete, _ = _simulate(model, 1, y)
         size, held = sum(z.numel() for z in latents.values()), numbers_held(pair, Split(x))
         at_once = min(_NUMBERS_AT_ONCE // ((num_draws + 1) * size), ELEMENTS_AT_ONCE // held, num_simulations)
         at_once = max(at_once, 1)
         particles = max(ELEMENTS_AT_ONCE // (held * at_once), 1)
         # Points for TARP that no true latent has a part in.
-        points = np.concatenate([_flat(_simulate(model, n)[0], 1) for n in _sizes(num_simulations, at_once)])
+        points = np.concatenate([_flat(_simulate(model, n, y)[0], 1) for n in _sizes(num_simulations, at_once)])
     scale = points.std(0)
     scale[scale == 0] = 1.0
 
@@ -501,15 +504,15 @@ def calibrate(
     squares, fourths = np.zeros(size), np.zeros(size)
     with isolated(derive_seed(seed, 1)):
         for n in _sizes(num_simulations, at_once):
-            truth, x, _ = _simulate(model, n)
+            truth, x, _, given = _simulate(model, n, y)
             x = x if x_like is None else x.to(x_like.dtype)
-            draws, log_q = draw_latents(guide, x, num_particles=num_draws)
+            draws, log_q = draw_latents(guide, x, num_particles=num_draws, **given)
             if set(draws) != set(truth):
                 raise ValueError(f"the latents of the model are {sorted(truth)}, those of the guide {sorted(draws)}")
             both = {name: torch.cat([z.unsqueeze(0).to(draws[name]), draws[name]]) for name, z in truth.items()}
-            _, log_q_truth = score_latents(guide, x, {name: z[:1] for name, z in both.items()})
+            _, log_q_truth = score_latents(guide, x, {name: z[:1] for name, z in both.items()}, **given)
             values = [_flat(both, 2)]
-            values += [value[..., None] for value in _quantities(model, x, both, quantities, particles)]
+            values += [value[..., None] for value in _quantities(model, x, given, both, quantities, particles)]
             stacked = np.concatenate(values, axis=-1)
             density = num_draws - ranks(_array(log_q_truth[0]), _array(log_q), random)
             if np.isnan(stacked).any():
@@ -628,9 +631,10 @@ def tarp(z: Array, draws: Array, points: Array, random: np.random.Generator | in
     return ranks(((z - points) ** 2).sum(-1), ((draws - points) ** 2).sum(-1), random)
 
 
-def _simulate(model: Program, size: int) -> tuple[dict[str, Tensor], Tensor, Array]:
-    """Latents and data of the prior predictive, and which latent numbers are discrete."""
-    trace = poutine.trace(model).get_trace(size=size)
+def _simulate(model: Program, size: int, y: Tensor | None) -> tuple[dict[str, Tensor], Tensor, Array, Given]:
+    """Latents and data of the prior predictive, which latent numbers are discrete, and what the programs were given."""
+    given: Given = {} if y is None else {"y": y[torch.randint(len(y), (size,), device=y.device)]}
+    trace = poutine.trace(model).get_trace(size=size, **given)
     sites = {
         name: site
         for name, site in trace.nodes.items()
@@ -646,11 +650,16 @@ def _simulate(model: Program, size: int) -> tuple[dict[str, Tensor], Tensor, Arr
                 "inside pyro.plate('data', n)"
             )
     discrete = [np.full(site["value"][0].numel(), site["fn"].support.is_discrete) for site in sites.values()]
-    return {name: site["value"] for name, site in sites.items()}, x, np.concatenate(discrete)
+    return {name: site["value"] for name, site in sites.items()}, x, np.concatenate(discrete), given
 
 
 def _quantities(
-    model: Program, x: Tensor, latents: dict[str, Tensor], quantities: Sequence[str | Quantity], particles: int
+    model: Program,
+    x: Tensor,
+    given: Given,
+    latents: dict[str, Tensor],
+    quantities: Sequence[str | Quantity],
+    particles: int,
 ) -> Iterator[Array]:
     named: dict[str, Array] = {}
     if any(isinstance(quantity, str) for quantity in quantities):
@@ -658,7 +667,7 @@ def _quantities(
         pieces = []
         for start in range(0, num, particles):
             some = {name: z[start : start + particles] for name, z in latents.items()}
-            pieces.append([_array(part) for part in score_latents(model, x, some)])
+            pieces.append([_array(part) for part in score_latents(model, x, some, **given)])
         likelihood, prior = (np.concatenate(piece) for piece in zip(*pieces, strict=True))
         named = dict(zip(_NAMED, (likelihood, prior, likelihood + prior), strict=True))
     for quantity in quantities:

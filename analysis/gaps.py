@@ -25,6 +25,7 @@ from analysis.nuts import PosteriorMoments, nuts_moments
 from analysis.verdict import Outcome, Verdict
 from vae_pyro.data import Split, as_split
 from vae_pyro.densities import log_densities
+from vae_pyro.evaluation import place_of
 from vae_pyro.isolation import derive_seed, isolated
 
 type Array = np.ndarray[Any, Any]
@@ -332,14 +333,16 @@ def inference_gaps(
     joined: dict[str, Any] = {name: np.concatenate(values) for name, values in parts.items()}
     bounds = None
     if num_simulated:
-        # Simulated data are masked like the first of these, of which there may be fewer.
-        num_simulated = num_simulated if split.mask is None else min(num_simulated, len(split))
+        # Simulated data are masked, and have the classes, of the first of these, of which there may be fewer.
+        plain = split.mask is None and split.y is None
+        num_simulated = num_simulated if plain else min(num_simulated, len(split))
         mask = None if split.mask is None else split.mask[:num_simulated]
+        y = None if split.y is None else split.y[:num_simulated].to(place_of(pair, split.head)[0])
 
         def start(joint: LogJoint) -> Gaussian:
             return _optimised(joint, family, local)[-1].gaussian
 
-        bounds = sandwich(pair, num_simulated, start, annealing, mask=mask, seed=derive_seed(seed, 3))
+        bounds = sandwich(pair, num_simulated, start, annealing, mask=mask, y=y, seed=derive_seed(seed, 3))
     return InferenceGaps(
         ids=split.ids.cpu().numpy(),
         **joined,

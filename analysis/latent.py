@@ -311,7 +311,7 @@ def describe_latent(
     wanted = num_data or (_NUM_DATA if drawn.closed else _NUM_DATA_REPLAYED)
     rows, others = order[:wanted], order[wanted:]
     with isolated(derive_seed(seed, 4)):
-        prior, families = draw_prior(model, drawn.sizes, len(rows), held)
+        prior, families = draw_prior(model, drawn.sizes, len(rows), held, resident.y)
 
     z, log_prior = drawn.z[:, rows], drawn.log_prior[:, rows]
     joint, marginal, log_density_prior = aggregate_densities(drawn, guide, resident, rows, prior, dtype)

@@ -40,6 +40,7 @@ from vae_pyro.checkpoint import RunFolder
 from vae_pyro.config import Config
 from vae_pyro.data import Dataset, Split, as_split
 from vae_pyro.densities import Program
+from vae_pyro.evaluation import place_of
 from vae_pyro.isolation import derive_seed
 from vae_pyro.vae import VAE
 
@@ -285,7 +286,8 @@ class _Making:
         try:
             made = make()
         except (ValueError, ArithmeticError) as error:
-            made = sections.absent(title, str(error), name)
+            # Pyro adds the shapes of a trace to what is raised inside of one.
+            made = sections.absent(title, str(error).partition("\nTrace Shapes:")[0], name)
         self.sections.append(made)
         self.seconds[name] = perf_counter() - began
 
@@ -339,6 +341,7 @@ class _Making:
             num_simulations=config.num_simulations,
             num_draws=config.num_ranked,
             seed=derive_seed(self.seed, 4),
+            y=None if self.test.y is None else self.test.y.to(place_of(self.pair, self.test.head)[0]),
         )
         return sections.calibration_section(result)
 
@@ -375,7 +378,7 @@ class _Making:
             )
         self.results["structure"] = found
         moved, between = None, None
-        if isinstance(self.pair, VAE):
+        if isinstance(self.pair, VAE) and not self.pair.num_classes:
             moved = traverse(self.pair, x[:1], seed=derive_seed(self.seed, 9))
             pairs = len(x) // 2
             if pairs:
@@ -393,7 +396,8 @@ class _Making:
         )
         x = self.test.batch(slice(0, 49))[0].cpu().numpy()
         if isinstance(self.pair, VAE):
-            shown = self.pair.sample(49, seed=seed, expectation=True).cpu().numpy()
+            y = None if self.test.y is None else self.test.y[torch.arange(49) % len(self.test)]
+            shown = self.pair.sample(49, y=y, seed=seed, expectation=True).cpu().numpy()
         else:
             shown = draw_samples(self.pair, 49, self.test, seed=seed)
         return sections.samples_section(result, x, shown)

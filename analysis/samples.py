@@ -16,9 +16,9 @@ from analysis.fidelity import Frechet, Neighbourhoods, as_rows, frechet_distance
 from analysis.verdict import Outcome, Verdict
 from vae_pyro.data import Split, as_split
 from vae_pyro.densities import Program
-from vae_pyro.evaluation import ELEMENTS_AT_ONCE, numbers_held
+from vae_pyro.evaluation import ELEMENTS_AT_ONCE, numbers_held, place_of
 from vae_pyro.isolation import derive_seed, isolated
-from vae_pyro.splits import visible
+from vae_pyro.splits import Given, visible
 from vae_pyro.vae import VAE
 
 type Array = np.ndarray[Any, Any]
@@ -296,7 +296,8 @@ def draw_samples(pair: VAE | tuple[Program, Program], size: int, like: Split, *,
     Args:
         pair: a `VAE`, or a Pyro ``(model, guide)`` whose ``model(size=n)`` draws the site ``x``.
         size: number of data.
-        like: some data, by which the width of a pass is known.
+        like: some data, by which the width of a pass is known; where the programs are given classes, those of some of
+            these, chosen at random.
         seed: of the draws.
 
     Raises:
@@ -308,11 +309,15 @@ def draw_samples(pair: VAE | tuple[Program, Program], size: int, like: Split, *,
     drawn: list[Array] = []
     for start in range(0, size, block):
         here, block_seed = min(block, size - start), derive_seed(seed, start)
+        given: Given = {}
+        if like.y is not None:
+            chosen = np.random.default_rng(derive_seed(block_seed, 0)).integers(len(like), size=here)
+            given = {"y": like.y[torch.from_numpy(chosen)].to(place_of(pair, like.head)[0])}
         if isinstance(pair, VAE):
-            x = pair.sample(here, seed=block_seed)
+            x = pair.sample(here, **given, seed=block_seed)
         else:
             with isolated(block_seed):
-                x = poutine.trace(pair[0]).get_trace(size=here).nodes["x"]["value"]
+                x = poutine.trace(pair[0]).get_trace(size=here, **given).nodes["x"]["value"]
         drawn.append(x.detach().cpu().numpy())
     generated = np.concatenate(drawn)
     if generated.shape[1:] != like.x_shape:

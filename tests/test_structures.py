@@ -1,10 +1,16 @@
 """Structures: the parts are put together as the configuration says; a label conditions both programs."""
 
+from functools import partial
+
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
-from vae_pyro import VAE, FitConfig, VAEConfig, evaluate, fit, load_data
+from analysis import calibrate, elpd_of, inference_gaps
+from analysis.samples import draw_samples
+from vae_pyro import VAE, FitConfig, Split, VAEConfig, evaluate, fit, load_data
 from vae_pyro.densities import log_densities
 from vae_pyro.features import Features, Inputs, OneHot
 from vae_pyro.isolation import isolated, seeded
@@ -110,6 +116,34 @@ def test_a_conditional_fit_learns_what_the_label_says() -> None:
     assert found.log_px.mean() == pytest.approx(entropy, abs=0.25)
     wrong = evaluate(given, x[1200:], y=(y[1200:] + 1) % 3, num_samples=50)
     assert wrong.log_px.mean() < found.log_px.mean() - 10
+
+
+def test_diagnostics_of_a_conditional_pair_are_given_its_labels() -> None:
+    """The exact posterior of z given x and y passes; the same guide given other labels is found out."""
+
+    def model(x=None, *, size=None, mask=None, y=None):  # type: ignore[no-untyped-def]
+        with pyro.plate("data", len(y)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1, dtype=torch.float64), 1.0).to_event(1))
+            return pyro.sample("x", dist.Normal(z + 3.0 * y.unsqueeze(-1), 0.5).to_event(1), obs=x)
+
+    def guide(x, *, mask=None, y=None, turned=0):  # type: ignore[no-untyped-def]
+        loc = (x - 3.0 * ((y + turned) % 3).unsqueeze(-1)) / 1.25
+        with pyro.plate("data", len(x)):
+            return pyro.sample("z", dist.Normal(loc, torch.full_like(loc, 0.2**0.5)).to_event(1))
+
+    y = torch.arange(60) % 3
+    with isolated(4):
+        x = model(y=y)
+    found = elpd_of((model, guide), Split(x, y=y), num_draws=100)
+    exact = torch.distributions.Normal(3.0 * y.double(), 1.25**0.5).log_prob(x[:, 0])
+    np.testing.assert_allclose(found.elpd, float(exact.sum()), rtol=1e-10)
+    right = calibrate((model, guide), num_simulations=300, y=y, seed=1)
+    wrong = calibrate((model, partial(guide, turned=1)), num_simulations=300, y=y, seed=1)
+    assert all(verdict.outcome == "pass" for verdict in right.verdicts)
+    assert any(verdict.outcome == "fail" for verdict in wrong.verdicts)
+    gaps = inference_gaps((model, guide), Split(x, y=y), num_data=4, num_simulated=4, seed=2)
+    assert np.abs(gaps.inference).max() < 0.05
+    assert draw_samples((model, guide), 50, Split(x, y=y), seed=3).shape == (50, 1)
 
 
 def test_compiled_steps_take_labels_and_masks() -> None:

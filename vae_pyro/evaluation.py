@@ -38,8 +38,8 @@ class Evaluation:
         reconstruction: E_q[log p(x | z)], nats.
         elbo_se: Monte Carlo standard error of ``elbo``; likewise ``log_px_se``, ``kl_se``, ``reconstruction_se``.
         effective_sample_size: of the importance weights, between 1 and the number of draws.
-        activity: variance over data of the posterior mean of each real-valued latent, with its Monte Carlo standard
-            error; of several sites one after the other.
+        activity: variance over data of the posterior mean of each latent, with its Monte Carlo standard error; several
+            sites stand one after the other.
         num_elements: observed elements of each datum, which bits per dimension divide by.
         num_samples: draws for each datum.
         discrete: whether log p(x) is the log of a probability; if not, of a density in the units of x.
@@ -219,14 +219,10 @@ def _stream(
         for done in range(0, num_samples, particles):
             some = {name: value[done : done + particles] for name, value in latents.items()}
             log_likelihood, log_prior = scorer(x, given, some)
-            units = {name: value for name, value in some.items() if is_unit(name, value)}
+            # What is missing of x is a latent site of not-MIWAE, and no code.
+            units = {name: value for name, value in some.items() if name != "x_missing"}
             moments.update(Ledger(log_likelihood, log_prior, log_guide[done : done + particles], units))
         yield moments
-
-
-def is_unit(name: str, draws: Tensor) -> bool:
-    """Whether a latent site is a code whose means can be active: not a class, nor the elements that are missing."""
-    return draws.dtype.is_floating_point and name != "x_missing"
 
 
 class Scorer:
