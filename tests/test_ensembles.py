@@ -68,6 +68,7 @@ def test_a_member_is_the_fit_alone(data: Dataset, tmp_path: Path, objective: str
     assert first.untyped_storage().data_ptr() != second.untyped_storage().data_ptr()
 
 
+@pytest.mark.slow
 def test_an_interrupted_ensemble_goes_on_together_or_one_by_one(data: Dataset, tmp_path: Path) -> None:
     script = f"""
 import sys

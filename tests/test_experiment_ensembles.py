@@ -150,6 +150,7 @@ together(Path(sys.argv[1]), sys.argv[2])
 """
 
 
+@pytest.mark.slow
 def test_killed_between_two_checkpoints_members_go_on_apart_and_the_rest_together(
     one_by_one: Experiment, source: str, tmp_path: Path, fitted: list[list[int]]
 ) -> None:

@@ -93,6 +93,7 @@ def alone(source: str, tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     return made
 
 
+@pytest.mark.slow
 def test_a_local_ray_gives_the_same_bits(alone: Experiment, source: str, tmp_path: Path) -> None:
     assert_same_bits(alone, go(tmp_path / "e", source, **BOTH, backend="ray", num_workers=2))
 

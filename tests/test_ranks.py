@@ -208,6 +208,7 @@ def test_a_killed_process_ends_the_fit_with_a_reason_and_it_resumes(
         assert torch.equal(resumed[name], tensor), name
 
 
+@pytest.mark.slow
 def test_an_interrupted_fit_of_two_stops_after_one_step_and_goes_on_alone(tmp_path: Path) -> None:
     out = tmp_path / "run"
     arguments = command("--epochs", 60, "--set", "checkpoint_seconds=0", "--out", out)
