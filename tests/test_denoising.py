@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from analysis.denoising import PSNR, DenoisingCalibration, calibrate_denoising, check_denoising, psnr
 from analysis.filters import FILTERS, available_filters, filtered, tune_filter
-from tests.truths import PPCA, example
+from tests.truths import PPCA, example, set_exact
 from vae_pyro import VAE, FitConfig, VAEConfig, cli, console, denoising, evaluate, fit
 from vae_pyro.commands.denoise import denoise as command
 from vae_pyro.data import Split
@@ -48,18 +48,7 @@ def linear_vae(truth: PPCA, *, noise_scale: float, clean_scale: float, stretch: 
             encoder="mlp:hidden=[]",
         )
     ).double()
-    inverse = torch.linalg.inv(truth.precision_matrix)
-    tril = stretch * torch.linalg.cholesky(truth.variance * inverse)
-    head, lower = vae.guide.posterior.normal.linear, vae.guide.posterior.lower
-    with torch.no_grad():
-        vae.model.decoder.layers[-1].weight.copy_(truth.weight)
-        vae.model.decoder.layers[-1].bias.copy_(truth.mean)
-        head.weight.zero_()
-        head.weight[:q] = inverse @ truth.weight.T
-        head.bias[:q] = -inverse @ truth.weight.T @ truth.mean
-        head.bias[q:] = tril.diagonal().log()
-        lower.weight.zero_()
-        lower.bias.copy_(tril[*torch.tril_indices(q, q, -1)])
+    set_exact(vae, truth, stretch)
     return vae
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.truths import PPCA, example
+from tests.truths import PPCA, example, set_exact
 from vae_pyro import VAE, VAEConfig, evaluate
 from vae_pyro.evaluation import blocks
 from vae_pyro.isolation import seeded
@@ -66,19 +66,7 @@ def vae_with(truth: PPCA) -> VAE:
             encoder="mlp:hidden=[]",
         )
     ).double()
-    q = truth.weight.shape[1]
-    inverse = torch.linalg.inv(truth.precision_matrix)
-    tril = torch.linalg.cholesky(truth.variance * inverse)
-    head, lower = vae.guide.posterior.normal.linear, vae.guide.posterior.lower
-    with torch.no_grad():
-        vae.model.decoder.layers[-1].weight.copy_(truth.weight)
-        vae.model.decoder.layers[-1].bias.copy_(truth.mean)
-        head.weight.zero_()
-        head.weight[:q] = inverse @ truth.weight.T
-        head.bias[:q] = -inverse @ truth.weight.T @ truth.mean
-        head.bias[q:] = tril.diagonal().log()
-        lower.weight.zero_()
-        lower.bias.copy_(tril[*torch.tril_indices(q, q, -1)])
+    set_exact(vae, truth)
     return vae
 
 

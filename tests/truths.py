@@ -13,6 +13,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from vae_pyro import VAE
 from vae_pyro.isolation import seeded
 
 type Program = Callable[..., Any]
@@ -116,6 +117,29 @@ def fixed_variance_optimum(x: Tensor, q: int, variance: float, beta: float = 1.0
     values, vectors = torch.linalg.eigh((x - mean).T @ (x - mean) / len(x))
     values, vectors = values.flip(0), vectors.flip(1)
     return PPCA(vectors[:, :q] * (values[:q] - beta * variance).clamp(min=0).sqrt(), mean, variance)
+
+
+def set_exact(vae: VAE, truth: PPCA, stretch: float = 1.0) -> None:
+    """Weights with which a linear VAE of full-rank posterior has ``truth`` as decoder and its posterior as guide.
+
+    Args:
+        vae: changed in place.
+        truth: whose variance the VAE states.
+        stretch: multiplies the guide's standard deviations, which makes it wrong.
+    """
+    q = truth.weight.shape[1]
+    inverse = torch.linalg.inv(truth.precision_matrix)
+    tril = stretch * torch.linalg.cholesky(truth.variance * inverse)
+    head, lower = vae.guide.posterior.normal.linear, vae.guide.posterior.lower
+    with torch.no_grad():
+        vae.model.decoder.layers[-1].weight.copy_(truth.weight)
+        vae.model.decoder.layers[-1].bias.copy_(truth.mean)
+        head.weight.zero_()
+        head.weight[:q] = inverse @ truth.weight.T
+        head.bias[:q] = -inverse @ truth.weight.T @ truth.mean
+        head.bias[q:] = tril.diagonal().log()
+        lower.weight.zero_()
+        lower.bias.copy_(tril[*torch.tril_indices(q, q, -1)])
 
 
 def normal_kl(loc: Tensor, scale: Tensor) -> Tensor:

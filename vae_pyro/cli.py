@@ -13,7 +13,7 @@ from vae_pyro.commands.compress import compress, decompress
 from vae_pyro.commands.denoise import denoise
 from vae_pyro.commands.drift import drift
 from vae_pyro.commands.impute import impute
-from vae_pyro.commands.opening import open_all, open_run, other_data
+from vae_pyro.commands.opening import chosen_data, open_all, open_run
 from vae_pyro.commands.schema import schema
 from vae_pyro.console import (
     BatchSize,
@@ -364,10 +364,7 @@ def encode(
     """Mean and standard deviation of q(z | x) for each datum."""
     from analysis import plots
 
-    if data is None:
-        _, vae, chosen, _ = open_run(run, split, data_root, device)
-    else:
-        _, vae, chosen = other_data(run, data, data_root, device)
+    _, vae, chosen = chosen_data(run, data, split, data_root, device)
     loc, scale = _moments(vae, chosen, seed)
     labels = None if chosen.labels is None else chosen.labels.numpy()
     arrays = {"loc": loc, "scale": scale, "id": chosen.ids.numpy(), "label": labels}

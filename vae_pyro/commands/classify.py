@@ -26,14 +26,11 @@ def classify(
     from analysis.classification import class_scores
     from vae_pyro.classification import classify as classes_of
     from vae_pyro.classification import write
-    from vae_pyro.commands.opening import open_run, other_data
+    from vae_pyro.commands.opening import chosen_data
 
     if out.suffix not in (".csv", ".npz"):
         raise ValueError(f"probabilities are written as .csv or .npz, got {str(out)!r}")
-    if data is None:
-        _, vae, chosen, _ = open_run(run, split, data_root, device)
-    else:
-        _, vae, chosen = other_data(run, data, data_root, device)
+    _, vae, chosen = chosen_data(run, data, split, data_root, device)
     made = classes_of(vae, chosen.take(slice(limit)), num_draws=draws, seed=seed)
     write(made, out)
     for which, title in (("guide", "guide, q(y | x)"), ("model", "model, p(y | x)")):

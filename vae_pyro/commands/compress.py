@@ -27,15 +27,12 @@ def compress(
     import json
     from time import perf_counter
 
-    from vae_pyro.commands.opening import open_run, other_data
+    from vae_pyro.commands.opening import chosen_data
     from vae_pyro.compression import compress as code
     from vae_pyro.compression import rates
     from vae_pyro.isolation import derive_seed
 
-    if data is None:
-        _, vae, chosen, _ = open_run(run, split, data_root, device)
-    else:
-        _, vae, chosen = other_data(run, data, data_root, device)
+    _, vae, chosen = chosen_data(run, data, split, data_root, device)
     chosen = (chosen if limit is None else chosen.between(0, min(limit, len(chosen)))).fixed(derive_seed(seed, 0))
     start = perf_counter()
     archive = code(vae, chosen, seed=seed, bits=bits)

@@ -32,17 +32,14 @@ def denoise(
     data_root: DataRoot = None,
 ) -> None:
     """Posterior mean, standard deviation and interval of the clean signal behind noisy data."""
-    from vae_pyro.commands.opening import open_run, other_data
+    from vae_pyro.commands.opening import chosen_data
     from vae_pyro.denoising import denoise as infer
     from vae_pyro.denoising import noise_of
     from vae_pyro.isolation import derive_seed
 
     if out.suffix not in (_ARRAYS, _PICTURE):
         raise ValueError(f"--out {str(out)!r}: the ending chooses the format, {_PICTURE} or {_ARRAYS}")
-    if data is None:
-        _, vae, chosen, _ = open_run(run, split, data_root, device)
-    else:
-        _, vae, chosen = other_data(run, data, data_root, device)
+    _, vae, chosen = chosen_data(run, data, split, data_root, device)
     noise_of(vae)
     shown = _PICTURED if out.suffix == _PICTURE else None
     if limit is not None or shown is not None:

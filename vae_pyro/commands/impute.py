@@ -44,7 +44,7 @@ def impute(
 ) -> None:
     """Impute missing elements given the observed ones: means, standard deviations, intervals, and draws."""
     from vae_pyro.checkpoint import RunFolder
-    from vae_pyro.commands.opening import open_run, other_data
+    from vae_pyro.commands.opening import chosen_data
     from vae_pyro.imputation import impute as estimate
 
     known = (_SEVERAL, _ARRAY, *_TABLES)
@@ -52,12 +52,8 @@ def impute(
         raise ValueError(f"--out {str(out)!r}: the ending chooses the format, {', '.join(known[:-1])} or {known[-1]}")
     if num_imputations and out.suffix != _SEVERAL:
         raise ValueError(f"--out {str(out)!r} holds one data set; --num-imputations {num_imputations} wants .npz")
-    if data is None:
-        _, vae, chosen, _ = open_run(run, split, data_root, device)
-        what = f"the {split} data of {str(run)!r}"
-    else:
-        _, vae, chosen = other_data(run, data, data_root, device)
-        what = repr(data)
+    _, vae, chosen = chosen_data(run, data, split, data_root, device)
+    what = f"the {split} data of {str(run)!r}" if data is None else repr(data)
     if limit is not None:
         chosen = chosen.take(slice(limit))
     if chosen.mask is None or bool(chosen.mask.all()):

@@ -22,6 +22,22 @@ def open_run(
     return folder, vae, data.split(split), folder.config()["facts"]
 
 
+def chosen_data(
+    run: Path, data: str | None, split: str, data_root: Path | None, device: str
+) -> "tuple[RunFolder, VAE, Split]":
+    """A run, its model, and one split of its data, or all of other data where these are named.
+
+    Raises:
+        RunError: see `open_run`.
+        FileNotFoundError: see `other_data`.
+        ValueError: see both.
+    """
+    if data is not None:
+        return other_data(run, data, data_root, device)
+    folder, vae, own, _ = open_run(run, split, data_root, device)
+    return folder, vae, own
+
+
 def open_all(run: Path, data_root: Path | None, device: str) -> "tuple[RunFolder, VAE, Dataset]":
     """A run, its model and all its data.
 
