@@ -131,7 +131,9 @@ class Ladder(Layered):
 
     ``q(z_l | z_(l+1), x)`` is the product, normalised, of ``p(z_l | z_(l+1))`` and a Gaussian that the way up gives;
     the topmost layer has the latter alone. Scales are exponentials of network outputs, where the paper has a softplus
-    of the variance, and there is no batch normalisation: the density of a datum must not depend on its batch.
+    of the variance, and there is no batch normalisation: the density of a datum must not depend on its batch. Fit it
+    with ``kl_warmup``, as the paper does: otherwise z soon follows ``p(z | z2)`` alone, for it costs nothing, and then
+    nothing holds the scale of that Gaussian, which shrinks until the loss is no number.
 
     Args:
         latent_dims: dimensions of the layers above z, upwards.
