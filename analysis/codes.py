@@ -1,4 +1,4 @@
-"""Where a guide puts data: posterior means of all latents of any pair, as rows that other rooms compare."""
+"""Codes: where a guide puts data, as rows that other rooms look at."""
 
 from typing import Any
 
@@ -6,18 +6,64 @@ import numpy as np
 import torch
 
 from analysis.weights import Pair
-from vae_pyro.data import Split
+from vae_pyro.data import Split, as_split
 from vae_pyro.densities import draw_latents
 from vae_pyro.evaluation import blocks, numbers_held, place_of
-from vae_pyro.isolation import isolated
+from vae_pyro.isolation import derive_seed, isolated
 from vae_pyro.vae import VAE
 
 type Array = np.ndarray[Any, Any]
 
 
+def posterior_means(
+    pair: Pair,
+    x: Split | torch.Tensor | Array,
+    *,
+    num_draws: int = 100,
+    seed: int = 0,
+    mask: torch.Tensor | None = None,
+) -> Array:
+    """E_q[z | x] of each datum: the codes that `analysis.structure` and `analysis.disentanglement` look at.
+
+    Args:
+        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities`; the sites of
+            several latents stand side by side.
+        x: ``(datum, *x_shape)``. A split whose observations are random is fixed with ``seed`` first.
+        num_draws: of the guide for each datum, where its mean is not known in closed form.
+        seed: of the draws.
+        mask: boolean, shape of ``x``, true where observed.
+
+    Returns:
+        Shape ``(datum, latent)``, float64.
+
+    Raises:
+        ValueError: wrong shapes, or data outside the support of the likelihood.
+    """
+    split = as_split(x, mask).fixed(derive_seed(seed, 0))
+    if isinstance(pair, VAE):
+        pair.check(split.head, split.summary(), split.y)
+    device, dtype = place_of(pair, split.head)
+    size, _ = blocks(len(split), num_draws, numbers_held(pair, split))
+    resident, parts = split.to(device), []
+    with torch.no_grad():
+        for number, start in enumerate(range(0, len(split), size)):
+            batch, given = resident.batch(slice(start, start + size), dtype)
+            own = derive_seed(seed, 1, number)
+            if isinstance(pair, VAE):
+                mean, _ = pair.posterior_moments(batch, **given, num_particles=num_draws, seed=own)
+            else:
+                with isolated(own):
+                    latents, _ = draw_latents(pair[1], batch, num_particles=num_draws, **given)
+                mean = torch.cat([value.double().mean(0).reshape(len(batch), -1) for value in latents.values()], 1)
+            parts.append(mean.double().cpu().numpy())
+    return np.concatenate(parts)
+
+
 @torch.no_grad()
-def posterior_means(pair: Pair, split: Split, *, num_draws: int, seed: int) -> tuple[list[str], Array]:
-    """Mean of the guide's draws of every continuous latent, for each datum.
+def drawn_means(pair: Pair, split: Split, *, num_draws: int, seed: int) -> tuple[list[str], Array]:
+    """Mean of the guide's draws of every continuous latent, for each datum, with its name.
+
+    Unlike `posterior_means` it takes draws of any guide alike, of every layer, and leaves classes out.
 
     Args:
         pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities`.

@@ -217,7 +217,8 @@ def require_comparable(name: str, first: ELPD, other_name: str, other: ELPD) -> 
     if first.measure is not None and other.measure is not None and first.measure != other.measure:
         raise ValueError(
             f"{pair} are not comparable: p(x) is a {first.measure} in one and a {other.measure} in the other; choose "
-            "likelihoods that are both discrete or both continuous, or dequantize the data"
+            "likelihoods of one kind: both discrete or both continuous, and multinomial counts with their like; or "
+            "dequantize the data"
         )
     if not np.array_equal(first.ids, other.ids):
         raise ValueError(

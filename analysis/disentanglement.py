@@ -170,7 +170,7 @@ def disentanglement(
     all of them lie within the posterior's noise.
 
     Args:
-        codes: posterior means, ``(datum, latent)``, see `analysis.traversals.posterior_means`.
+        codes: posterior means, ``(datum, latent)``, see `analysis.codes.posterior_means`.
         factors: levels 0, 1, 2, ..., ``(datum, factor)``, see `vae_pyro.sprites.SpriteGrid.factors_of`.
         factor_names: for the report; ``None`` numbers them.
         categorical: names of factors whose levels have no order, for SAP; names that there are not are ignored.

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from analysis.anomaly import evidence
-from analysis.codes import posterior_means
+from analysis.codes import drawn_means
 from analysis.conformal import conformal_p_values
 from analysis.copying import mann_whitney
 from analysis.discrepancy import MMD, mmd
@@ -341,7 +341,7 @@ def drift_test(
     log_px, codes, names = [], [], [""]
     for split, stream in zip(samples, streams, strict=True):
         log_px.append(evidence(pair, split, num_draws=num_draws, seed=stream).log_px)
-        names, found = posterior_means(pair, split, num_draws=num_draws, seed=derive_seed(stream, 2))
+        names, found = drawn_means(pair, split, num_draws=num_draws, seed=derive_seed(stream, 2))
         codes.append(found)
     m, n = len(samples[0]), len(samples[1])
     label_seed = derive_seed(seed, _LABEL_STREAM)

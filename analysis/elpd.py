@@ -72,7 +72,8 @@ class ELPD:
             it is biased down, and never more than ``1/2 log K`` above ``pointwise``.
         ids: of the data.
         space: in words, what the data are; models of other spaces are not comparable.
-        measure: whether p(x) is a ``probability`` or a ``density``; ``None`` where the pair does not say.
+        measure: ``probability``, ``probability given the total`` of x, or ``density``; ``None`` where
+            the pair does not say.
         fingerprint: of the observed values, which are to be the same in a comparison.
     """
 

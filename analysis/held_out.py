@@ -53,7 +53,7 @@ class HeldOut:
         ids: of the data.
         num_draws: K, draws for each datum.
         space: in words, what the data are.
-        measure: whether p(x) is a ``probability`` or a ``density``.
+        measure: ``probability``, ``probability given the total`` of x, or ``density``.
         fingerprint: of the observed values.
         epochs: of the fit, as its history tells; 0 where the run has none.
         seconds: of the fit, the sum over its history; NaN where the run has none.

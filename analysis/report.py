@@ -25,6 +25,7 @@ from torch import Tensor
 from analysis import sections
 from analysis.anomaly import detect
 from analysis.calibration import calibrate
+from analysis.codes import posterior_means
 from analysis.datatree import to_datatree, write_netcdf
 from analysis.elpd import elpd
 from analysis.gaps import inference_gaps
@@ -35,7 +36,7 @@ from analysis.page import Page, Section
 from analysis.predictive import predictive_checks
 from analysis.samples import check_samples, draw_samples
 from analysis.structure import structure
-from analysis.traversals import interpolate, posterior_means, traverse
+from analysis.traversals import interpolate, traverse
 from vae_pyro.checkpoint import RunFolder
 from vae_pyro.config import Config
 from vae_pyro.data import Dataset, Split, as_split

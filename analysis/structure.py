@@ -571,7 +571,7 @@ def structure(
     """Projections, clusters, neighbours and the linear probe of one set of codes.
 
     Args:
-        codes: posterior means, ``(datum, latent)``, see `analysis.traversals.posterior_means`.
+        codes: posterior means, ``(datum, latent)``, see `analysis.codes.posterior_means`.
         labels: of the data, ``(datum,)``; without them there is no probe.
         raw: x itself, for the probe's comparison.
         projections: methods of `project`.

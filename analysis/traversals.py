@@ -1,4 +1,4 @@
-"""What the decoder makes of places in the latent space: codes of data, traversals along a latent, interpolations."""
+"""What the decoder makes of places in the latent space: traversals along a latent, interpolations between data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,9 +7,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from vae_pyro.data import Split, as_split
-from vae_pyro.densities import Program, draw_latents
-from vae_pyro.evaluation import ELEMENTS_AT_ONCE, blocks, numbers_held, place_of
+from analysis.codes import posterior_means
+from vae_pyro.evaluation import ELEMENTS_AT_ONCE
 from vae_pyro.isolation import derive_seed, isolated
 from vae_pyro.structures.layered import LayeredModel
 from vae_pyro.vae import VAE
@@ -77,50 +76,6 @@ class Interpolation:
     z: Array
     images: Array
     kind: str
-
-
-def posterior_means(
-    pair: VAE | tuple[Program, Program],
-    x: Split | torch.Tensor | Array,
-    *,
-    num_draws: int = 100,
-    seed: int = 0,
-    mask: torch.Tensor | None = None,
-) -> Array:
-    """E_q[z | x] of each datum: the codes that `analysis.structure` and `analysis.disentanglement` look at.
-
-    Args:
-        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities`; the sites of
-            several latents stand side by side.
-        x: ``(datum, *x_shape)``. A split whose observations are random is fixed with ``seed`` first.
-        num_draws: of the guide for each datum, where its mean is not known in closed form.
-        seed: of the draws.
-        mask: boolean, shape of ``x``, true where observed.
-
-    Returns:
-        Shape ``(datum, latent)``, float64.
-
-    Raises:
-        ValueError: wrong shapes, or data outside the support of the likelihood.
-    """
-    split = as_split(x, mask).fixed(derive_seed(seed, 0))
-    if isinstance(pair, VAE):
-        pair.check(split.head, split.summary(), split.y)
-    device, dtype = place_of(pair, split.head)
-    size, _ = blocks(len(split), num_draws, numbers_held(pair, split))
-    resident, parts = split.to(device), []
-    with torch.no_grad():
-        for number, start in enumerate(range(0, len(split), size)):
-            batch, given = resident.batch(slice(start, start + size), dtype)
-            own = derive_seed(seed, 1, number)
-            if isinstance(pair, VAE):
-                mean, _ = pair.posterior_moments(batch, **given, num_particles=num_draws, seed=own)
-            else:
-                with isolated(own):
-                    latents, _ = draw_latents(pair[1], batch, num_particles=num_draws, **given)
-                mean = torch.cat([value.double().mean(0).reshape(len(batch), -1) for value in latents.values()], 1)
-            parts.append(mean.double().cpu().numpy())
-    return np.concatenate(parts)
 
 
 def _prior_quantiles(vae: VAE, probabilities: Array, seed: int) -> tuple[Array, Array]:

@@ -17,7 +17,7 @@ from vae_pyro.vae import VAE
 
 type Array = np.ndarray[Any, Any]
 type Pair = VAE | tuple[Program, Program]
-type Measure = Literal["probability", "density"]
+type Measure = Literal["probability", "density", "probability given the total"]
 
 
 class Weighed(NamedTuple):
@@ -81,10 +81,13 @@ def weigh[T](
 
 
 def measure_of(pair: Pair) -> Measure | None:
-    """Whether a pair's p(x) is a probability or a density; ``None`` where it does not say."""
+    """Whether a pair's p(x) is a probability, given the total of x or not, or a density; ``None``: it does not say."""
     if not isinstance(pair, VAE):
         return None
-    return "probability" if pair.model.likelihood.discrete else "density"
+    likelihood = pair.model.likelihood
+    if likelihood.given_total:
+        return "probability given the total"
+    return "probability" if likelihood.discrete else "density"
 
 
 class Fingerprint:

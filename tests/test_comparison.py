@@ -190,6 +190,9 @@ def test_what_cannot_be_compared_is_refused(pair: tuple[ELPD, ELPD], truth: PPCA
     densities = replace(right, measure="density"), replace(wrong, measure="probability")
     with pytest.raises(ValueError, match="p\\(x\\) is a density in one and a probability in the other"):
         compare(*densities)
+    given = replace(densities[1], measure="probability given the total")
+    with pytest.raises(ValueError, match="a probability in one and a probability given the total in the other"):
+        compare(replace(right, measure="probability"), given)
     compare(right, densities[1])  # a pair that does not say is believed
     with pytest.raises(ValueError, match="at least two models, got 1"):
         compare(right)

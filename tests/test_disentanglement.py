@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from analysis.codes import posterior_means
 from analysis.disentanglement import disentanglement, rotated, udr
 from analysis.factor_scores import dci, factor_information, factor_vae_score, mig, modularity, sap
-from analysis.traversals import posterior_means
 from vae_pyro import VAE, FitConfig, VAEConfig, fit, load_data
 from vae_pyro.sprites import SpriteGrid
 

@@ -135,8 +135,10 @@ def test_a_vae_is_streamed_as_evaluate_does_and_says_what_it_observes() -> None:
     assert result.measure == "probability"
     assert result.space == "0/1, one draw of Bernoulli(intensity)"
     np.testing.assert_array_equal(result.ids, data.test.ids.numpy())
-    gaussian = VAE(VAEConfig(x_shape=data.x_shape, latent_dim=4, encoder="mlp:hidden=[16]", likelihood="gaussian"))
-    assert elpd_of(gaussian, data.test.take(slice(0, 3)), num_draws=30).measure == "density"
+    few = data.test.take(slice(0, 3))
+    for likelihood, measure in (("gaussian", "density"), ("multinomial", "probability given the total")):
+        other = VAE(VAEConfig(x_shape=data.x_shape, latent_dim=4, encoder="mlp:hidden=[16]", likelihood=likelihood))
+        assert elpd_of(other, few, num_draws=30).measure == measure
 
 
 def test_blocks_bound_memory_and_do_not_change_estimates(monkeypatch: pytest.MonkeyPatch) -> None:

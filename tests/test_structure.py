@@ -13,8 +13,9 @@ import pytest
 import torch
 from scipy.stats import norm
 
+from analysis.codes import posterior_means
 from analysis.structure import faithfulness, nearest, probe, project, structure
-from analysis.traversals import interpolate, linear, posterior_means, spherical, traverse
+from analysis.traversals import interpolate, linear, spherical, traverse
 from tests.truths import example
 from vae_pyro import VAE, Split, VAEConfig
 from vae_pyro.isolation import seeded
@@ -306,7 +307,7 @@ def test_posterior_means_of_a_vae(vae: VAE, x: torch.Tensor, monkeypatch: pytest
     whole = posterior_means(vae, x)
     np.testing.assert_allclose(whole, exact, atol=1e-6)
     assert whole.dtype == np.float64
-    monkeypatch.setattr("analysis.traversals.blocks", lambda *sizes: (7, 1))
+    monkeypatch.setattr("analysis.codes.blocks", lambda *sizes: (7, 1))
     np.testing.assert_allclose(posterior_means(vae, x), whole, atol=1e-6)
     # What is hidden does not reach a code.
     mask = torch.ones_like(x, dtype=torch.bool)

@@ -50,6 +50,7 @@ class Likelihood(nn.Module, ABC):
 
     Attributes:
         discrete: whether log densities are of probabilities; if not they are of densities in the units of x.
+        given_total: whether they are conditional on the sum of x.
         num_params: numbers that the decoder gives for each element of x.
         output_shape: event shape of the decoder's output, ``(num_params, *x_shape)`` where a likelihood has no other.
         features: what the encoder sees of x; the guide shares it.
@@ -58,6 +59,7 @@ class Likelihood(nn.Module, ABC):
     """
 
     discrete: bool
+    given_total: ClassVar[bool] = False
     wants: ClassVar[str]
     num_params: int = 1
     fill: float | Tensor = 0.0

@@ -144,6 +144,7 @@ class Multinomial(Counts):
         Liang et al. 2018, Variational autoencoders for collaborative filtering, eq. 2. arXiv:1802.05814
     """
 
+    given_total = True
     totals: Tensor
 
     def __init__(self, x_shape: Sequence[int], *, total: Literal["empirical", "mean"] = "empirical") -> None:
