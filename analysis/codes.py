@@ -22,6 +22,7 @@ def posterior_means(
     num_draws: int = 100,
     seed: int = 0,
     mask: torch.Tensor | None = None,
+    y: Any = None,
 ) -> Array:
     """E_q[z | x] of each datum: the codes that `analysis.structure` and `analysis.disentanglement` look at.
 
@@ -32,6 +33,7 @@ def posterior_means(
         num_draws: of the guide for each datum, where its mean is not known in closed form.
         seed: of the draws.
         mask: boolean, shape of ``x``, true where observed.
+        y: classes that the programs are given, ``(datum,)``.
 
     Returns:
         Shape ``(datum, latent)``, float64.
@@ -39,7 +41,7 @@ def posterior_means(
     Raises:
         ValueError: wrong shapes, or data outside the support of the likelihood.
     """
-    split = as_split(x, mask).fixed(derive_seed(seed, 0))
+    split = as_split(x, mask, y).fixed(derive_seed(seed, 0))
     if isinstance(pair, VAE):
         pair.check(split.head, split.summary(), split.y)
     device, dtype = place_of(pair, split.head)

@@ -367,6 +367,7 @@ def elpd_of(
     num_draws: int = 1000,
     seed: int = 0,
     mask: Tensor | None = None,
+    y: Any = None,
 ) -> ELPD:
     """Held-out log predictive density straight from a pair: as `elpd`, and no draws are kept.
 
@@ -376,11 +377,13 @@ def elpd_of(
         num_draws: draws for each datum, at least 25.
         seed: of the draws.
         mask: boolean, shape of ``x``, true where observed.
+        y: classes that the programs are given, ``(datum,)``; densities are conditional on them, or, of structure
+            ``m2``, joint.
 
     Raises:
         ValueError: fewer than 25 draws, data outside the support of the likelihood, or a weight that is NaN or +inf.
     """
-    split = as_split(x, mask).fixed(derive_seed(seed, 0))
+    split = as_split(x, mask, y).fixed(derive_seed(seed, 0))
     digest = Fingerprint()
 
     def reduce(block: Weighed) -> Estimates:

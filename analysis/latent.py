@@ -269,6 +269,7 @@ def describe_latent(
     seed: int = 0,
     num_data: int | None = None,
     mask: Tensor | None = None,
+    y: Any = None,
     epsilon: float = 0.01,
     delta: float = 0.01,
 ) -> LatentSummary:
@@ -288,6 +289,7 @@ def describe_latent(
         num_data: how many data are compared, drawn at random; ``None`` takes at most 4,000, or at most 300 where
             q(z | x) is not Gaussian and the guide is run for all pairs.
         mask: boolean, shape of ``x``, true where observed.
+        y: classes that the programs are given, ``(datum,)``.
         epsilon: nats, see `analysis.information.collapsed`.
         delta: share of data, likewise.
 
@@ -297,7 +299,7 @@ def describe_latent(
     Raises:
         ValueError: fewer than 20 data, or what `vae_pyro.evaluate` raises.
     """
-    split = as_split(x, mask).fixed(derive_seed(seed, 0))
+    split = as_split(x, mask, y).fixed(derive_seed(seed, 0))
     if len(split) < 20 or (num_data is not None and num_data < 20):
         raise ValueError(f"at least 20 data wanted to compare, got {len(split)} with num_data={num_data}")
     evaluation = evaluate(pair, split, num_samples=num_draws, seed=derive_seed(seed, 1))

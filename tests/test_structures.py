@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from analysis import calibrate, elpd_of, inference_gaps
+from analysis.codes import posterior_means
+from analysis.latent import describe_latent
 from analysis.samples import draw_samples
 from vae_pyro import VAE, FitConfig, Split, VAEConfig, evaluate, fit, load_data
 from vae_pyro.densities import log_densities
@@ -157,6 +159,18 @@ def test_compiled_steps_take_labels_and_masks() -> None:
         result = fit(vae, loaded.train, config=config.replace(compile=compiled), progress=False)
         histories.append([row["elbo"] for row in result.history])
     np.testing.assert_allclose(histories[0], histories[1], rtol=1e-4)
+
+
+def test_classes_beside_data_are_those_of_a_split() -> None:
+    vae, (x, y) = conditional(), data(40)
+    for made in (
+        lambda *x, **y: elpd_of(vae, *x, num_draws=30, **y).pointwise,
+        lambda *x, **y: posterior_means(vae, *x, **y),
+        lambda *x, **y: np.array(list(describe_latent(vae, *x, num_draws=4, **y).summary().values()), dtype=object),
+    ):
+        beside, inside, other = made(x, y=y), made(Split(x, y=y)), made(x, y=(y + 1) % 3)
+        np.testing.assert_array_equal(beside, inside)
+        assert not np.array_equal(beside, other)
 
 
 STRUCTURED = ["single", "conditional:num_classes=3", "bottom_up:latent_dims=[2]", "ladder:latent_dims=[3,2]"]
