@@ -165,7 +165,7 @@ def exact(kind: str, truth: Hierarchy, posterior: str = "full_rank") -> VAE:
     model.decoder.layers[-1].weight.copy_(truth.weight)
     model.decoder.layers[-1].bias.copy_(truth.mean)
     for layer, lift, scale in zip(model.layers, truth.lifts, truth.scales, strict=True):
-        set_normal(layer.normal, lift, torch.zeros(len(lift), dtype=torch.float64), scale)
+        set_normal(layer.normal, lift, torch.zeros(len(lift), dtype=torch.float64), scale - layer.min_scale)
     layers = range(1, len(truth.dims) + 1)
     if kind == "bottom_up":
         gain, covariance = truth.given((1,), (0,))
@@ -331,6 +331,24 @@ def test_precision_weighting_is_the_product_of_two_gaussians() -> None:
     product = normal(*first).log_prob(grid) + normal(*second).log_prob(grid)
     found = normal(*precision_weighted(first, second)).log_prob(grid)
     torch.testing.assert_close(product - product.max(), found - found.max())
+
+
+def test_precision_weighting_where_squares_of_scales_overflow() -> None:
+    one, zero = torch.ones(3), torch.zeros(3)
+    loc, scale = precision_weighted((one, torch.tensor([1e-25, 1e25, 1e30])), (zero, torch.tensor([1.0, 1.0, 1e30])))
+    torch.testing.assert_close(loc, torch.tensor([1.0, 0.0, 0.5]))
+    torch.testing.assert_close(scale, torch.tensor([1e-25, 1.0, 1e30 / 2**0.5]))
+
+
+def test_scales_of_a_ladder_have_a_lower_bound() -> None:
+    for structure, lowest in (("ladder", 1e-3), ("bottom_up", 0.0)):
+        layer: Any = small(structure).model.layers[0]
+        with torch.no_grad():
+            layer.normal.linear.weight.zero_()
+            layer.normal.linear.bias.fill_(-60.0)
+            first = next(layer.parameters())
+            scale = layer(first.new_zeros(1, first.shape[1]))[1]
+        torch.testing.assert_close(scale, scale.new_full(scale.shape, lowest), rtol=1e-5, atol=1e-20)
 
 
 def test_the_guide_of_a_ladder_learns_through_layers_that_the_model_owns() -> None:

@@ -38,10 +38,13 @@ class Rung(nn.Module):
 
 
 def precision_weighted(first: Moments, second: Moments) -> Moments:
-    """Location and scale of the product of two Gaussians: precisions add, locations are weighted by them."""
-    precisions = first[1] ** -2, second[1] ** -2
-    total = precisions[0] + precisions[1]
-    return (first[0] * precisions[0] + second[0] * precisions[1]) / total, total**-0.5
+    """Location and scale of the product of two Gaussians: precisions add, locations are weighted by them.
+
+    No square of a scale is formed, which would overflow in float32 where the scale itself does not.
+    """
+    one, other = -2 * first[1].log(), -2 * second[1].log()  # log precisions
+    share = torch.sigmoid(one - other)
+    return share * first[0] + (1 - share) * second[0], torch.exp(-0.5 * torch.logaddexp(one, other))
 
 
 class LadderGuide(Guide):
@@ -132,8 +135,9 @@ class Ladder(Layered):
     ``q(z_l | z_(l+1), x)`` is the product, normalised, of ``p(z_l | z_(l+1))`` and a Gaussian that the way up gives;
     the topmost layer has the latter alone. Scales are exponentials of network outputs, where the paper has a softplus
     of the variance, and there is no batch normalisation: the density of a datum must not depend on its batch. Fit it
-    with ``kl_warmup``, as the paper does: otherwise z soon follows ``p(z | z2)`` alone, for it costs nothing, and then
-    nothing holds the scale of that Gaussian, which shrinks until the loss is no number.
+    with ``kl_warmup``, as the paper does: otherwise z soon follows ``p(z | z2)`` alone, since that costs nothing. What
+    nothing but noise is learned by has a scale that only shrinks, until float32 cannot tell a draw from its mean; so
+    that the scales of ``p(z_l | z_(l+1))`` end at 1e-3.
 
     Args:
         latent_dims: dimensions of the layers above z, upwards.
@@ -143,6 +147,8 @@ class Ladder(Layered):
     References:
         Sonderby, Raiko, Maaloe, Sonderby & Winther 2016, Ladder variational autoencoders. arXiv:1602.02282
     """
+
+    min_scale = 1e-3
 
     def check(self, config: Any) -> None:
         super().check(config)

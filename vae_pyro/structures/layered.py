@@ -6,7 +6,7 @@ The site of the layer that the decoder reads is ``z``; those above it are ``z2``
 from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
@@ -42,17 +42,20 @@ class GaussianLayer(nn.Module):
         hidden: widths of the hidden layers, from the input on.
         outputs: dimension of the Gaussian.
         activation: see `vae_pyro.networks.MLPEncoder`.
+        min_scale: which the scale does not fall below.
     """
 
-    def __init__(self, inputs: int, hidden: Sequence[int], outputs: int, activation: str) -> None:
+    def __init__(
+        self, inputs: int, hidden: Sequence[int], outputs: int, activation: str, *, min_scale: float = 0.0
+    ) -> None:
         super().__init__()
         layers, width = dense_layers(inputs, hidden, activation)
-        self.hidden = nn.Sequential(*layers)
+        self.hidden, self.min_scale = nn.Sequential(*layers), min_scale
         self.normal = DiagonalNormal(width, outputs)
 
     def forward(self, values: Tensor) -> Moments:
-        moments: Moments = self.normal(self.hidden(values))
-        return moments
+        loc, scale = self.normal(self.hidden(values))
+        return loc, scale + self.min_scale if self.min_scale else scale
 
 
 def normal(moments: Moments) -> TorchDistribution:
@@ -109,6 +112,9 @@ class Layered(Structure):
         ValueError: there are not as many lists of widths as layers above z.
     """
 
+    # Of p(z_l | z_(l+1)); the unit of z_l is free, so that a bound forbids nothing.
+    min_scale: ClassVar[float] = 0.0
+
     def __init__(
         self,
         *,
@@ -141,7 +147,7 @@ class Layered(Structure):
         upward = self.upward(parts, encoder.width)
         prior = parts.prior(self.latent_dims[-1])
         generative = [
-            parts.initialized(GaussianLayer(upper, hidden[::-1], lower, self.activation))
+            parts.initialized(GaussianLayer(upper, hidden[::-1], lower, self.activation, min_scale=self.min_scale))
             for (lower, upper), hidden in zip(pairwise(self.dims(parts.config)), self.hidden, strict=True)
         ]
         guide = self.guide(upward, nn.ModuleList(generative), inputs, encoder, posterior, parts.x_dim)
