@@ -18,9 +18,10 @@ from analysis.mixtures import (
     pair_densities,
 )
 from vae_pyro.data import Split
-from vae_pyro.densities import Program, draw_latents, log_densities, score_latents
+from vae_pyro.densities import Program, draw_sites, log_densities, score_latents
 from vae_pyro.evaluation import ELEMENTS_AT_ONCE
 from vae_pyro.isolation import isolated
+from vae_pyro.splits import Given
 
 type Array = np.ndarray[Any, Any]
 
@@ -34,18 +35,23 @@ _PAIR_NUMBERS = 4_000_000
 class GuideDraws:
     """Draws of the guide at all data, and what is known of it in closed form.
 
+    The sites are the codes of `vae_pyro.densities.draw_sites`. A class is summed out of their densities; what is
+    missing of x is left out.
+
     Attributes:
         z: all latents of all sites side by side, shape ``(particle, datum, latent)``.
         log_prior: log p(z), nats, shape ``(particle, datum)``.
         sizes: latents of each site.
         events: event shape of each site.
         loc: of each latent's Gaussian q(z_d | x), shape ``(datum, latent)``; ``None`` where a site is not Gaussian, or
-            depends on another site's draw.
+            depends on another site's draw, or a class is drawn.
         scale: likewise, of the marginal.
         diagonal: the latents are independent Gaussians given x.
         scale_tril: Cholesky factors of the data ``kept``, shape ``(kept, latent, latent)``, where the only site is a
             Gaussian that is not diagonal.
         kept: rows whose factors there are, rising.
+        classes: values of the site that is a class, ``{"y": (value,)}``; empty where there is none.
+        bare: the guide has no sites but these.
     """
 
     z: Array
@@ -57,6 +63,8 @@ class GuideDraws:
     diagonal: bool
     scale_tril: Array | None
     kept: Array
+    classes: dict[str, Tensor]
+    bare: bool
 
     @property
     def closed(self) -> bool:
@@ -100,9 +108,20 @@ def draw_guide(
         compared: rows whose Cholesky factors are kept.
         dtype: of the data in the programs.
         held: numbers that the widest tensor holds for each particle and datum.
+
+    Raises:
+        ValueError: no site is a code, several are classes, or one has values that cannot be listed.
     """
     x, given = split.batch(slice(0, 1), dtype)
-    sites = list(draw_latents(guide, x, num_particles=1, **given)[0])  # in the order of `Evaluation.activity`
+    kinds = draw_sites(guide, x, num_particles=1, **given)[2]
+    sites = [name for name, kind in kinds.items() if kind == "code"]  # in the order of `Evaluation.activity`
+    labels = [name for name, kind in kinds.items() if kind == "class"]
+    if not sites or len(labels) > 1:
+        raise ValueError(
+            f"an aggregate posterior is one of continuous latents, with at most one site of discrete ones summed out; "
+            f"the guide draws {', '.join(f'{name} ({kind})' for name, kind in kinds.items()) or 'nothing'}"
+        )
+    classes: dict[str, Tensor] = {}
     events: dict[str, tuple[int, ...]] = {}
     parts: dict[str, list[Array]] = {}
     closed, full, kept = True, False, np.sort(compared)
@@ -110,7 +129,17 @@ def draw_guide(
     for start in range(0, len(split), size):
         x, given = split.batch(slice(start, start + size), dtype)
         ledger = log_densities(model, guide, x, num_particles=_PAIR_DRAWS, **given)
-        parts.setdefault("log_prior", []).append(_array(ledger.log_prior))
+        log_prior: Any = sum(log_p for name, (log_p, _) in ledger.sites.items() if name in sites)
+        for name in labels:
+            of_model, of_guide = ledger.distributions[name]
+            if not classes:
+                classes[name] = _values(name, of_guide)
+            # A given class is certain, and what it weighs is no part of p(z).
+            weights = torch.stack([of_model.log_prob(value) for value in classes[name]]).logsumexp(0)
+            at = {site: ledger.latents[site] for site in sites}
+            log_prior = _summed(model, x, at, classes, given) - weights
+            closed = closed and bool((ledger.sites[name][1] == 0).all())
+        parts.setdefault("log_prior", []).append(_array(log_prior))
         z, known = [], []
         for name in sites:
             value = ledger.latents[name]
@@ -140,6 +169,8 @@ def draw_guide(
         diagonal=closed and not full,
         scale_tril=joined["tril"][0] if closed and "tril" in joined else None,
         kept=kept,
+        classes=classes,
+        bare=len(sites) == len(kinds),
     )
 
 
@@ -217,13 +248,46 @@ def aggregate_densities(
         def log_q(some: slice) -> Array:
             x, given = chosen.batch(some, dtype)
             expanded = {name: value.expand(-1, len(x), *value.shape[2:]) for name, value in at.items()}
+            if not drawn.bare:
+                return _array(_summed(guide, x, expanded, drawn.classes, given))
             # To `score_latents` the guide is a program whose sites are all latent: their density is log q(z | x).
             return _array(score_latents(guide, x, expanded, **given)[1])
 
     block = max(_PAIR_NUMBERS // everything.size, 1)
-    with isolated():
+    with isolated(0):  # sites that are not scored are drawn, and no figure sees them
         joint, at_prior = pair_densities(log_q, particles, n, block=block, extra=len(prior))
     return joint, marginal, at_prior
+
+
+def _values(name: str, distribution: TorchDistribution) -> Tensor:
+    """What a discrete site can be, ``(value,)``."""
+    try:
+        values: Tensor = distribution.enumerate_support(expand=False)
+    except NotImplementedError:
+        values = torch.empty(1, 0)
+    if values.numel() != len(values):
+        raise ValueError(
+            f"the discrete site {name!r} is to be summed out of the density of the others, and its values cannot "
+            f"be listed ({type(distribution).__name__}, event shape {tuple(distribution.event_shape)})"
+        )
+    return values.flatten()
+
+
+def _summed(program: Program, x: Tensor, at: dict[str, Tensor], classes: dict[str, Tensor], given: Given) -> Tensor:
+    """Log density of some sites of a program, summed over its class, ``(particle, datum)``.
+
+    Args:
+        program: model or guide; its other sites are not scored, and drawn anew.
+        x: ``(datum, *x_shape)``.
+        at: values of the sites, ``(particle, datum, *event)``.
+        classes: values of at most one further site, ``(value,)``.
+        given: mask and y that the program is given.
+    """
+    shown = poutine.block(program, expose=[*at, *classes])
+    shape = next(iter(at.values())).shape[:2]
+    fixed = [{name: value.expand(shape)} for name, values in classes.items() for value in values] or [{}]
+    terms = [score_latents(shown, x, {**some, **at}, **given)[1] for some in fixed]
+    return torch.stack(terms).logsumexp(0) if classes else terms[0]
 
 
 def _gaussian(posterior: TorchDistribution, value: Tensor) -> _Gaussian | None:

@@ -323,7 +323,7 @@ def joints(pair: Pair, split: Split, num_particles: int) -> Iterator[LogJoint]:
         ValueError: data outside the support of the likelihood, or latents that are not real-valued.
     """
     if isinstance(pair, VAE):
-        pair.check(split.head, split.summary(), split.y)
+        pair.check_data(split)
     model, guide = (pair.model, pair.guide) if isinstance(pair, VAE) else pair
     device, dtype = place_of(pair, split.head)
     rows = max(ELEMENTS_AT_ONCE // (num_particles * numbers_held(pair, split)), 1)

@@ -46,8 +46,9 @@ class ClassScores:
         error_se: its binomial standard error, never below that of half a datum.
         error_interval: 95 % Clopper-Pearson interval of the error.
         majority_error: error of always naming the most frequent class of these data.
-        log_score: mean log probability of the true class, in nats per datum.
-        log_score_se: standard error over data.
+        log_score: mean log probability of the true class, in nats per datum; minus infinity where one is held for
+            impossible.
+        log_score_se: standard error over data; NaN where the score is not finite.
         brier: mean over data of the sum over classes of squared differences, between 0 and 2.
         brier_se: standard error over data.
         overconfidence: mean confidence minus accuracy; positive for a classifier that promises too much.
@@ -141,7 +142,13 @@ class ClassScores:
 
 
 def class_scores(
-    probabilities: Array, labels: Array, *, num_bins: int = 15, num_resamples: int = 1000, seed: int = 0
+    probabilities: Array,
+    labels: Array,
+    *,
+    log_probabilities: Array | None = None,
+    num_bins: int = 15,
+    num_resamples: int = 1000,
+    seed: int = 0,
 ) -> ClassScores:
     """Score predicted classes.
 
@@ -152,12 +159,15 @@ def class_scores(
     Args:
         probabilities: of each class, shape ``(datum, class)``; rows sum to 1.
         labels: true classes, integers ``(datum,)``.
+        log_probabilities: their logarithms in nats, same shape, for the log score of what is too small for a number,
+            such as `vae_pyro.classification.Classification.log_of`; taken from ``probabilities`` if not given.
         num_bins: of the reliability diagram, of equally many data.
         num_resamples: labels drawn for the test.
         seed: of them.
 
     Raises:
-        ValueError: shapes that do not match, fewer data than bins, what is no probability, labels that are no classes.
+        ValueError: shapes that do not match, fewer data than bins, what is no probability, labels that are no classes,
+            or logarithms of other probabilities.
 
     References:
         Guo et al. 2017, On calibration of modern neural networks, eq. 3 (ECE). arXiv:1706.04599
@@ -174,7 +184,7 @@ def class_scores(
     confidence = p.max(1)
     wrong = int((~correct).sum())
     error = wrong / size
-    logs = np.log(np.maximum(p[rows, y], np.finfo(np.float64).tiny))
+    logs = _logs(p, log_probabilities)[rows, y]
     brier = (p**2).sum(1) - 2 * p[rows, y] + 1
     gap = confidence - correct
     order = np.argsort(confidence, kind="stable")
@@ -189,7 +199,7 @@ def class_scores(
         error_interval=clopper_pearson(wrong, size),
         majority_error=1 - float(np.bincount(y).max()) / size,
         log_score=float(logs.mean()),
-        log_score_se=_standard_error(logs),
+        log_score_se=_standard_error(logs) if np.isfinite(logs).all() else float("nan"),
         brier=float(brier.mean()),
         brier_se=_standard_error(brier),
         overconfidence=float(gap.mean()),
@@ -245,6 +255,17 @@ def _under_calibration(
 
 def _standard_error(values: Array) -> float:
     return float(values.std(ddof=1)) / sqrt(len(values))
+
+
+def _logs(p: Array, given: Array | None) -> Array:
+    if given is None:
+        with np.errstate(divide="ignore"):  # minus infinity is what the score of an impossible class is
+            logs: Array = np.log(p)
+        return logs
+    logs = np.asarray(given, dtype=np.float64)
+    if logs.shape != p.shape or not np.abs(np.exp(np.minimum(logs, 1.0)) - p).max() <= _SUMS_TO_ONE:
+        raise ValueError("log_probabilities are the logarithms of probabilities, of the same shape; these are not so")
+    return logs
 
 
 def _checked(probabilities: Array, labels: Array, num_bins: int) -> tuple[Array, Array]:

@@ -43,7 +43,7 @@ def posterior_means(
     """
     split = as_split(x, mask, y).fixed(derive_seed(seed, 0))
     if isinstance(pair, VAE):
-        pair.check(split.head, split.summary(), split.y)
+        pair.check_data(split)
     device, dtype = place_of(pair, split.head)
     size, _ = blocks(len(split), num_draws, numbers_held(pair, split))
     resident, parts = split.to(device), []

@@ -37,6 +37,11 @@ class Comparison:
     results: tuple[ELPD, ...]
 
     @property
+    def of(self) -> str | None:
+        """What the densities are of, as far as a model says; see `analysis.elpd.ELPD`."""
+        return next((result.of for result in self.results if result.of is not None), None)
+
+    @property
     def pointwise(self) -> Array:
         """Difference of each datum, shape ``(model, datum)``."""
         return np.stack([result.pointwise - self.results[0].pointwise for result in self.results])
@@ -91,7 +96,13 @@ class Comparison:
     def summary(self) -> dict[str, Any]:
         """The table, and what all rows share."""
         first = self.results[0]
-        shared = {"n": len(first), "num_draws": first.num_draws, "space": first.space, "good_k": first.good_k}
+        shared = {
+            "n": len(first),
+            "num_draws": first.num_draws,
+            "space": first.space,
+            "of": self.of,
+            "good_k": first.good_k,
+        }
         return {"best": self.names[0], "models": self.table(), **shared}
 
     def told_apart(self, index: int) -> bool:
@@ -183,8 +194,8 @@ def compare(*models: ELPD | xr.DataTree, names: Sequence[str] | None = None) -> 
 
     Raises:
         ValueError: fewer than two models, names that do not fit, other data, other observed values under the same ids
-            (another binarization, say), another observation space, a density against a probability, or other numbers
-            of draws.
+            (another binarization, say), another observation space, a density against a probability, densities of
+            different things (log p(x) against log p(x | y), log p(x, y) or log p(x, mask)), or other numbers of draws.
 
     References:
         Vehtari, Gelman & Gabry 2017, Practical Bayesian model evaluation, Statistics and Computing 27, sec. 5.2: the
@@ -220,6 +231,12 @@ def require_comparable(name: str, first: ELPD, other_name: str, other: ELPD) -> 
             "likelihoods of one kind: both discrete or both continuous, and multinomial counts with their like; or "
             "dequantize the data"
         )
+    if first.of is not None and other.of is not None and first.of != other.of:
+        raise ValueError(
+            f"{pair} are not comparable: {name} is scored by log p({_density(first.of)}), {other_name} by "
+            f"log p({_density(other.of)}), and their difference does not say which predicts x better; "
+            f"{_way_out(first.of, other.of)}"
+        )
     if not np.array_equal(first.ids, other.ids):
         raise ValueError(
             f"{pair} are of different data: {len(first):,} with ids {_some(first.ids)}, {len(other):,} with ids "
@@ -235,6 +252,23 @@ def require_comparable(name: str, first: ELPD, other_name: str, other: ELPD) -> 
             f"{pair} have {first.num_draws:,} and {other.num_draws:,} draws, and bounds of different K are not "
             "comparable; evaluate both with the same num_draws"
         )
+
+
+def _density(of: str) -> str:
+    """As it is written: ``x | y`` for ``x given y``."""
+    return {"x given y": "x | y", "x and y": "x, y", "x and the mask": "x, mask"}.get(of, of)
+
+
+def _way_out(*of: str) -> str:
+    """What to do where the densities are of these things, the one to get rid of first."""
+    if "x and the mask" in of:
+        return (
+            "compare structures 'not_at_random' among themselves, and with others by their imputations of elements "
+            "that were hidden on purpose"
+        )
+    if any(kind.startswith("x, and y of") or kind == "x and y" for kind in of):
+        return "evaluate structure 'm2' on the data without y, or all models with the same y and of structure 'm2'"
+    return "compare structures 'conditional' among themselves, all given the same y"
 
 
 def _some(ids: Array) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from analysis.draws import Draws, Sampler
 from analysis.statistics import STATISTICS, default_statistics, measure
-from analysis.weights import measure_of
+from analysis.weights import measure_of, scored_by
 from vae_pyro.checkpoint import atomically
 from vae_pyro.data import Split, as_split
 from vae_pyro.densities import Program
@@ -91,7 +91,7 @@ def to_datatree(
         raise ValueError(f"prior_predictive is a number of data sets, 0 for none, got {prior_predictive}")
     split = as_split(x).fixed(derive_seed(seed, _DATA_STREAM))
     if isinstance(pair, VAE):
-        pair.check(split.head, split.summary(), split.y)
+        pair.check_data(split)
     names = default_statistics(split.x_shape) if statistics is None else statistics
     sampler = Sampler(pair, split, tuple(STATISTICS.resolve(name) for name in names))
     observed = sampler.observed()
@@ -133,6 +133,9 @@ def to_datatree(
     kind = measure_of(pair)
     if kind is not None:
         tree.attrs["measure"] = kind
+    of = scored_by(pair, split)
+    if of is not None:
+        tree.attrs["of"] = of
     return tree
 
 

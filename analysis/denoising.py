@@ -77,7 +77,7 @@ class DenoisingCheck:
         best = self.best_filter
         if best is not None:
             more, error = self.vae.minus(best[1])
-            lost = more < 0 and p_of_difference(more, error) < 0.05
+            lost = more < 0 and p_of_difference(more, error, len(self.vae.squared_error)) < 0.05
             rows.append(
                 Verdict(
                     question=f"Is the posterior mean closer to the clean data than {best[0]}?",
@@ -136,7 +136,7 @@ def check_denoising(
 
     Args:
         vae: with a stated noise.
-        noisy: held-out noisy data, ``(datum, *x_shape)``.
+        noisy: held-out noisy data, ``(datum, *x_shape)``, all of them observed: filters know of no missing elements.
         clean: their truth, same shape, in units of the clean signal.
         data_range: full intensity of clean data, see `psnr`.
         validation: noisy and clean images that the filters' options are chosen on; ``None`` for no filters.
@@ -146,7 +146,8 @@ def check_denoising(
         seed: of the draws.
 
     Raises:
-        ValueError: a VAE without noise, data of another shape, or filters without scikit-image.
+        ValueError: a VAE without noise, data of another shape, missing or not finite elements, too few data (see
+            `calibrate_denoising`), or filters without scikit-image.
     """
     noise = noise_of(vae)
     # Mean count at full intensity; the noise's own peak is that of a clean signal of 1.
@@ -157,7 +158,14 @@ def check_denoising(
     def images(x: Any) -> Array:
         return noise.rescaled(torch.as_tensor(np.asarray(x), dtype=torch.float64)).numpy()
 
-    seen = images(split.batch(slice(None), torch.float64)[0].cpu())
+    x, given = split.batch(slice(None), torch.float64)
+    if "mask" in given and not given["mask"].all():
+        # Filters and the PSNR of noisy data would use what stands in the place of a missing element.
+        raise ValueError(
+            f"the comparison with filters wants complete data, and {int((~given['mask']).sum())} elements are missing; "
+            "leave incomplete data out, or call denoise() or calibrate_denoising(), which take them"
+        )
+    seen = images(x.cpu())
     denoised, calibration = denoise_and_calibrate(vae, split, truth, level=level, num_draws=num_draws, seed=seed)
     scored = []
     if validation is not None:

@@ -4,13 +4,13 @@ Errors are those of another sample of data: the elements of one datum depend on 
 """
 
 from dataclasses import dataclass
-from math import sqrt
+from math import nan, sqrt
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import ndtr
 from scipy.stats import f as f_distribution
+from scipy.stats import t as t_distribution
 
 from analysis.estimate import plus_minus
 from analysis.verdict import Outcome, Verdict
@@ -21,6 +21,11 @@ from vae_pyro.vae import VAE
 
 type Array = np.ndarray[Any, Any]
 
+# Errors are estimated from the data, which takes many of them where the elements of a datum depend on each other; and
+# with 15 data for each bin, one that is empty of all of them is no chance (less than once in 10^6 for each bin).
+_LEAST_DATA, _LEAST_DATA_A_BIN = 150, 15
+# What rounding leaves of a variance of shares relative to the largest, of one alone, and of a mean share.
+_RELATIVE_ROUNDING, _ROUNDED_VARIANCE, _ROUNDED_SHARE = 1e-14, 1e-30, 1e-10
 _CONVENTION = "convention: intervals then miss twice, or half, as often as they promise"
 
 
@@ -75,6 +80,9 @@ class DenoisingCalibration:
     def p_uniform(self) -> float:
         """Of uniform PIT values, by Hotelling's T^2 of the data's shares, which lets elements of a datum depend.
 
+        Shares that are the same for every datum, or sums of shares, have no error: 0 where one is off, and otherwise
+        T^2 is that of the other directions alone. NaN where there are no more data than bins.
+
         References:
             Hotelling 1931, The generalization of Student's ratio, Annals of Mathematical Statistics 2.
             doi:10.1214/aoms/1177732979
@@ -82,8 +90,19 @@ class DenoisingCalibration:
         shares = self.bins[:, :-1]  # the last is what is left
         n, p = shares.shape
         off = shares.mean(0) - 1 / (p + 1)
-        t_square = n * float(off @ np.linalg.pinv(np.atleast_2d(np.cov(shares.T)), hermitian=True) @ off)
-        return float(f_distribution.sf(t_square * (n - p) / (p * (n - 1)), p, n - p))
+        if n <= p + 1:
+            return nan
+        variances, directions = np.linalg.eigh(np.atleast_2d(np.cov(shares.T)))
+        varies = variances > _RELATIVE_ROUNDING * max(variances[-1], 0.0) + _ROUNDED_VARIANCE
+        along = off @ directions
+        # A pseudoinverse would leave these directions out, where a deviation is the clearest that there is.
+        if (np.abs(along[~varies]) > _ROUNDED_SHARE).any():
+            return 0.0
+        rank = int(varies.sum())
+        if rank == 0:
+            return 1.0
+        t_square = n * float((along[varies] ** 2 / variances[varies]).sum())
+        return float(f_distribution.sf(t_square * (n - rank) / (rank * (n - 1)), rank, n - rank))
 
     @property
     def spread(self) -> tuple[float, float]:
@@ -107,7 +126,7 @@ class DenoisingCalibration:
         """Of coverage, spread and uniformity; significant at 5 % over the three together (Bonferroni)."""
         share, share_se = self.pit_coverage
         wanted = f"{self.level:g}, within its error; grave where misses are twice, or half, as many"
-        significant = p_of_difference(share - self.level, share_se) < 0.05 / 3
+        significant = p_of_difference(share - self.level, share_se, len(self.inside)) < 0.05 / 3
         grave = not 0.5 <= (1 - share) / (1 - self.level) <= 2
         advice = "the noise's scale is wrong, or the guide misses the posterior; see pareto k of the report"
         rows = [
@@ -124,13 +143,14 @@ class DenoisingCalibration:
             )
         ]
         ratio, ratio_se = self.spread
-        off = p_of_difference(ratio - 1, ratio_se) < 0.05 / 3 if np.isfinite(ratio_se) else ratio != 1
+        known = np.isfinite(ratio_se)
+        off = p_of_difference(ratio - 1, ratio_se, len(self.square)) < 0.05 / 3 if known else ratio != 1
         narrow = "too sure of itself" if ratio > 1 else "less sure of itself than it could be"
         rows.append(
             Verdict(
                 question="Is the clean signal as far from its posterior mean as the posterior sd says?",
                 figure=ratio,
-                error=ratio_se if np.isfinite(ratio_se) else None,
+                error=ratio_se if known else None,
                 unit="posterior sd",
                 threshold="1, within its error; grave outside 0.84 to 1.28",
                 source=_CONVENTION,
@@ -157,7 +177,11 @@ class DenoisingCalibration:
 
     @property
     def rejected(self) -> bool:
-        """Whether any of the three says that the posterior is not calibrated; by chance in 5 % of cases at most."""
+        """Whether any of the three says that the posterior is not calibrated; by chance in about 5 % of cases.
+
+        Of 3,000 samples each of 150 and 300 data whose 64 elements share a half or nine tenths of their variance, 4.9 %
+        to 5.5 % were rejected; fewer data, whose errors are not known well enough, are not calibrated on.
+        """
         return any(verdict.outcome != "pass" for verdict in self.verdicts)
 
     def __str__(self) -> str:
@@ -186,11 +210,12 @@ def calibrate_denoising(
         clean: the truth, same shape, in units of the clean signal.
         level: of the central interval.
         num_draws: of the posterior, for each datum.
-        num_bins: of the PIT values.
+        num_bins: of the PIT values, at least 2.
         seed: of the draws and of broken ties.
 
     Raises:
-        ValueError: another shape, or fewer than ``2 * num_bins`` data.
+        ValueError: clean data of another shape or that are not finite, fewer than 2 bins, or fewer data than 150 or
+            ``15 * num_bins``, of which errors and verdicts could not be trusted.
     """
     return denoise_and_calibrate(
         vae, as_split(noisy), clean, level=level, num_draws=num_draws, num_bins=num_bins, seed=seed
@@ -208,8 +233,16 @@ def denoise_and_calibrate(
     truth = torch.as_tensor(np.asarray(clean), dtype=vae.dtype, device=vae.device)
     if truth.shape != (len(split), *split.x_shape):
         raise ValueError(f"clean data of shape {(len(split), *split.x_shape)} wanted, got {tuple(truth.shape)}")
-    if len(split) < 2 * num_bins:
-        raise ValueError(f"{num_bins} bins want at least {2 * num_bins} data, got {len(split)}")
+    if not truth.isfinite().all():
+        raise ValueError(f"clean data are finite numbers, and {int((~truth.isfinite()).sum())} of them are not")
+    if num_bins < 2:
+        raise ValueError(f"num_bins must be at least 2, got {num_bins}")
+    least = max(_LEAST_DATA, _LEAST_DATA_A_BIN * num_bins)
+    if len(split) < least:
+        raise ValueError(
+            f"calibration in {num_bins} bins wants at least {least} data, got {len(split)}: with fewer a posterior "
+            "that is right is rejected too often"
+        )
     low = (1 - level) / 2
     inside, bins = np.empty(len(split)), np.empty((len(split), num_bins))
 
@@ -243,11 +276,17 @@ def _mean_and_error(values: Array) -> tuple[float, float]:
     return float(values.mean()), float(values.std(ddof=1) / sqrt(len(values)))
 
 
-def p_of_difference(difference: float, error: float) -> float:
-    """Two-sided, of a difference with a normal error; without an error, whether there is a difference."""
+def p_of_difference(difference: float, error: float, num_data: int) -> float:
+    """Two-sided, of a mean difference by Student's t; without an error, whether there is a difference.
+
+    Args:
+        difference: of a mean, or a smooth function of means, from what it should be.
+        error: its standard error, estimated from the data.
+        num_data: that the error is estimated from, at least 2.
+    """
     if error == 0:
         return 1.0 if abs(difference) < 1e-12 else 0.0
-    return float(2 * ndtr(-abs(difference) / error))
+    return float(2 * t_distribution.sf(abs(difference) / error, num_data - 1))
 
 
 def outcome_of(significant: bool, grave: bool) -> Outcome:

@@ -316,8 +316,9 @@ def drift_test(
         p-values, effects with their errors, the least likely data and the latents that moved.
 
     Raises:
-        ValueError: fewer than 20 data in a sample, shapes or observation spaces that differ, a level that so few
-            permutations cannot reach, data outside the support of the likelihood, or a log p(x) that is NaN.
+        ValueError: fewer than 20 data in a sample, shapes or observation spaces that differ, classes that are known in
+            one sample and not in the other, a level that so few permutations cannot reach, data outside the support of
+            the likelihood, or a log p(x) that is NaN.
 
     References:
         Rabanser, Günnemann & Lipton 2019, Failing loudly: an empirical study of methods for detecting dataset shift,
@@ -398,6 +399,22 @@ def _require_alike(reference: Split, new: Split, max_rows: int) -> None:
             f"the reference data are {reference.space!r} and the new data {new.space!r}; prepare both alike, with the "
             "options that the model was fitted with"
         )
+    # Of a datum with a class the density is that of both: log p(x, y) beside log p(x) differs where nothing changed.
+    one, other = _known_classes(reference), _known_classes(new)
+    if one != other:
+        raise ValueError(
+            f"classes are known of {one} reference data and of {other} new data, so that densities of data with and "
+            "without their class would be compared; give y for both samples, or leave it out of both "
+            "(dataclasses.replace(split, y=None))"
+        )
+
+
+def _known_classes(split: Split) -> str:
+    """Of how many data the programs are given a class: ``all``, ``some`` or ``no``."""
+    if split.y is None:
+        return "no"
+    known = split.y >= 0
+    return "all" if bool(known.all()) else "some" if bool(known.any()) else "no"
 
 
 def _median_distance(pooled: Array, seed: int) -> float:

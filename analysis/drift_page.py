@@ -162,9 +162,10 @@ def _datum_section(drift: Drift, surprising: Array | None) -> Section:
     ]
     expected = drift.level * len(drift.log_px_new)
     flagged = int((drift.strangeness <= drift.level).sum())
+    by_chance = f"{expected:,.0f}" if expected >= 10 else f"{expected:.2g}"
     blocks: list[Block] = [
-        f"{flagged:,} of {len(drift.log_px_new):,} new data are less likely than all but {drift.level:.0%} of the "
-        f"held-out data; {expected:,.0f} would be without a change.",
+        f"{flagged:,} of {len(drift.log_px_new):,} new data are less likely than all but {100 * drift.level:.3g}% "
+        f"of the held-out data; {by_chance} would be without a change.",
         Table(
             "The least likely new data",
             ["id", "log p(x), nats", "p, conformal"],

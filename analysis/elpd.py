@@ -19,7 +19,7 @@ from torch import Tensor
 
 from analysis.psis import good_k, pareto_k, smooth_rows
 from analysis.verdict import Outcome, Verdict, worst
-from analysis.weights import Fingerprint, Measure, Pair, Weighed, measure_of, weigh
+from analysis.weights import Fingerprint, Measure, Pair, Weighed, measure_of, scored_by, weigh
 from vae_pyro.data import Split, as_split
 from vae_pyro.isolation import derive_seed
 
@@ -74,6 +74,7 @@ class ELPD:
         space: in words, what the data are; models of other spaces are not comparable.
         measure: ``probability``, ``probability given the total`` of x, or ``density``; ``None`` where
             the pair does not say.
+        of: what the densities are of, in words: ``x``, ``x given y``, ``x and y`` or ``x and the mask``; likewise.
         fingerprint: of the observed values, which are to be the same in a comparison.
     """
 
@@ -89,6 +90,7 @@ class ELPD:
     space: str = "the values as given"
     measure: Measure | None = None
     fingerprint: str = ""
+    of: str | None = None
 
     def __len__(self) -> int:
         return len(self.pointwise)
@@ -187,6 +189,7 @@ class ELPD:
             "n": n,
             "space": self.space,
             "measure": self.measure,
+            "of": self.of,
         }
 
     @property
@@ -356,6 +359,7 @@ def elpd(tree: xr.DataTree) -> ELPD:
         ids=tree["sample_stats"]["datum"].values,
         space=tree.attrs.get("space", "the values as given"),
         measure=tree.attrs.get("measure"),
+        of=tree.attrs.get("of"),
         fingerprint=digest.value,
     )
 
@@ -396,6 +400,7 @@ def elpd_of(
         ids=split.ids.cpu().numpy(),
         space=split.space,
         measure=measure_of(pair),
+        of=scored_by(pair, split),
         fingerprint=digest.value,
     )
 

@@ -375,6 +375,7 @@ class ExperimentComparison:
             "good_k": self.good_k,
             "space": first.space,
             "measure": first.measure,
+            "of": first.of,
             "fingerprint": first.fingerprint,
             "notes": list(self.notes),
         }
@@ -430,6 +431,8 @@ class ExperimentComparison:
         tree.attrs |= {"winner": self.winner, "headline": self.headline, "fingerprint": first.fingerprint}
         if first.measure is not None:
             tree.attrs["measure"] = first.measure
+        if first.of is not None:
+            tree.attrs["of"] = first.of
         return tree
 
     def _latent(self) -> dict[str, Any]:

@@ -188,13 +188,18 @@ def tune_filter(name: str, noisy: Array, clean: Array, *, data_range: float, pea
         peak: see `filtered`; the filter of untransformed images is tried as well, and taken where it is better.
 
     Raises:
-        ValueError: see `filtered`.
+        ValueError: other shapes, a number that is not finite, or see `filtered`.
     """
+    seen, truth = np.asarray(noisy, dtype=np.float64), np.asarray(clean, dtype=np.float64)
+    if seen.shape != truth.shape:  # which would broadcast, and compare each image with all
+        raise ValueError(f"noisy and clean images of one shape wanted, got {seen.shape} and {truth.shape}")
+    if not (np.isfinite(seen).all() and np.isfinite(truth).all()):
+        raise ValueError("noisy and clean images are finite numbers, and some of them are not")
     best: TunedFilter | None = None
     for options in FILTERS[name].options() if name in FILTERS else [{}]:
         for transform in (None,) if peak is None else (None, peak):
-            estimate = filtered(name, options, noisy, data_range=data_range, peak=transform)
-            error = float(((estimate - clean) ** 2).mean())
+            estimate = filtered(name, options, seen, data_range=data_range, peak=transform)
+            error = float(((estimate - truth) ** 2).mean())
             if best is None or error < best.mean_squared_error:
                 best = TunedFilter(name, options, data_range, transform, error)
     assert best is not None

@@ -15,7 +15,7 @@ import xarray as xr
 from analysis.datatree import write_netcdf
 from analysis.elpd import ELPD, Estimates, estimates
 from analysis.psis import good_k
-from analysis.weights import Fingerprint, Measure, Weighed, measure_of, weigh
+from analysis.weights import Fingerprint, Measure, Weighed, measure_of, scored_by, weigh
 from vae_pyro.checkpoint import RunError, RunFolder, read_tensors, weights
 from vae_pyro.data import Dataset, Split
 from vae_pyro.evaluation import ACTIVE_VARIANCE, activity_of, blocks, numbers_held
@@ -57,6 +57,7 @@ class HeldOut:
         fingerprint: of the observed values.
         epochs: of the fit, as its history tells; 0 where the run has none.
         seconds: of the fit, the sum over its history; NaN where the run has none.
+        of: what log p(x) is of, see `analysis.elpd.ELPD`; ``None`` in files of before it was kept.
     """
 
     log_px: Array
@@ -81,6 +82,7 @@ class HeldOut:
     fingerprint: str = ""
     epochs: int = 0
     seconds: float = float("nan")
+    of: str | None = None
 
     def __len__(self) -> int:
         return len(self.log_px)
@@ -101,6 +103,7 @@ class HeldOut:
             space=self.space,
             measure=self.measure,
             fingerprint=self.fingerprint,
+            of=self.of,
         )
 
     @property
@@ -170,6 +173,7 @@ def measure_run(
         "values": fingerprint,
         "ids": hashlib.sha256(_ids(chosen).astype("<i8").tobytes()).hexdigest(),
         "space": chosen.space,
+        "of": scored_by(vae, chosen),
         "split": split,
         "num_draws": num_draws,
         "seed": seed,
@@ -267,6 +271,7 @@ def _measure(folder: RunFolder, vae: VAE, split: Split, fingerprint: str, num_dr
         num_draws=num_draws,
         space=split.space,
         measure=measure_of(vae),
+        of=scored_by(vae, split),
         fingerprint=fingerprint,
         epochs=len(history),
         seconds=float(sum(row.get("seconds", np.nan) for row in history)) if history else float("nan"),
@@ -302,7 +307,7 @@ def _code_kl(vae: VAE, codes: Array, spread: Array) -> Array:
 # --- the file -----------------------------------------------------------------------------------------------------
 
 _LATENT = {"activity", "activity_se", "code_kl"}
-_TEXT = ("num_draws", "space", "measure", "fingerprint", "epochs", "seconds")
+_TEXT = ("num_draws", "space", "measure", "fingerprint", "epochs", "seconds", "of")
 _DATUM = tuple(f.name for f in fields(HeldOut) if f.name not in {*_LATENT, *_TEXT, "codes", "ids"})
 
 

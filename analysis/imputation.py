@@ -16,7 +16,7 @@ from analysis.psis import good_k, pareto_k
 from analysis.verdict import Outcome, Verdict, worst
 from analysis.weights import Pair, weigh
 from vae_pyro.data import as_split
-from vae_pyro.imputation import Imputation
+from vae_pyro.imputation import FEWEST_EFFECTIVE, Imputation
 from vae_pyro.isolation import derive_seed
 
 type Array = np.ndarray[Any, Any]
@@ -48,10 +48,12 @@ class ImputationQuality:
         pit: rank of each true value among its draws, with ties broken at random, in (0, 1), ``(element,)``; ``None``
             with fewer than 9 draws.
         monte_carlo: root mean square of the means' Monte Carlo errors as shares of the standard deviations.
+        effective_sample_size: of the importance weights of each datum that is judged, ``(datum,)``.
         pareto_k: tail index of the importance weights of each datum that was imputed; ``None`` where it was not given.
         num_draws: draws of z for each datum.
         num_data: data with elements that are judged.
         num_elements: elements that are.
+        on_lattice: whether all true values are whole numbers; intervals of such hold at least what they promise.
     """
 
     kind: Kind
@@ -60,10 +62,12 @@ class ImputationQuality:
     level: float | None
     pit: Array | None
     monte_carlo: float | None
+    effective_sample_size: Array
     pareto_k: Array | None
     num_draws: int
     num_data: int
     num_elements: int
+    on_lattice: bool
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -99,6 +103,8 @@ class ImputationQuality:
             return None
         low = self.coverage.value < self.level
         outcome = _graded(self.coverage, self.level, _COVERAGE)
+        if self.on_lattice and not low:  # no interval of whole numbers holds exactly so much; ranks break the ties
+            outcome = "pass"
         return Verdict(
             "Do intervals of imputed elements hold the truth as often as they say?",
             self.coverage.value,
@@ -171,6 +177,10 @@ class ImputationQuality:
             return None
         share = self.monte_carlo
         outcome: Outcome = "pass" if share <= _SMALL else "warn" if share <= _LARGE else "fail"
+        # Where one draw has all the weight, it has no error to show, and the least is known.
+        starved = float((self.effective_sample_size < FEWEST_EFFECTIVE).mean())
+        if starved > _SHARE_BAD:
+            outcome = worst(outcome, "warn" if starved <= 0.5 else "fail")
         return Verdict(
             "Are imputed means exact enough?",
             share,
@@ -179,7 +189,12 @@ class ImputationQuality:
             f"at most {_SMALL:g}",
             "convention: adds 0.5 % to an element's standard deviation",
             outcome,
-            "" if outcome == "pass" else f"raise num_draws (now {self.num_draws:,})",
+            ""
+            if outcome == "pass"
+            else f"{starved:.0%} of the data have fewer than {FEWEST_EFFECTIVE} effective draws, and there the error "
+            f"itself is not known: fit the guide longer, or raise num_draws (now {self.num_draws:,})"
+            if starved > _SHARE_BAD
+            else f"raise num_draws (now {self.num_draws:,})",
             "imputation_error",
         )
 
@@ -225,7 +240,8 @@ def imputation_quality(
         seed: breaks ties between the truth and draws.
 
     Raises:
-        ValueError: other shapes, fewer than 2 data to judge, or elements of different kinds.
+        ValueError: other shapes, fewer than 2 data to judge, or classes beside numbers. Binary elements beside others
+            count as continuous: judge them apart, with ``scored``.
 
     References:
         Gneiting & Raftery 2007, Strictly proper scoring rules, prediction, and estimation, JASA 102, sec. 4.2 (CRPS).
@@ -283,10 +299,12 @@ def imputation_quality(
         level=imputation.level,
         pit=pit,
         monte_carlo=float(np.sqrt((errors**2).mean())) if len(errors) else None,
+        effective_sample_size=imputation.effective_sample_size[np.unique(np.nonzero(chosen)[0])],
         pareto_k=None if pareto_k is None else np.asarray(pareto_k),
         num_draws=imputation.num_draws,
         num_data=int(rows[-1]) + 1,
         num_elements=len(x),
+        on_lattice=bool((x == np.round(x)).all()),
     )
 
 

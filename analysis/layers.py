@@ -20,7 +20,7 @@ from analysis.information import Bracket, best_floor, collapsed, mutual_informat
 from analysis.mixtures import fitted_log_density, gaussian_densities
 from analysis.verdict import Outcome, Verdict
 from vae_pyro.data import Split, as_split
-from vae_pyro.densities import Ledger, Program, draw_latents, log_densities
+from vae_pyro.densities import Ledger, Program, draw_sites, log_densities
 from vae_pyro.evaluation import ACTIVE_VARIANCE, ELEMENTS_AT_ONCE, activity_of, numbers_held, place_of
 from vae_pyro.isolation import derive_seed, isolated
 from vae_pyro.regularizers import conditional_sites
@@ -54,7 +54,7 @@ class Layer:
         activity_se: its Monte Carlo standard error.
         collapsed: (epsilon, delta)-collapse of each dimension by its KL, ``(latent,)``; all false where not ``closed``,
             or where there is no ``dimension_kl``.
-        information: I(x; z_l), of the layer that the guide draws first where it is a diagonal Gaussian; else ``None``.
+        information: I(x; z_l), of the site that the guide draws first where it is a diagonal Gaussian; else ``None``.
     """
 
     name: str
@@ -126,12 +126,14 @@ class LayersSummary:
 
     Attributes:
         layers: the one that the decoder reads first.
-        kl: log q(z | x) - log p(z) of all layers together, averaged over draws, nats, ``(datum,)``.
+        kl: log q(z | x) - log p(z) of all latent sites together, averaged over draws, nats, ``(datum,)``.
         kl_mcse: its Monte Carlo standard error.
-        guide_order: names, as the guide draws them.
+        guide_order: names of the layers, as the guide draws them.
         num_draws: for each datum.
         epsilon: nats below which a dimension counts as collapsed for a datum.
         delta: share of data that may be above it.
+        beside: log q - log p of the sites that are no layers, averaged over draws, nats, ``(datum,)``: classes, and
+            what is missing of x, which adds 0. ``None`` where there are none.
     """
 
     layers: tuple[Layer, ...]
@@ -141,6 +143,7 @@ class LayersSummary:
     num_draws: int
     epsilon: float
     delta: float
+    beside: Array | None = None
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -153,8 +156,9 @@ class LayersSummary:
 
     @property
     def rate(self) -> float:
-        """Sum of the layers' KLs, averaged over data."""
-        return sum(layer.rate for layer in self.layers)
+        """Sum of the layers' KLs and of what is `beside` them, averaged over data."""
+        total = sum(layer.rate for layer in self.layers)
+        return total if self.beside is None else total + float(self.beside.mean())
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -198,6 +202,7 @@ class LayersSummary:
             "kl": self.rate,
             "kl_draws": float(self.kl.mean()),
             "kl_draws_mcse": float(np.sqrt((self.kl_mcse**2).sum()) / n),
+            "kl_beside": None if self.beside is None else float(self.beside.mean()),
             "num_data": n,
             "num_draws": self.num_draws,
             "epsilon": self.epsilon,
@@ -235,8 +240,8 @@ def describe_layers(
     """The KL, active units and collapse of each layer of latents.
 
     Args:
-        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities`; its latent sites
-            are the layers, and the one that the model draws last the lowest.
+        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities`; its codes, see
+            `vae_pyro.densities.draw_sites`, are the layers, and the one that the model draws last the lowest.
         x: ``(datum, *x_shape)``, at least 2 data. A split whose observations are random is fixed with ``seed`` first.
         num_draws: draws for each datum, at least 2.
         seed: of the draws.
@@ -250,7 +255,7 @@ def describe_layers(
         The summary.
 
     Raises:
-        ValueError: fewer than 2 draws or data, or a site whose log density the ledger cannot have.
+        ValueError: fewer than 2 draws or data, no layer at all, or a site whose log density the ledger cannot have.
     """
     if num_draws < 2:
         raise ValueError(f"num_draws must be at least 2 for a standard error, got {num_draws}")
@@ -262,18 +267,25 @@ def describe_layers(
     size = max(ELEMENTS_AT_ONCE // (num_draws * numbers_held(pair, split)), 1)
     parts: dict[str, dict[str, list[Array]]] = {}
     totals: list[Array] = []
+    others: list[Array] = []
     kinds: dict[str, tuple[bool, bool]] = {}
-    order: tuple[str, ...] = ()
     resident = split.to(device)
     with isolated(derive_seed(seed, 1)):
         head, given = resident.batch(slice(0, 1), dtype)
-        order = tuple(draw_latents(guide, head, num_particles=1, **given)[0])
+        sites = draw_sites(guide, head, num_particles=1, **given)[2]
+        order = tuple(sites)
+        names = tuple(name for name in order if sites[name] == "code")
+        if not names:
+            raise ValueError(f"no layer: the guide draws {', '.join(order) or 'nothing'}, and none of it is continuous")
         for start in range(0, len(split), size):
             block, given = resident.batch(slice(start, start + size), dtype)
             ledger = log_densities(model, guide, block, num_particles=num_draws, **given)
             conditional = conditional_sites(_in_order(ledger, order))
             totals.append(_array(_moments(ledger.log_guide - ledger.log_prior)))
-            for name, found, closed in _block(ledger, conditional, first=order[0]):
+            beside = [log_q - log_p for name, (log_p, log_q) in ledger.sites.items() if name not in names]
+            if beside:
+                others.append(_array(torch.stack(beside).double().sum(0).mean(0)))
+            for name, found, closed in _block(ledger, conditional, names, first=order[0]):
                 kinds[name] = name in conditional, closed
                 for key, values in found.items():
                     parts.setdefault(name, {}).setdefault(key, []).append(values)
@@ -288,7 +300,8 @@ def describe_layers(
         for name in reversed(list(joined))
     )
     kl, kl_mcse = np.concatenate(totals, axis=1)
-    return LayersSummary(layers, kl, kl_mcse, order, num_draws, epsilon, delta)
+    aside = np.concatenate(others) if others else None
+    return LayersSummary(layers, kl, kl_mcse, names, num_draws, epsilon, delta, aside)
 
 
 # Parts whose last dimension is the latent one, behind the data.
@@ -303,9 +316,13 @@ def _in_order(ledger: Ledger, order: tuple[str, ...]) -> Ledger:
     )
 
 
-def _block(ledger: Ledger, conditional: set[str], first: str) -> Iterator[tuple[str, dict[str, Array], bool]]:
+def _block(
+    ledger: Ledger, conditional: set[str], names: tuple[str, ...], first: str
+) -> Iterator[tuple[str, dict[str, Array], bool]]:
     """What one block of data adds to each layer, in the order of the model, and whether its KL is closed."""
     for name, (prior, guide) in ledger.distributions.items():
+        if name not in names:
+            continue
         draws = ledger.latents[name]
         log_p, log_q = ledger.sites[name]
         flat = draws.reshape(*draws.shape[:2], -1)

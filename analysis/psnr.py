@@ -1,7 +1,7 @@
 """Peak signal-to-noise ratio of estimates whose truth is known, with its error over data."""
 
 from dataclasses import dataclass
-from math import log, sqrt
+from math import isfinite, log, sqrt
 from typing import Any
 
 import numpy as np
@@ -76,15 +76,20 @@ def psnr(clean: Array, estimate: Array, *, data_range: float, method: str = "", 
         mean_se: Monte Carlo standard error of each, same shape.
 
     Raises:
-        ValueError: other shapes, no data, or a data range that is not positive.
+        ValueError: other shapes, no data, a number among them that is not finite, or a data range that is not
+            positive and finite.
     """
     truth, found = np.asarray(clean, np.float64), np.asarray(estimate, np.float64)
     if truth.shape != found.shape or truth.size == 0 or truth.ndim < 2:
         raise ValueError(
             f"clean data and estimates of one shape (datum, *x_shape) wanted, got {truth.shape} and {found.shape}"
         )
-    if not data_range > 0:
-        raise ValueError(f"data_range is the full intensity of clean data, above 0; got {data_range}")
+    if not (data_range > 0 and isfinite(data_range)):
+        raise ValueError(f"data_range is the full intensity of clean data, finite and above 0; got {data_range}")
+    for name, values in (("clean data", truth), ("estimates", found)):
+        # One NaN would make the error NaN, which is not above 0 and would count as exact.
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} are finite numbers, and {int((~np.isfinite(values)).sum())} of them are not")
     square = ((truth - found) ** 2).reshape(len(truth), -1).mean(1)
     share = 0.0
     if mean_se is not None and square.mean() > 0:

@@ -25,6 +25,7 @@ from analysis.latent import describe_latent
 from analysis.measurement import gather
 from analysis.verdict import Outcome, Verdict
 from analysis.weights import Pair, Weighed, weigh
+from vae_pyro.checkpoint import RunFolder
 from vae_pyro.data import Split, as_split
 from vae_pyro.experiments import Experiment, read_experiment
 from vae_pyro.isolation import derive_seed
@@ -45,7 +46,8 @@ class RatePoint:
 
     Attributes:
         label: of the fit.
-        beta: weight of the KL that it was fitted with; ``None`` where it was fitted with something else.
+        beta: weight of the KL that it was fitted with; ``None`` where it was fitted with something else, or stopped
+            before the weight was reached.
         rate: KL(q(z | x) || p(z)) from draws, ``(datum,)``, with ``rate_mcse``, its Monte Carlo standard error.
         distortion: -E_q log p(x | z), ``(datum,)``, with ``distortion_mcse``.
         information: bracket on I(x; z); ``None`` where it was not estimated.
@@ -73,7 +75,7 @@ class RatePoint:
 
 @dataclass(frozen=True)
 class Secant:
-    """The curve between two fits that are neighbours in beta.
+    """The curve between two fits that are neighbours in beta, each the best of its own (least D + beta R).
 
     Attributes:
         first: label of the fit with the smaller beta; likewise ``second``.
@@ -164,15 +166,18 @@ class RateDistortion:
 
     @property
     def secants(self) -> tuple[Secant, ...]:
-        """Between neighbours in beta; dR/dD = -1/beta along the curve of the best fits."""
-        known = [point for point in self.points if point.beta is not None]
+        """Between neighbours in beta, of several fits of a beta the best; dR/dD = -1/beta along the curve of these."""
+        best: dict[float, RatePoint] = {}
+        for point in self.points:
+            beta = point.beta
+            # What lies between two fits of a beta that are not its best says nothing of the curve.
+            if beta is not None and (beta not in best or point.mean(beta, 1)[0] < best[beta].mean(beta, 1)[0]):
+                best[beta] = point
         found = []
-        for first, second in pairwise(known):
-            assert first.beta is not None
-            assert second.beta is not None
-            if first.beta < second.beta:
-                beta, error = _ratio(second.distortion - first.distortion, first.rate - second.rate)
-                found.append(Secant(first.label, second.label, beta, error, first.beta, second.beta))
+        for low, high in pairwise(sorted(best)):
+            first, second = best[low], best[high]
+            beta, error = _ratio(second.distortion - first.distortion, first.rate - second.rate)
+            found.append(Secant(first.label, second.label, beta, error, low, high))
         return tuple(found)
 
     @property
@@ -363,8 +368,9 @@ def rate_distortion_of(experiment: Experiment | str | Path) -> RateDistortion:
     """The curve of an experiment over beta, whose runs were measured by `analysis.measurement.measure`.
 
     Each run that is done is a point. Its beta is that of its objective: ``beta:beta=4`` has 4, the ELBO 1, another
-    objective none. What is kept of a run has no Monte Carlo error of its distortion; the sum of those of rate and ELBO,
-    which it does not exceed, stands for it.
+    objective none. A run whose KL had not come to its full weight when it ended, or whose weight was cyclic, was not
+    fitted with that beta and has none. What is kept of a run has no Monte Carlo error of its distortion; the sum of
+    those of rate and ELBO, which it does not exceed, stands for it.
 
     Args:
         experiment: or its folder.
@@ -380,7 +386,7 @@ def rate_distortion_of(experiment: Experiment | str | Path) -> RateDistortion:
         raise ValueError(f"no run of {str(experiment.path)!r} is done\n{experiment}")
     first = measured[0].held_out
     points = []
-    for run in measured:
+    for run, trial in zip(measured, experiment.having("done"), strict=True):
         held = run.held_out
         if held.fingerprint != first.fingerprint or held.num_draws != first.num_draws:
             raise ValueError(f"{run.label!r} was measured on other data or with other draws than {measured[0].label!r}")
@@ -388,7 +394,7 @@ def rate_distortion_of(experiment: Experiment | str | Path) -> RateDistortion:
         points.append(
             RatePoint(
                 f"{run.label} seed {run.seed}",
-                beta_of(run.objective),
+                beta_of(run.objective) if _full_weight(trial.folder) else None,
                 held.kl,
                 held.kl_mcse,
                 -held.reconstruction,
@@ -404,6 +410,14 @@ def beta_of(objective: str) -> float | None:
     if chosen.name == "beta":
         return float(chosen.options["beta"])
     return 1.0 if chosen.name in _ELBOS else None
+
+
+def _full_weight(folder: RunFolder) -> bool:
+    """Whether the KL of a run had its full weight at the end, and for good."""
+    how = folder.config()["fit"]
+    if how.get("kl_cycle") is not None and how.get("kl_warmup"):
+        return False
+    return folder.read_history()[-1]["kl_weight"] >= 1
 
 
 def gaussian_rate(spectrum: Array, scale: float, distortion: float) -> tuple[float, float]:

@@ -40,9 +40,9 @@ from analysis.traversals import interpolate, traverse
 from vae_pyro.checkpoint import RunFolder
 from vae_pyro.config import Config
 from vae_pyro.data import Dataset, Split, as_split
-from vae_pyro.densities import Program
+from vae_pyro.densities import Program, draw_sites
 from vae_pyro.evaluation import place_of
-from vae_pyro.isolation import derive_seed
+from vae_pyro.isolation import derive_seed, isolated
 from vae_pyro.vae import VAE
 
 type Array = np.ndarray[Any, Any]
@@ -167,7 +167,7 @@ def make_report(
     config = config or ReportConfig()
     held_out = as_split(test).fixed(derive_seed(seed, 0))
     if isinstance(pair, VAE):
-        pair.check(held_out.head, held_out.summary(), held_out.y)
+        pair.check_data(held_out)
     made = _Making(pair, held_out, config, seed, progress)
     trained = None if train is None else as_split(train)
     others = None if validation is None or len(validation) == 0 else as_split(validation)
@@ -346,7 +346,21 @@ class _Making:
         )
         return sections.calibration_section(result)
 
+    def _require_no_missing_site(self) -> None:
+        """Refuse a guide that draws what is missing of x: simulated data are whole, and come without such draws."""
+        guide = self.pair.guide if isinstance(self.pair, VAE) else self.pair[1]
+        device, dtype = place_of(self.pair, self.test.head)
+        with isolated(0):
+            head, given = self.test.take(slice(0, 1)).to(device).batch(slice(0, 1), dtype)
+            kinds = draw_sites(guide, head, num_particles=1, **given)[2]
+        if "data" in kinds.values():
+            raise ValueError(
+                "the gaps are told by data that are simulated with their latents, and what is missing of x is a latent "
+                "here; report on data without a mask"
+            )
+
     def gaps(self) -> Section:
+        self._require_no_missing_site()
         number = min(self.config.num_gap_data, len(self.test))
         self.results["gaps"] = result = inference_gaps(
             self.pair, self.test, num_data=number, seed=derive_seed(self.seed, 5)

@@ -78,26 +78,44 @@ class Interpolation:
     kind: str
 
 
-def _prior_quantiles(vae: VAE, probabilities: Array, seed: int) -> tuple[Array, Array]:
+def _prior_quantiles(vae: VAE, probabilities: Array, seed: int, y: int | None) -> tuple[Array, Array]:
     """Quantiles of each latent's marginal, ``(latent, step)``, and the prior mean: closed for a standard normal."""
     from scipy.stats import norm
 
     if vae.config.prior.name == "normal" and not isinstance(vae.model, LayeredModel):
         return np.tile(norm.ppf(probabilities), (vae.config.latent_dim, 1)), np.zeros(vae.config.latent_dim)
     with torch.no_grad(), isolated(derive_seed(seed, 2)):
-        draws = vae.model.draw(_PRIOR_DRAWS)[0].double().cpu().numpy()
+        classes = None if y is None else torch.full((_PRIOR_DRAWS,), y, device=vae.device)
+        draws = vae.model.draw(_PRIOR_DRAWS, classes)[0].double().cpu().numpy()
     return np.quantile(draws, probabilities, axis=0).T, draws.mean(0)
 
 
-def _pictures(vae: VAE, z: Array) -> Array:
-    """E[x | z] of ``(*batch, latent)`` in bounded memory."""
+def _require_class(vae: VAE, y: int | None) -> None:
+    """Refuse a class where there are none, and to decode without one where there are, before anything is computed."""
+    if y is None and vae.num_classes:
+        raise ValueError(f"this decoder reads a class: give y, from 0 to {vae.num_classes - 1}")
+    if y is not None and not (isinstance(y, int | np.integer) and 0 <= y < vae.num_classes):
+        known = (
+            f"from 0 to {vae.num_classes - 1}" if vae.num_classes else "of which this structure has none; leave y out"
+        )
+        raise ValueError(f"y is the number of a class, {known}; got {y!r}")
+
+
+def _codes(vae: VAE, x: Any, y: int | None, seed: int) -> Array:
+    """Posterior means ``(datum, latent)``, of data that are all given the class ``y``."""
+    return posterior_means(vae, x, seed=seed, y=None if y is None else torch.full((len(x),), y))
+
+
+def _pictures(vae: VAE, z: Array, y: int | None) -> Array:
+    """E[x | z], or E[x | z, y], of ``(*batch, latent)`` in bounded memory."""
     flat = z.reshape(-1, z.shape[-1])
     size = max(ELEMENTS_AT_ONCE // int(np.prod(vae.config.x_shape)), 1)
+    parts = []
     with torch.no_grad():
-        parts = [
-            vae.expectation(torch.as_tensor(flat[i : i + size], dtype=vae.dtype, device=vae.device)).cpu().numpy()
-            for i in range(0, len(flat), size)
-        ]
+        for start in range(0, len(flat), size):
+            some = torch.as_tensor(flat[start : start + size], dtype=vae.dtype, device=vae.device)
+            classes = None if y is None else torch.full((len(some),), y)
+            parts.append(vae.expectation(some, y=classes).cpu().numpy())
     return np.concatenate(parts).reshape(*z.shape[:-1], *vae.config.x_shape)
 
 
@@ -107,6 +125,7 @@ def traverse(
     *,
     latents: Sequence[int] | None = None,
     probabilities: Sequence[float] = (0.01, 0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99),
+    y: int | None = None,
     seed: int = 0,
 ) -> Traversal:
     """Move one latent at a time over the quantiles of its prior, and decode.
@@ -117,29 +136,33 @@ def traverse(
             them at the prior mean.
         latents: which ones move; ``None`` moves all.
         probabilities: in (0, 1), increasing.
+        y: class that decoder and encoder read; wanted where the structure has classes, and nowhere else.
         seed: of the 10,000 draws by which a prior other than the standard normal has quantiles, and of those by which
             a flow posterior has a mean.
 
     Raises:
-        ValueError: a latent or probability that there is not, or several data.
+        ValueError: a latent, class or probability that there is not, latents that are no integers, or several data.
     """
     steps, dimension = np.asarray(probabilities, dtype=np.float64), vae.config.latent_dim
     if steps.ndim != 1 or len(steps) == 0 or not ((steps > 0) & (steps < 1)).all() or (np.diff(steps) <= 0).any():
         raise ValueError(f"probabilities are increasing numbers between 0 and 1, got {list(probabilities)}")
-    moving = np.arange(dimension) if latents is None else np.asarray(latents, dtype=np.int64)
-    if len(moving) == 0 or moving.min() < 0 or moving.max() >= dimension:
+    moving = np.arange(dimension) if latents is None else np.asarray(latents)
+    integers = moving.dtype.kind in "iu" and moving.ndim == 1  # 1.7 would move latent 1
+    if not integers or len(moving) == 0 or moving.min() < 0 or moving.max() >= dimension:
         raise ValueError(f"latents are numbers from 0 to {dimension - 1}, got {moving.tolist()}")
-    quantiles, start = _prior_quantiles(vae, steps, seed)
+    moving = moving.astype(np.int64)
+    _require_class(vae, y)
+    quantiles, start = _prior_quantiles(vae, steps, seed, y)
     if x is not None:
         x = torch.as_tensor(x)
         x = x[None] if tuple(x.shape) == vae.config.x_shape else x
         if len(x) != 1:
             raise ValueError(f"a traversal starts at one datum, got {len(x)}; pass x[:1]")
-        start = posterior_means(vae, x, seed=seed)[0]
+        start = _codes(vae, x, y, seed)[0]
     z = np.tile(start, (len(moving), len(steps), 1))
     for row, j in enumerate(moving):
         z[row, :, j] = quantiles[j]
-    return Traversal(moving, steps, quantiles[moving], start, _pictures(vae, z))
+    return Traversal(moving, steps, quantiles[moving], start, _pictures(vae, z, y))
 
 
 def linear(a: Array, b: Array, fractions: Array) -> Array:
@@ -187,6 +210,7 @@ def interpolate(
     *,
     steps: int = 9,
     kind: Literal["linear", "spherical"] = "linear",
+    y: int | None = None,
     seed: int = 0,
 ) -> Interpolation:
     """Decode places between the posterior means of pairs of data.
@@ -197,19 +221,22 @@ def interpolate(
         b: as many others.
         steps: places on the way, both ends included; at least 2.
         kind: ``linear``, or ``spherical`` along a great circle.
+        y: class of all pairs, which decoder and encoder read; wanted where the structure has classes, and nowhere else.
         seed: of the draws by which a flow posterior has a mean.
 
     Raises:
-        ValueError: too few steps, another kind, or different numbers of data; see also `spherical`.
+        ValueError: too few steps, another kind, a class that there is not, or different numbers of data; see also
+            `spherical`.
     """
     if steps < 2:
         raise ValueError(f"an interpolation has at least its two ends, got steps={steps}")
     paths = {"linear": linear, "spherical": spherical}
     if kind not in paths:
         raise ValueError(f"unknown kind {kind!r} of interpolation; choose from {', '.join(paths)}")
-    start, end = posterior_means(vae, a, seed=seed), posterior_means(vae, b, seed=seed)
+    _require_class(vae, y)
+    start, end = _codes(vae, a, y, seed), _codes(vae, b, y, seed)
     if len(start) != len(end):
         raise ValueError(f"pairs of data wanted, got {len(start)} and {len(end)}")
     fractions = np.linspace(0, 1, steps)
     z = paths[kind](start, end, fractions)
-    return Interpolation(fractions, z, _pictures(vae, z), kind)
+    return Interpolation(fractions, z, _pictures(vae, z, y), kind)

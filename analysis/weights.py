@@ -13,6 +13,7 @@ from vae_pyro.densities import Program, draw_latents
 from vae_pyro.evaluation import Scorer, blocks, numbers_held, place_of
 from vae_pyro.isolation import derive_seed, isolated
 from vae_pyro.splits import visible
+from vae_pyro.structures import STRUCTURES
 from vae_pyro.vae import VAE
 
 type Array = np.ndarray[Any, Any]
@@ -55,7 +56,7 @@ def weigh[T](
     """
     split = as_split(x).fixed(derive_seed(seed, 0))
     if isinstance(pair, VAE):
-        pair.check(split.head, split.summary(), split.y)
+        pair.check_data(split)
     model, guide = (pair.model, pair.guide) if isinstance(pair, VAE) else pair
     device, dtype = place_of(pair, split.head)
     resident = split.to(device)
@@ -88,6 +89,18 @@ def measure_of(pair: Pair) -> Measure | None:
     if likelihood.given_total:
         return "probability given the total"
     return "probability" if likelihood.discrete else "density"
+
+
+def scored_by(pair: Pair, split: Split) -> str | None:
+    """What a pair's log densities of some data are of, in words; ``None``: it does not say.
+
+    ``x`` (its observed elements), ``x given y``, ``x and y``, ``x and the mask``: see the structures of
+    `vae_pyro.structures`.
+    """
+    if not isinstance(pair, VAE):
+        return None
+    known = 0 if split.y is None else int((split.y >= 0).sum())
+    return STRUCTURES.build(pair.config.structure).scored(data=len(split), known=known)
 
 
 class Fingerprint:

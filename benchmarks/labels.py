@@ -134,7 +134,7 @@ def latents_of(vae: VAE, data: Dataset, labels: int, draw: int) -> tuple[Split, 
 def scored(made: Classification, which: str) -> dict[str, Any]:
     """Scores of the guide's or of the model's probabilities."""
     assert made.labels is not None
-    return class_scores(made.of(which), made.labels).summary()
+    return class_scores(made.of(which), made.labels, log_probabilities=made.log_of(which)).summary()
 
 
 def carry_out(name: str, labels: int, draw: int, given: argparse.Namespace) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import csv
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from analysis.classification import ClassScores, class_scores, clopper_pearson
 from vae_pyro import VAE, FitConfig, Split, VAEConfig, fit, load_data
 from vae_pyro.classification import Classification, classify, write
+from vae_pyro.data import as_split, stream
 
 CLASSES = 3
 
@@ -121,6 +123,9 @@ def test_what_cannot_be_classified_is_refused() -> None:
         classify(vae, x, log_prior=[0.0, 0.0, 0.0])
     with pytest.raises(ValueError, match=re.escape("shape (3,) wanted, got (2,)")):
         classify(linear(CONDITIONAL), x, log_prior=[0.0, 0.0])
+    for prior in ([0.0, 0.0, 0.0], [np.nan, 0.0, -np.inf], [np.inf, 0.0, 0.0], [-np.inf] * 3):
+        with pytest.raises(ValueError, match="logarithms of probabilities that sum to 1"):
+            classify(linear(CONDITIONAL), x, log_prior=prior)
     with pytest.raises(ValueError, match="got 0 to 3"):
         classify(vae, x, labels=[0, 3, 1], num_draws=0)
     with pytest.raises(ValueError, match="integer for each of 3"):
@@ -140,6 +145,44 @@ def test_scores_are_their_definitions() -> None:
     assert one.accuracy("guide") == one.accuracy("model") == 0.5
     assert one.log_score("guide") == pytest.approx((math.log(0.7) + math.log(0.3)) / 2)
     np.testing.assert_allclose(one.log_px, -math.log(7))
+
+
+def test_a_class_may_be_left_out_of_the_prior() -> None:
+    vae = linear(CONDITIONAL)
+    x = vae.sample(6, y=torch.arange(6) % CLASSES, seed=1)
+    found = classify(vae, x, num_draws=20, log_prior=[math.log(0.5), math.log(0.5), -math.inf])
+    assert not found.of("model")[:, 2].any()
+    assert np.isfinite(found.of("model")).all()
+
+
+def test_log_scores_have_no_floor() -> None:
+    """Log probabilities of -2,000 and -3,000 nats, whose exponentials are 0 in float64, are scored as such."""
+    logs, labels = np.array([[0.0, -2000.0], [-3000.0, 0.0]]), np.array([1, 0])
+    one = Classification(np.exp(logs), logs - 7, np.zeros((2, 2)), labels, np.arange(2), 9, log_guide=logs)
+    np.testing.assert_array_equal(one.log_of("guide"), logs)
+    np.testing.assert_allclose(one.log_of("model"), logs)
+    assert one.log_score("guide") == pytest.approx(-2500)
+    assert one.log_score("model") == pytest.approx(-2500)
+    bare = Classification(np.exp(logs), None, None, labels, np.arange(2), 0)
+    assert bare.log_score("guide") == -math.inf
+    scores = class_scores(one.of("model"), labels, log_probabilities=one.log_of("model"), num_bins=1)
+    assert scores.log_score == pytest.approx(-2500)
+    assert scores.log_score_se == pytest.approx(500)
+    without = class_scores(one.of("model"), labels, num_bins=1)
+    assert without.log_score == -math.inf
+    assert math.isnan(without.log_score_se)
+    assert "\N{MINUS SIGN}\N{INFINITY} nats per datum" in str(without)
+
+
+def test_the_guide_keeps_log_probabilities_of_what_is_next_to_impossible() -> None:
+    vae = linear(M2)
+    last = next(m for m in reversed(list(vae.guide.modules())) if getattr(m, "out_features", None) == CLASSES)
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.copy_(torch.tensor([0.0, -1000.0, -2000.0]))
+    found = classify(vae, torch.zeros(2, 4).double(), num_draws=0, labels=[1, 2])
+    np.testing.assert_allclose(found.log_of("guide"), [[0, -1000, -2000]] * 2)
+    assert found.log_score("guide") == pytest.approx(-1500)
 
 
 def test_files_hold_what_was_found(tmp_path: Path) -> None:
@@ -253,6 +296,9 @@ def test_what_is_no_probability_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             class_scores(wrong, labels)
+    for logs in (np.log(p) - 1, np.zeros((20, 2)), np.log(p)[:, :1], np.full((20, 2), np.nan), np.full((20, 2), 1e4)):
+        with pytest.raises(ValueError, match="logarithms of probabilities"):
+            class_scores(p, np.zeros(20, int), log_probabilities=logs)
 
 
 # --- the command ---------------------------------------------------------------------------------------------------
@@ -289,9 +335,96 @@ def test_command_writes_and_says(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert done.output.count("log score") == 2
     assert len(list(csv.DictReader((tmp_path / "classes.csv").read_text().splitlines()))) == 60
+    alone = runner.invoke(app, [*options[:-1], "1", "--out", str(tmp_path / "one.csv")])
+    assert alone.exit_code == 0, alone.output
+    assert "at least 2 data, here 1" in " ".join(alone.output.split())
+    assert "log score" not in alone.output
+    assert (tmp_path / "one.csv").exists()
     refused = runner.invoke(app, [*options, "--out", str(tmp_path / "classes.txt")])
     assert isinstance(refused.exception, ValueError)
     assert not (tmp_path / "classes.txt").exists()
+
+
+def test_command_finds_the_classes_of_other_data_of_a_conditional_run(tmp_path: Path) -> None:
+    """Without classes in the file, and with some of them by other numbers: neither is asked for."""
+    import typer
+
+    from vae_pyro.commands.classify import classify as command
+
+    data = load_data("digits", given_labels="all")
+    structure = "conditional:num_classes=10"
+    vae = VAE(VAEConfig(x_shape=data.x_shape, latent_dim=2, likelihood="gaussian", structure=structure))
+    run = tmp_path / "run"
+    fit(vae, data.train, config=FitConfig(epochs=1, compile=False), data=data, out=run, progress=False)
+    app = typer.Typer()
+    app.command()(command)
+    x = data.test.values.numpy()
+    np.save(tmp_path / "x.npy", x)
+    np.savez(tmp_path / "named.npz", x=x, y=np.array(["4", "7"] * len(x))[: len(x)])
+    for name in ("x.npy", "named.npz"):
+        out = tmp_path / f"{name}.npz"
+        done = CliRunner().invoke(
+            app, [str(run), str(tmp_path / name), "--draws", "2", "--limit", "30", "--out", str(out)]
+        )
+        assert done.exit_code == 0, done.output
+        assert ("log score" in done.output) == (name == "named.npz")
+        with np.load(out) as made:
+            assert made["log_joint"].shape == (30, 10)
+            assert ("labels" in made) == (name == "named.npz")
+            if "labels" in made:
+                assert made["labels"].tolist() == [4, 7] * 15
+    # The same bytes as the run's own: they are read on its scale, 16 levels and not 255.
+    with np.load(tmp_path / "x.npy.npz") as first:
+        own = classify(vae, data.test.take(slice(0, 30)), num_draws=2)
+        np.testing.assert_allclose(first["log_joint"], own.log_joint, rtol=1e-5)
+
+
+def test_command_scores_before_it_writes_and_leaves_sparse_data_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import typer
+    from scipy import sparse
+
+    from vae_pyro.commands import opening
+    from vae_pyro.commands.classify import classify as command
+    from vae_pyro.sparse import SparseSplit
+
+    vae = VAE(VAEConfig(x_shape=(4,), latent_dim=2, encoder="mlp:hidden=[8]", structure=M2))
+    rows = (np.random.default_rng(0).random((30, 4)) < 0.3).astype(np.float32)
+    split = as_split(sparse.csr_matrix(rows))
+    split = replace(split, labels=torch.arange(30) % CLASSES)
+    assert isinstance(split, SparseSplit)
+    seen: list[Any] = []
+
+    def spy(vae: VAE, x: Any, **options: Any) -> Classification:
+        seen.append(x)
+        return classify(vae, x, **options)
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise ValueError("no scores")
+
+    monkeypatch.setattr(opening, "chosen_data", lambda *_, **__: (None, vae, split))
+    monkeypatch.setattr("vae_pyro.classification.classify", spy)
+    app = typer.Typer()
+    app.command()(command)
+    for more in ([], ["--limit", "20"], ["--limit", "50"]):
+        done = CliRunner().invoke(app, ["run", "--draws", "2", "--out", str(tmp_path / "a.csv"), *more])
+        assert done.exit_code == 0, done.output
+    assert [len(one) for one in seen] == [30, 20, 30]
+    assert all(isinstance(one, SparseSplit) for one in seen)
+    np.save(tmp_path / "x.npy", rows)
+    whole = stream(tmp_path / "x.npy")
+    monkeypatch.setattr(opening, "chosen_data", lambda *_, **__: (None, vae, whole))
+    for more in ([], ["--limit", "20"]):
+        done = CliRunner().invoke(app, ["run", "--draws", "2", "--out", str(tmp_path / "a.csv"), *more])
+        assert done.exit_code == 0, done.output
+    np.testing.assert_array_equal(seen[-2].values.numpy(), rows)
+    assert len(seen[-1]) == 20
+    monkeypatch.setattr(opening, "chosen_data", lambda *_, **__: (None, vae, split))
+    monkeypatch.setattr("analysis.classification.class_scores", fails)
+    refused = CliRunner().invoke(app, ["run", "--draws", "2", "--out", str(tmp_path / "b.csv")])
+    assert str(refused.exception) == "no scores"
+    assert not (tmp_path / "b.csv").exists()
 
 
 def test_split_that_was_given_labels_is_classified_without_them() -> None:

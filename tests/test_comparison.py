@@ -9,7 +9,7 @@ import torch
 
 from analysis import to_datatree
 from analysis.comparison import Comparison, compare
-from analysis.elpd import ELPD, elpd_of
+from analysis.elpd import ELPD, elpd, elpd_of
 from tests.truths import PPCA, example
 from vae_pyro import VAE, Split, VAEConfig, load_data
 
@@ -194,6 +194,15 @@ def test_what_cannot_be_compared_is_refused(pair: tuple[ELPD, ELPD], truth: PPCA
     with pytest.raises(ValueError, match="a probability in one and a probability given the total in the other"):
         compare(replace(right, measure="probability"), given)
     compare(right, densities[1])  # a pair that does not say is believed
+    for one, two, message in (
+        ("x", "x and y", r"model 1 is scored by log p\(x\), model 2 by log p\(x, y\).*on the data without y"),
+        ("x", "x and the mask", r"by log p\(x, mask\).*compare structures 'not_at_random' among themselves"),
+        ("x given y", "x", r"by log p\(x \| y\), model 2 by log p\(x\).*compare structures 'conditional' among"),
+        ("x and y", "x, and y of 3 in 400 data", "all models with the same y"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            compare(replace(right, of=one), replace(wrong, of=two))
+    assert compare(right, replace(wrong, of="x and y")).summary()["of"] == "x and y"
     with pytest.raises(ValueError, match="at least two models, got 1"):
         compare(right)
     for names in (["one"], ["same", "same"]):
@@ -220,6 +229,35 @@ def test_binarizations_and_likelihoods_are_told_apart() -> None:
     grey = load_data("digits").train.take(slice(0, 20))
     with pytest.raises(ValueError, match="different observation spaces"):
         compare(elpd_of(VAE(VAEConfig(likelihood="gaussian", **options)), grey, num_draws=30), gaussian)
+
+
+def test_structures_that_score_other_things_are_told_apart() -> None:
+    """On one and the same masked or labelled data; without its classes, m2 has the density of x like others."""
+    x = torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
+    masked, labelled = Split(x, mask=x < 0.5), Split(x, y=torch.arange(30) % 2)
+
+    def scored(structure: str, split: Split) -> ELPD:
+        options = {"structure": structure, "encode_mask": split.mask is not None}
+        vae = VAE(VAEConfig(x_shape=(3,), latent_dim=1, likelihood="gaussian", encoder="mlp:hidden=[4]", **options))
+        result = elpd_of(vae, split, num_draws=30)
+        assert elpd(to_datatree(vae, split, num_draws=30, predictive=False)).of == result.of
+        return result
+
+    single, joint = scored("single", masked), scored("not_at_random", masked)
+    assert (single.of, joint.of) == ("x", "x and the mask")
+    with pytest.raises(ValueError, match=r"log p\(x\), model 2 by log p\(x, mask\)"):
+        compare(single, joint)
+
+    single, given = scored("single", Split(x)), scored("conditional:num_classes=2", labelled)
+    with pytest.raises(ValueError, match=r"log p\(x\), model 2 by log p\(x \| y\)"):
+        compare(single, given)
+    joint = scored("m2:num_classes=2", labelled)
+    with pytest.raises(ValueError, match=r"log p\(x\), model 2 by log p\(x, y\)"):
+        compare(single, joint)
+    compare(single, scored("m2:num_classes=2", Split(x)))
+    compare(single, scored("m2:num_classes=2", Split(x, y=torch.full((30,), -1))))
+    some = scored("m2:num_classes=2", Split(x, y=torch.where(torch.arange(30) < 10, 1, -1)))
+    assert some.of == "x, and y of 10 in 30 data"
 
 
 def test_other_masks_are_other_data(truth: PPCA) -> None:

@@ -16,6 +16,7 @@ import pytest
 import torch
 import typer
 from PIL import Image
+from scipy.sparse import csr_matrix
 from scipy.stats import norm
 from typer.testing import CliRunner
 
@@ -24,6 +25,7 @@ from vae_pyro.checkpoint import RunFolder
 from vae_pyro.commands.compress import compress as compress_command
 from vae_pyro.commands.compress import decompress as decompress_command
 from vae_pyro.compression import ArchiveError, compress, decompress, rates, read_archive, rival_sizes
+from vae_pyro.compression import codec as codec_room
 from vae_pyro.compression import grid as grid_room
 from vae_pyro.compression import rivals as rivals_room
 from vae_pyro.compression.ans import Stack, random_words
@@ -207,6 +209,10 @@ def test_alphabets_are_those_of_the_support() -> None:
     assert alphabet_of(dist.Poisson(torch.tensor(1.0)), 30) == Alphabet(0, 31)
     assert alphabet_of(dist.Poisson(torch.tensor(1.0)), 0) == Alphabet(0, 2)
     assert alphabet_of(dist.Poisson(torch.tensor(1.0)), 4096) == Alphabet(0, 4097, escape=True)
+    levels = dist.Categorical(torch.ones(3))
+    assert alphabet_of(dist.MixtureSameFamily(levels, dist.Poisson(torch.ones(3))), 30) == Alphabet(0, 31)
+    with pytest.raises(ValueError, match="wants integers, and a MixtureSameFamily"):
+        alphabet_of(dist.MixtureSameFamily(levels, dist.Normal(torch.zeros(3), 1.0)), 3)
     with pytest.raises(ValueError, match="wants integers, and a Normal"):
         alphabet_of(dist.Normal(0.0, 1.0), 3)
 
@@ -333,6 +339,40 @@ def test_every_discrete_likelihood_gives_the_data_back(likelihood: str, high: in
     assert made.header.escape == (high > 4096)
 
 
+@pytest.mark.parametrize(
+    ("likelihood", "noise", "high"),
+    [
+        ("bernoulli", "poisson:peak=3", 9),
+        ("discretized_logistic:levels=6", "poisson:peak=2", 5000),
+        ("gamma", "poisson:peak=3", 9),
+        ("discretized_logistic:levels=6", "salt_and_pepper:probability=0.2", 5),
+    ],
+)
+def test_noisy_data_that_are_discrete_come_back(likelihood: str, noise: str, high: int) -> None:
+    x = np.random.default_rng(0).integers(0, high + 1, (30, 4))
+    vae = VAE(VAEConfig(x_shape=(4,), latent_dim=1, likelihood=likelihood, noise=noise, encoder="mlp:hidden=[8]"))
+    made = compress(vae, x)
+    np.testing.assert_array_equal(decompress(vae, made), x)
+    assert made.header.escape == (high > 4096)
+
+
+def test_rates_of_other_data_are_refused() -> None:
+    vae = tiny()
+    x = np.random.default_rng(0).integers(0, 2, (20, 4))
+    made = compress(vae, x)
+    rates(vae, Split(torch.from_numpy(x)), made, num_samples=2)
+    other = x.copy()
+    other[3, 2] ^= 1
+    for split, message in (
+        (Split(torch.from_numpy(x[:10])), r"20 of shape \(4,\), the split has 10"),
+        (Split(torch.from_numpy(x.reshape(20, 2, 2))), r"the split has 20 of shape \(2, 2\)"),
+        (Split(torch.from_numpy(x), ids=torch.arange(20) + 1), "row numbers are not those"),
+        (Split(torch.from_numpy(other)), "values are not those of the split"),
+    ):
+        with pytest.raises(ValueError, match=f"the archive is of other data.*{message}"):
+            rates(vae, split, made, num_samples=2)
+
+
 def test_digits_cost_minus_the_elbo_to_one_percent(fitted: VAE, digits: Dataset, archive: Archive) -> None:
     found = rates(fitted, digits.test, archive, num_samples=200, seed=3)
     assert abs(found.excess) < 0.01
@@ -375,9 +415,38 @@ def test_scaled_and_floating_data_come_back() -> None:
     again = decompress(vae, compress(vae, scaled))
     assert again.dtype == np.uint8
     np.testing.assert_array_equal(again, x)
-    floats = decompress(vae, compress(vae, x.astype(np.float32)))
-    assert floats.dtype == np.float32
-    np.testing.assert_array_equal(floats, x)
+    for kind in (np.float16, np.float32, np.bool_):
+        typed = decompress(vae, compress(vae, x.astype(kind)))
+        assert typed.dtype == kind
+        np.testing.assert_array_equal(typed, x)
+    truths = decompress(vae, compress(vae, torch.from_numpy(x).bool()))
+    assert truths.dtype == np.bool_
+
+
+def test_a_type_that_cannot_come_back_is_refused_before_anything_is_coded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> Any:
+        raise AssertionError("coded")
+
+    monkeypatch.setattr(codec_room, "encode", never)
+    with pytest.raises(ValueError, match="data of type bfloat16 cannot be given back in it; convert them to booleans"):
+        compress(tiny(), torch.zeros(3, 4, dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint64])
+def test_counts_that_float64_does_not_tell_apart_are_refused(kind: type) -> None:
+    vae = tiny("poisson", (1,))
+    largest: Array = np.array([[2**53 - 1]], dtype=kind)
+    np.testing.assert_array_equal(decompress(vae, compress(vae, largest)), largest)
+    for value in (2**53, 2**53 + 1):
+        with pytest.raises(ValueError, match="values below 9007199254740992 can be coded"):
+            compress(vae, np.array([[value]], dtype=kind))
+
+
+def test_sparse_data_come_back_in_the_smallest_type_that_holds_them() -> None:
+    x = np.random.default_rng(0).integers(0, 300, (20, 4))
+    again = decompress(vae := tiny("poisson"), compress(vae, csr_matrix(x)))
+    assert again.dtype == np.uint16
+    np.testing.assert_array_equal(again, x)
 
 
 # --- exactness ------------------------------------------------------------------------------------------------------
@@ -451,6 +520,23 @@ def test_a_difference_that_fixed_places_do_not_show_is_refused_by_the_data(
     monkeypatch.setattr(Networks, "digest", lambda self, grid, alphabet: archive.header.probabilities)
     with pytest.raises(ArchiveError, match=r"other probabilities .* somewhere in the data"):
         decompress(fitted, archive)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "high"), [("poisson", 6000), ("negative_binomial:dispersion=predicted", 20_000), ("bernoulli", 1)]
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_data_that_other_probabilities_cannot_decode_are_refused_alike(
+    likelihood: str, high: int, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind an escape stands an integer of any size, which may be too large for 64 bits."""
+    vae = tiny(likelihood, (6,), 2, seed)
+    made = compress(vae, np.random.default_rng(seed).integers(0, high + 1, (60, 6)), seed=seed)
+    assert made.header.escape == (high > 4096)
+    monkeypatch.setattr(grid_room, "ndtr", _less_exact)
+    monkeypatch.setattr(Networks, "digest", lambda self, grid, alphabet: made.header.probabilities)
+    with pytest.raises(ArchiveError, match=r"other probabilities .* somewhere in the data"):
+        decompress(vae, made)
 
 
 def test_versions_that_differ_are_named(fitted: VAE, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:

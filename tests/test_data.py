@@ -350,6 +350,54 @@ def test_a_whole_source_as_one_split() -> None:
     assert set(everything.values.unique().tolist()) == {0, 1}
 
 
+def test_other_data_have_the_classes_of_the_run_by_name(tmp_path: Path) -> None:
+    """Three of ten classes, in another order, keep their codes; names that the run does not know are refused."""
+    x = np.random.default_rng(0).normal(size=(30, 2))
+    names = np.array(["ant", "bee", "cat"] * 10)
+    np.savez(tmp_path / "run.npz", x=x, y=names)
+    facts = DataConfig(source=str(tmp_path / "run.npz")).load().facts
+    assert facts["classes"] == ["ant", "bee", "cat"]
+    some = names != "ant"
+    for text, wanted in ((names[some], [1, 2] * 10), (np.arange(3).repeat(10)[some], None)):
+        np.savez(tmp_path / "other.npz", x=x[some], y=text)
+        other = load_all(DataConfig(source=str(tmp_path / "other.npz")), facts)
+        assert (None if other.labels is None else other.labels.tolist()) == wanted
+    given = load_all(DataConfig(source=str(tmp_path / "run.npz"), given_labels="all"), facts)
+    assert given.y is not None
+    assert given.y.tolist() == [0, 1, 2] * 10
+    np.savez(tmp_path / "other.npz", x=x, y=np.array(["ant", "elk", "cat"] * 10))
+    with pytest.raises(ValueError, match="the model knows no class 'elk'; it knows 'ant', 'bee', 'cat'"):
+        load_all(DataConfig(source=str(tmp_path / "other.npz")), facts)
+    # A run whose labels are numbers takes names that are numbers as these.
+    numbered = load_data("digits").facts
+    np.savez(tmp_path / "other.npz", x=np.zeros((4, 1, 8, 8), np.uint8), y=np.array(["7", "3", "7", "0"]))
+    labels = load_all(DataConfig(source=str(tmp_path / "other.npz")), numbered).labels
+    assert labels is not None
+    assert labels.tolist() == [7, 3, 7, 0]
+
+
+def test_other_data_are_on_the_scale_of_the_run(tmp_path: Path) -> None:
+    digits = load_data("digits")
+    whole = load_all(DataConfig(source="digits"))
+    path = tmp_path / "x.npy"
+    bytes_ = whole.values.numpy()
+    np.save(path, bytes_)
+    config = DataConfig(source=str(path))
+    assert load_all(config).top == 255
+    again = load_all(config, digits.facts)
+    assert (again.top, again.space) == (16.0, digits.test.space)
+    assert torch.equal(again.batch(slice(0, 9))[0], whole.batch(slice(0, 9))[0])
+    np.save(path, np.minimum(bytes_, 1))  # dark, not binary
+    assert load_all(config, digits.facts).top == 16.0
+    np.save(path, bytes_ / np.float32(16))  # divided already
+    divided = load_all(config, digits.facts)
+    assert divided.space == digits.test.space
+    assert torch.equal(divided.batch(slice(0, 9))[0], whole.batch(slice(0, 9))[0])
+    np.save(path, bytes_ * np.uint8(10))
+    with pytest.raises(ValueError, match="these data reach 160, and the model's are at most 16"):
+        load_all(config, digits.facts)
+
+
 def test_bytes_of_zero_and_one_are_binary_already(tmp_path: Path) -> None:
     with seeded(0):
         x = (torch.rand(40, 4, 4) < 0.4).numpy()

@@ -1,6 +1,7 @@
 """Denoising beside closed forms: exact posteriors, enumeration, coverage (denoising_calibration), and its figures."""
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import pytest
 import torch
 import typer
 from scipy.stats import binom
+from scipy.stats import f as f_law
 from torch import Tensor
 from typer.testing import CliRunner
 
 from analysis.denoising import PSNR, DenoisingCalibration, calibrate_denoising, check_denoising, psnr
+from analysis.denoising_calibration import p_of_difference
 from analysis.filters import FILTERS, available_filters, filtered, tune_filter
 from tests.truths import PPCA, example, set_exact
 from vae_pyro import VAE, FitConfig, VAEConfig, cli, console, denoising, evaluate, fit
@@ -287,9 +290,17 @@ def test_psnr_is_what_it_says() -> None:
     assert psnr(clean, clean, data_range=1).value == np.inf
     skimage = importlib.import_module("skimage.metrics")
     assert found.value == pytest.approx(skimage.peak_signal_noise_ratio(clean, estimate, data_range=1))
-    for bad in (lambda: psnr(clean, estimate[:2], data_range=1), lambda: psnr(clean, estimate, data_range=0)):
-        with pytest.raises(ValueError, match="wanted|above 0"):
-            bad()
+    broken = np.where(np.arange(16).reshape(4, 2, 2) == 0, np.nan, clean)
+    for truth, other, data_range, message in (
+        (clean, estimate[:2], 1.0, "wanted"),
+        (clean, estimate, 0.0, "above 0"),
+        (clean, estimate, np.inf, "finite and above 0; got inf"),
+        (clean, estimate, np.nan, "finite and above 0; got nan"),
+        (broken, estimate, 1.0, "clean data are finite numbers, and 1 of them"),
+        (clean, broken, 1.0, "estimates are finite numbers, and 1 of them"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            psnr(truth, other, data_range=data_range)
     shared = psnr(clean, estimate, data_range=1, mean_se=np.full(clean.shape, 0.05))
     assert shared.monte_carlo == pytest.approx(0.1)
     with pytest.raises(ValueError, match="same data"):
@@ -337,6 +348,66 @@ def test_uniform_pit_values_that_depend_within_a_datum_are_rejected_as_often_as_
     assert bent > 400  # power against a posterior that is a fifth too narrow
 
 
+def test_a_right_posterior_of_few_data_is_rejected_as_often_as_promised() -> None:
+    """1,000 samples of 150 data that share 0.9 of their variance: a right test fails once in 10^5 of other seeds."""
+    from scipy.special import ndtr
+
+    random = np.random.default_rng(2)
+    rejected = 0
+    for _ in range(1000):
+        normal = 0.9**0.5 * random.standard_normal((150, 1)) + 0.1**0.5 * random.standard_normal((150, 64))
+        made = made_of(ndtr(normal))
+        rejected += replace(made, square=(normal**2).mean(1)).rejected
+    assert binom.ppf(1e-5, 1000, 0.04) <= rejected <= binom.ppf(1 - 1e-5, 1000, 0.055)
+    # Two-sided at 3 errors, 4 degrees of freedom: closed form, where a normal would give 0.0027.
+    assert p_of_difference(3.0, 1.0, 5) == pytest.approx(0.039942, abs=1e-5)
+    assert p_of_difference(0.0, 0.0, 5) == 1.0
+    assert p_of_difference(0.1, 0.0, 5) == 0.0
+
+
+def test_a_deviation_without_variance_is_the_clearest_there_is() -> None:
+    """A pseudoinverse leaves such a direction out: all values in one bin, or none in a bin, would pass."""
+    random = np.random.default_rng(3)
+    pit = random.random((200, 40))
+    assert made_of(np.full((200, 64), 0.999)).p_uniform == 0
+    assert made_of(np.where(pit < 0.1, pit + 0.1, pit)).p_uniform == 0  # the first bin is empty
+    even = np.tile((np.arange(40) + 0.5) / 40, (200, 1))
+    assert made_of(even).p_uniform == 1
+    # The first bin has its share of every datum: 8 directions are left of 9, and T^2 is that of the eight bins.
+    fixed = np.concatenate([np.full((200, 4), 0.05), 0.1 + 0.9 * pit[:, 4:]], axis=1)
+    left = shares(fixed)[:, 1:-1]
+    off = left.mean(0) - 0.1
+    t_square = 200 * off @ np.linalg.inv(np.cov(left.T)) @ off
+    assert made_of(fixed).p_uniform == pytest.approx(f_law.sf(t_square * 192 / (8 * 199), 8, 192), rel=1e-9)
+    assert np.isnan(made_of(pit[:9]).p_uniform)
+
+
+def test_calibration_refuses_what_it_cannot_judge() -> None:
+    clean, noisy = pairs(TRUTH, 150, seed=1)
+    vae = right_vae(TRUTH)
+    with pytest.raises(ValueError, match="clean data are finite numbers, and 2 of them are not"):
+        calibrate_denoising(vae, noisy, torch.where(torch.arange(900).reshape(150, 6) < 2, torch.nan, clean))
+    with pytest.raises(ValueError, match="num_bins must be at least 2, got 1"):
+        calibrate_denoising(vae, noisy, clean, num_bins=1)
+    with pytest.raises(ValueError, match="in 10 bins wants at least 150 data, got 149"):
+        calibrate_denoising(vae, noisy[:149], clean[:149])
+    with pytest.raises(ValueError, match="in 11 bins wants at least 165 data, got 150"):
+        calibrate_denoising(vae, noisy, clean, num_bins=11)
+
+
+def test_a_comparison_with_filters_refuses_incomplete_data() -> None:
+    """A filter would see what stands in the place of a missing element."""
+    clean, noisy = pairs(TRUTH, 150, seed=1)
+    vae = right_vae(TRUTH)
+    mask = torch.ones_like(noisy, dtype=torch.bool)
+    mask[3, 1:3] = False
+    for given in (Split(noisy, mask=mask), torch.where(mask, noisy, torch.nan)):
+        with pytest.raises(ValueError, match=r"2 elements are missing; .* or call denoise\(\)"):
+            check_denoising(vae, given, clean, data_range=1)
+    whole = check_denoising(vae, Split(noisy, mask=torch.ones_like(mask)), clean, data_range=1, num_draws=19)
+    assert whole.noisy.value == pytest.approx(psnr(clean.numpy(), noisy.numpy(), data_range=1).value)
+
+
 def smooth_images(size: int) -> Tensor:
     """Blobs at random places of 16 x 16 pixels, full intensity 1."""
     with seeded(3):
@@ -377,6 +448,13 @@ def test_filters_say_what_they_want(monkeypatch: pytest.MonkeyPatch) -> None:
         filtered("mean", {}, np.zeros((2, 4, 4)), data_range=1)
     with pytest.raises(ValueError, match=r"got \(2, 4\)"):
         filtered("gaussian", {"sigma": 1}, np.zeros((2, 4)), data_range=1)
+    images = np.zeros((3, 4, 4))
+    for clean in (images[:, None], images[:1]):  # each would broadcast
+        with pytest.raises(ValueError, match=r"of one shape wanted, got \(3, 4, 4\)"):
+            tune_filter("gaussian", images, clean, data_range=1)
+    for noisy, clean in ((images + np.nan, images), (images, images + np.inf)):
+        with pytest.raises(ValueError, match="are finite numbers"):
+            tune_filter("gaussian", noisy, clean, data_range=1)
 
     def absent(name: str) -> Any:
         raise ImportError(name)
@@ -388,7 +466,7 @@ def test_filters_say_what_they_want(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_check_compares_the_vae_with_filters_and_says_so(tmp_path: Path) -> None:
     """Blobs have two numbers each, which a VAE of noisy blobs alone learns; filters of one image cannot know them."""
-    clean = smooth_images(450)
+    clean = smooth_images(600)
     noisy = add_noise(clean, "gaussian:scale=0.3", seed=6)
     vae = VAE(
         VAEConfig(
@@ -401,7 +479,7 @@ def test_a_check_compares_the_vae_with_filters_and_says_so(tmp_path: Path) -> No
     )
     fit(
         vae,
-        noisy[:600],
+        noisy[:400],  # the others are scored, and are not to be trained on
         config=FitConfig(epochs=30, optimizer="adam:lr=0.005", patience=None, compile=False),
         progress=False,
     )
@@ -523,7 +601,7 @@ def test_filters_of_counts_are_told_the_peak_at_full_intensity(monkeypatch: pyte
             encoder="mlp:hidden=[4]",
         )
     )
-    clean = (16 * smooth_images(20)).round()
+    clean = (16 * smooth_images(150)).round()
     noisy = add_noise(clean, noise, seed=1)
     told: list[float | None] = []
 
@@ -532,7 +610,7 @@ def test_filters_of_counts_are_told_the_peak_at_full_intensity(monkeypatch: pyte
         return tune_filter(*given, peak=peak, **options)
 
     monkeypatch.setattr(importlib.import_module("analysis.denoising"), "tune_filter", tune)
-    pair = (noisy.numpy(), clean.numpy())
+    pair = (noisy[:20].numpy(), clean[:20].numpy())
     check = check_denoising(vae, noisy, clean, data_range=16, validation=pair, filters=("gaussian",), num_draws=20)
     assert told == [8]
     assert check.filters[0][1].value > check.noisy.value + 3

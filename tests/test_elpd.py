@@ -3,6 +3,7 @@
 import importlib
 from dataclasses import replace
 from math import log, sqrt
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ import xarray as xr
 
 from analysis import elpd, to_datatree
 from analysis.elpd import ELPD, elpd_of, estimates, log_evidence
+from analysis.held_out import measure_run, read_held_out
 from analysis.verdict import Verdict
 from tests.truths import PPCA, example
-from vae_pyro import VAE, Split, VAEConfig, evaluate, load_data
+from vae_pyro import VAE, Dataset, FitConfig, Split, VAEConfig, evaluate, fit, load_data
+from vae_pyro.checkpoint import RunFolder
+from vae_pyro.data import DataConfig
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +287,27 @@ def test_few_data_have_verdicts_too(truth: PPCA, num_data: int) -> None:
 def test_a_tree_that_says_what_p_is_keeps_it(truth: PPCA) -> None:
     tree = to_datatree(truth.programs(), Split(truth.sample(5, seed=0), space="metres"), num_draws=30)
     tree.attrs["measure"] = "density"
-    assert (elpd(tree).measure, elpd(tree).space) == ("density", "metres")
+    assert elpd(tree).of is None
+    tree.attrs["of"] = "x given y"
+    assert (elpd(tree).measure, elpd(tree).space, elpd(tree).of) == ("density", "metres", "x given y")
+
+
+def test_a_measured_run_keeps_what_is_scored(tmp_path: Path) -> None:
+    """The file of a run says what its densities are of, as its pair does."""
+    x, y = torch.randn(60, 3, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 2
+    parts = [Split(x[rows], y=y[rows]) for rows in (slice(0, 20), slice(20, 40), slice(40, 60))]
+    data = Dataset(*parts, DataConfig(source="none"), {})
+    config = VAEConfig(
+        x_shape=(3,),
+        latent_dim=1,
+        likelihood="gaussian",
+        encoder="mlp:hidden=[4]",
+        structure="conditional:num_classes=2",
+    )
+    fit(VAE(config), data.train, config=FitConfig(epochs=1, compile=False), out=tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    made = measure_run(run, run.load_model(), data, num_draws=30)
+    assert made.of == made.elpd.of == read_held_out(run).of == "x given y"
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import vae_pyro.structures.not_at_random  # noqa: F401 (registers itself)
 from tests.truths import PPCA, Program, example
-from vae_pyro import VAE, VAEConfig, evaluate
+from vae_pyro import VAE, Split, VAEConfig, evaluate
 from vae_pyro.data import as_split
 from vae_pyro.densities import draw_latents, score_latents
 from vae_pyro.imputation import Imputation, impute
@@ -364,6 +364,44 @@ def test_an_infinite_variance_is_said() -> None:
     assert np.isfinite(made.mean).all()
 
 
+def test_a_draw_without_weight_spoils_no_moment() -> None:
+    """E[x | z] = exp(30 z) overflows in float32 where the weight has underflowed to 0; what remains is z = 0."""
+
+    def model(x=None, *, size=None, mask=None):  # type: ignore[no-untyped-def]
+        with pyro.plate("data", size if x is None else len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            masked = dist.LogNormal(30 * z.expand(*z.shape[:-1], 2), 0.1).mask(True if mask is None else mask)
+            return pyro.sample("x", masked.to_event(1), obs=x)
+
+    def guide(x, *, mask=None):  # type: ignore[no-untyped-def]
+        with pyro.plate("data", len(x)):
+            return pyro.sample("z", dist.Normal(torch.zeros(len(x), 1), 1.0).to_event(1))
+
+    made = impute((model, guide), torch.tensor([[1.0, torch.nan]]), num_draws=20_000, seed=0)
+    # About 50 draws lie within a standard deviation of the posterior, 0.1 / 30: x is 1 with an sd of about 0.14.
+    assert made.effective_sample_size[0] > 15
+    assert abs(made.mean[0, 1] - np.exp(0.01)) < 6 * made.mean_se[0, 1] < 0.3
+    assert 0.1 < made.sd[0, 1] < 0.2
+
+
+def test_a_mask_beside_a_split_hides_as_well() -> None:
+    x = TRUTH.sample(4, seed=0)
+    one, other = torch.ones_like(x, dtype=torch.bool), torch.ones_like(x, dtype=torch.bool)
+    one[:, 0], other[:, 1] = False, False
+    split = Split(torch.where(one, x, 999.0), mask=one)
+    made = impute(pair(TRUTH), split, mask=other, num_draws=20)
+    np.testing.assert_array_equal(made.mask, (one & other).numpy())
+    assert np.abs(made.mean).max() < 100
+
+
+def test_a_row_of_which_nothing_is_observed_is_the_model() -> None:
+    vae = VAE(VAEConfig(x_shape=(3,), latent_dim=2, likelihood="gaussian", encode_mask=True))
+    blank = torch.full((1, 3), torch.nan)
+    np.testing.assert_array_equal(impute(vae, blank, num_draws=50).mask, False)
+    with pytest.raises(ValueError, match="shape"):
+        impute(vae, torch.full((1, 4), torch.nan))
+
+
 def test_images_bytes_and_random_observations() -> None:
     random = np.random.default_rng(0)
     grey = random.integers(0, 256, (6, 8, 8), dtype=np.uint8)
@@ -502,6 +540,12 @@ def test_intervals_of_rubin_cover_and_those_of_one_imputation_do_not() -> None:
 def test_pooling_refuses(arguments: tuple[Any, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         pool(*arguments)
+
+
+def test_pooling_refuses_no_variance_with_finite_degrees_of_freedom() -> None:
+    assert np.isfinite(pool([1.0, 2, 3], [0.0, 0, 0]).interval()).all()
+    with pytest.raises(ValueError, match="all variances of an estimate are 0"):
+        pool([1.0, 2, 3], [0.0, 0, 0], df_complete=20)
 
 
 def test_pooling_of_vectors_is_elementwise() -> None:

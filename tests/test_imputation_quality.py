@@ -110,7 +110,7 @@ def _imputation(mean: Any, sd: Any, **changes: Any) -> Imputation:
             upper=None,
             imputations=np.empty((0, *shape)),
             mask=np.zeros(shape, dtype=bool),
-            effective_sample_size=np.ones(shape[0]),
+            effective_sample_size=np.full(shape[0], 100.0),
             ids=np.arange(shape[0]),
             level=None,
             num_draws=100,
@@ -179,6 +179,37 @@ def test_a_guide_that_misses_is_seen_by_its_weights() -> None:
     made = impute(pair(TRUTH, stretch=0.25), x, mask=mask, num_draws=1000, seed=0)
     verdict = {v.name: v for v in imputation_quality(made, x, pareto_k=narrow).verdicts}["imputation_pareto_k"]
     assert verdict.outcome == "fail"
+
+
+def test_errors_of_weights_that_have_collapsed_are_not_believed() -> None:
+    """A guide far from the posterior: one draw has all the weight, and so no Monte Carlo error to show."""
+    x, mask = TRUTH.sample(60, seed=3), hidden(60, seed=4)
+    model, guide = pair(TRUTH, stretch=0.2)
+
+    def far(x: Tensor, **given: Any) -> Any:
+        return guide(x + 6, **given)
+
+    for programs, outcome in ((pair(TRUTH), "pass"), ((model, far), "fail")):
+        made = impute(programs, x, mask=mask, num_draws=500, seed=0)
+        verdict = {v.name: v for v in imputation_quality(made, x).verdicts}["imputation_error"]
+        assert verdict.outcome == outcome
+        assert ("fewer than 10 effective draws" in verdict.advice) == (outcome == "fail")
+        assert ("itself uncertain" in str(made)) == (outcome == "fail")
+
+
+def test_intervals_of_counts_may_hold_more_than_they_promise() -> None:
+    """Quantiles of a Poisson of mean 2 hold 0 to 5, which is 0.98; ranks, with ties broken, say that all is well."""
+    random = np.random.default_rng(0)
+    truth = random.poisson(2.0, (500, 1)).astype(float)
+    made = replace(
+        _imputation(np.full((500, 1), 2.0), np.full((500, 1), 2**0.5)),
+        lower=np.full((500, 1), 0.0), upper=np.full((500, 1), 5.0), level=0.9,
+        imputations=random.poisson(2.0, (19, 500, 1)).astype(float),
+    )  # fmt: skip
+    verdicts = {v.name: v.outcome for v in imputation_quality(made, truth, kind="continuous").verdicts}
+    assert verdicts["imputation_coverage"] == verdicts["imputation_spread"] == "pass"
+    narrow = replace(made, upper=np.full((500, 1), 2.0))  # 0.68
+    assert imputation_quality(narrow, truth, kind="continuous").outcome == "fail"
 
 
 def test_refusals() -> None:

@@ -44,6 +44,28 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+def test_columns_are_the_models_by_name(run: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(run.parent / "table.csv")
+    frame[["age", "height", "weight"]].assign(other=1.0).to_csv(tmp_path / "turned.csv", index=False)
+    for name, source in (("a", run.parent / "table.csv"), ("b", tmp_path / "turned.csv")):
+        shown = call(run, source, "--out", tmp_path / f"{name}.csv", "--draws", 50)
+        assert shown.exit_code == 0, shown.output
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    frame.rename(columns={"age": "years"}).to_csv(tmp_path / "named.csv", index=False)
+    told = refused(call(run, tmp_path / "named.csv", "--out", tmp_path / "c.csv"))
+    assert "lacks the column 'age'" in told
+    assert not (tmp_path / "c.csv").exists()
+
+
+def test_rows_of_the_run_have_their_ids(run: Path, tmp_path: Path) -> None:
+    assert call(run, "--out", tmp_path / "own.csv", "--draws", 20).exit_code == 0
+    own, table = pd.read_csv(tmp_path / "own.csv"), pd.read_csv(run.parent / "table.csv")
+    whole = table.iloc[own["id"]].notna().all(axis=1).to_numpy()
+    assert whole.any()
+    np.testing.assert_allclose(own[["height", "weight", "age"]][whole], table.iloc[own["id"]][whole], rtol=1e-5)
+    assert "--level lies between 0 and 1, got 7" in refused(call(run, "--out", tmp_path / "l.csv", "--level", 7))
+
+
 def test_npz_has_everything(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "imputed.npz"
     shown = call(run, run.parent / "table.csv", "--out", out, "--num-imputations", 3, "--draws", 50, "--seed", 4)
@@ -99,7 +121,7 @@ def test_refusals(run: Path, tmp_path: Path) -> None:
     complete = tmp_path / "complete.npy"
     np.save(complete, np.zeros((5, 3)))
     assert "nothing is missing in" in refused(call(run, complete, "--out", tmp_path / "a.npz"))
-    assert "level must lie between 0 and 1" in refused(call(run, table, "--out", tmp_path / "a.npz", "--level", 1.5))
+    assert "--level lies between 0 and 1" in refused(call(run, table, "--out", tmp_path / "a.npz", "--level", 1.5))
     assert "no file" in refused(call(run, tmp_path / "none.csv", "--out", tmp_path / "a.npz"))
     np.save(tmp_path / "wide.npy", np.full((5, 4), np.nan))
     refused(call(run, tmp_path / "wide.npy", "--out", tmp_path / "a.npz"))

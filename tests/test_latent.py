@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from analysis.aggregate import aggregate_densities, draw_guide, draw_prior
 from analysis.latent import LatentSummary, describe_latent
+from analysis.layers import describe_layers
 from analysis.mixtures import gaussian_mixture_log_density
 from analysis.verdict import Verdict
 from tests.truths import PPCA, example, fixed_variance_optimum, normal_kl
@@ -263,6 +265,36 @@ def test_a_guide_whose_sites_depend_on_each_other_is_run_for_all_pairs() -> None
         found = getattr(summary, name)
         assert abs(found.estimate - exact[name]) < 3 * found.error, name
     assert summary.summary()["total_correlation"] is None
+
+
+def test_classes_that_cannot_be_summed_out_are_refused() -> None:
+    """A count has no end of values; without a continuous latent there is nothing to describe."""
+
+    def pair(*, counts: bool, codes: bool) -> tuple[Any, Any]:
+        def program(x: Tensor | None = None, *, size: int = 0, guide: bool = False) -> None:
+            rows = size if x is None else len(x)
+            with pyro.plate("data", rows):
+                label = pyro.sample(
+                    "y", dist.Poisson(torch.ones(rows)) if counts else dist.Bernoulli(torch.ones(rows) / 2)
+                )
+                z = pyro.sample("z", dist.Normal(label, 1.0)) if codes else label
+                if not guide:
+                    pyro.sample("x", dist.Normal(z[..., None], 1.0).to_event(1), obs=x)
+
+        return program, partial(program, guide=True)
+
+    x = torch.randn(20, 1, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=r"site 'y' is to be summed out .* its values cannot be listed \(Poisson"):
+        describe_latent(pair(counts=True, codes=True), x, num_draws=3)
+    for counts in (True, False):
+        with pytest.raises(ValueError, match=r"continuous latents.*the guide draws y \(class\)"):
+            describe_latent(pair(counts=counts, codes=False), x, num_draws=3)
+        with pytest.raises(ValueError, match="no layer: the guide draws y"):
+            describe_layers(pair(counts=counts, codes=False), x, num_draws=3)
+    # Guide and model are alike: p(z) and q(z) are the two Gaussians, whatever class was drawn beside z.
+    described = describe_latent(pair(counts=False, codes=True), x, num_draws=3)
+    np.testing.assert_allclose(described.mutual_information.estimate, 0, atol=1e-5)
+    np.testing.assert_allclose(described.marginal_kl.estimate, 0, atol=1e-5)
 
 
 @pytest.mark.parametrize("diagonal", [True, False])

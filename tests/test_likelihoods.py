@@ -1,5 +1,6 @@
 """Each likelihood is normalised, has a gradient, starts at the data's mean, and refuses what it cannot hold."""
 
+import math
 from typing import Any
 
 import pytest
@@ -151,6 +152,35 @@ def test_units_are_those_of_the_data() -> None:
         values.append(likelihood(bias[None]).to_event(2).log_prob(factor * x[:10]))
     shift = torch.full((10,), 6 * torch.tensor(1000.0).log().item(), dtype=torch.float64)
     torch.testing.assert_close(values[0] - values[1], shift)
+
+
+@pytest.mark.parametrize("shape", ["learned", "per_dimension", "predicted"])
+def test_a_gamma_starts_the_same_in_any_units(shape: str) -> None:
+    """Each column has units of its own; in units of 1e-7 the data lie below what keeps counts from zero."""
+    with seeded(0):
+        x = torch.distributions.Gamma(4.0, 4.0).sample((2000, 3)) * torch.tensor([1.0, 1e-4, 30.0])
+    everything = torch.ones_like(x, dtype=torch.bool)
+    scores = []
+    for unit in (1.0, 1e-3, 1e-7, 1e4):
+        likelihood = LIKELIHOODS.build(LIKELIHOODS.resolve(f"gamma:shape={shape}"), (3,))
+        start = likelihood(likelihood.initialize(unit * x, everything)[None])
+        torch.testing.assert_close(start.mean[0] / unit, x.mean(0), atol=0, rtol=1e-5)
+        torch.testing.assert_close(start.concentration[0], torch.full((3,), 4.0), atol=0, rtol=0.1)
+        log_p = start.to_event(1).log_prob(unit * x).double().mean()
+        scores.append(float(log_p.detach()) + 3 * math.log(unit))
+    assert scores == pytest.approx([scores[0]] * 4, abs=1e-4)
+
+
+def test_a_gamma_of_noisy_zeros_starts_at_a_share_of_the_others() -> None:
+    x = torch.tensor([[0.0, 2e-5, 6e-5], [0.0, 4e-5, 2e-5]])
+    observed = torch.tensor([[True, True, True], [True, True, False]])
+    for unit in (1.0, 1e3):
+        likelihood = LIKELIHOODS.build(LIKELIHOODS.resolve("gamma"), (3,))
+        mean = likelihood(likelihood.initialize(unit * x, observed)[None]).mean[0]
+        torch.testing.assert_close(mean / unit, torch.tensor([3e-8, 3e-5, 6e-5]), atol=0, rtol=1e-5)
+    likelihood = LIKELIHOODS.build(LIKELIHOODS.resolve("gamma"), (3,))
+    mean = likelihood(likelihood.initialize(0 * x, observed)[None]).mean[0]
+    torch.testing.assert_close(mean, torch.full((3,), 1e-3), atol=0, rtol=1e-5)
 
 
 def test_one_hot_features_of_classes() -> None:

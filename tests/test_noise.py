@@ -289,7 +289,18 @@ def test_refuses_signals_without_a_closed_form_by_name(likelihood: str, noise: s
 
 
 @pytest.mark.parametrize(
-    "noise", ["gaussian:scale=0", "salt_and_pepper:probability=1.5", "poisson:peak=-1", "gaussian"]
+    "noise",
+    [
+        "gaussian:scale=0",
+        "gaussian:scale=inf",
+        "gaussian:scale=nan",
+        "salt_and_pepper:probability=1.5",
+        "salt_and_pepper:probability=nan",
+        "poisson:peak=-1",
+        "poisson:peak=inf",
+        "poisson:peak=nan",
+        "gaussian",
+    ],
 )
 def test_refuses_options_out_of_range(noise: str) -> None:
     with pytest.raises(ValueError, match=noise.partition(":")[0]):
@@ -331,6 +342,9 @@ def test_noise_is_reproducible_and_what_it_says() -> None:
     ):
         with pytest.raises(ValueError, match="clean"):
             add_noise(bad, noise_name, seed=0)
+    for ends in ((torch.nan, 5.0), (0.0, torch.nan), (0.0, torch.inf)):
+        with pytest.raises(ValueError, match="low and high are levels of a clean signal, finite numbers"):
+            add_noise(clean, "salt_and_pepper:probability=0.2", seed=0, low=ends[0], high=ends[1])
 
 
 def test_the_mixture_with_atoms_is_a_pyro_distribution() -> None:

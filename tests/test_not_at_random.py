@@ -11,7 +11,10 @@ from scipy.stats import multivariate_normal, norm
 from torch import Tensor
 
 import vae_pyro.structures.not_at_random  # noqa: F401 (registers it)
-from vae_pyro import VAE, FitConfig, VAEConfig, evaluate, fit
+from analysis.latent import describe_latent
+from analysis.layers import describe_layers
+from analysis.report import ReportConfig, make_report
+from vae_pyro import VAE, FitConfig, Split, VAEConfig, evaluate, fit
 from vae_pyro.densities import log_densities
 from vae_pyro.imputation import impute
 from vae_pyro.isolation import isolated, seeded
@@ -170,6 +173,30 @@ def test_constant_draws_leave_the_decoder_to_the_model() -> None:
         ledger.log_guide.sum().backward()
     assert vae.model.decoder.layers[-1].weight.grad is None
     assert float(vae.guide.posterior.normal.linear.weight.grad.abs().sum()) > 0
+
+
+def test_what_is_missing_of_x_is_no_latent_to_describe() -> None:
+    """Unobserved elements are drawn by the guide and cancel; figures of codes are those of z alone."""
+    x, mask = simulate(60, 0, 2.0)
+    vae = build(latent_dim=2)
+    vae.initialize(x, mask)
+    assert evaluate(vae, x, mask=mask, num_samples=5).activity.shape == (2,)
+    layers = describe_layers(vae, x, mask=mask, num_draws=5)
+    assert ([layer.name for layer in layers.layers], layers.guide_order) == (["z"], ("z",))
+    assert layers.beside is not None
+    assert not layers.beside.any()
+    assert layers["z"].information is not None
+    assert describe_latent(vae, x, mask=mask, num_draws=5).names == ("z[0]", "z[1]")
+    # A guide without a closed density is run for all pairs, and scores nothing but z.
+    flow = build(latent_dim=2, posterior="flow")
+    flow.initialize(x, mask)
+    found = describe_latent(flow, x, mask=mask, num_draws=5)
+    assert (found.names, found.total_correlation) == (("z[0]", "z[1]"), None)
+    # With a mask or without one, a report has no layers to tell apart. Simulated data have no draws of a missing part,
+    # so that the section of the gaps is one that says why it is absent.
+    for hidden, only in ((mask, ("gaps", "latent")), (None, ("latent",))):
+        report = make_report(vae, Split(x, mask=hidden), config=ReportConfig(only=only))
+        assert set(report.results) == {"latent"}
 
 
 # --- what it finds ------------------------------------------------------------------------------------------------

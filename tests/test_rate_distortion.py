@@ -215,6 +215,16 @@ def test_a_collapsed_pair_has_no_slope() -> None:
     assert np.isnan(secant.beta)
 
 
+def test_secants_join_the_best_fit_of_each_beta() -> None:
+    """D + beta R: 13.0 against 13.1 at beta 1, and 15.6 against 15.9 at beta 2; the slope is that of the best two."""
+    fits = [("a", 3.0, 10.0, 1.0), ("b", 2.9, 10.2, 1.0), ("c", 2.8, 10.3, 2.0), ("d", 2.3, 11.0, 2.0)]
+    found = RateDistortion(tuple(_point(*one) for one in fits), 10)
+    (secant,) = found.secants
+    assert (secant.first, secant.second, secant.low, secant.high) == ("a", "d", 1.0, 2.0)
+    assert secant.beta == pytest.approx(1.0 / 0.7)
+    assert len(found.points) == 4
+
+
 def test_results_are_printed_and_json(curve: RateDistortion) -> None:
     figures = json.loads(json.dumps(curve.summary()))
     assert [point["beta"] for point in figures["points"]] == list(BETAS)
@@ -277,6 +287,39 @@ def test_an_experiment_over_beta_is_the_curve_of_its_runs(tmp_path: Path) -> Non
         np.testing.assert_allclose(ours.rate, theirs.rate)
         np.testing.assert_allclose(ours.distortion, theirs.distortion)
         assert (ours.distortion_mcse >= theirs.distortion_mcse).all()
+
+
+@pytest.mark.parametrize(
+    ("how", "beta"),
+    [
+        ({"kl_warmup": 100}, None),  # over before the weight is reached
+        ({"kl_warmup": 1, "kl_cycle": 2}, None),
+        ({"kl_warmup": 1}, 4.0),
+        ({"kl_cycle": 2}, 4.0),  # nothing to repeat
+    ],
+)
+def test_a_run_has_the_beta_of_its_objective_where_its_kl_came_to_it(
+    tmp_path: Path, how: dict[str, Any], beta: float | None
+) -> None:
+    source = tmp_path / "x.npy"
+    np.save(source, np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32))
+    run(
+        tmp_path / "e",
+        str(source),
+        objectives=["beta:beta=4"],
+        seeds=1,
+        finish=partial(measure, num_draws=30),
+        assignments=[
+            (["model", "encoder", "hidden"], [4]),
+            (["model", "latent_dim"], 1),
+            (["model", "likelihood"], "gaussian"),
+            (["fit", "epochs"], 2),
+            (["fit", "compile"], False),
+            *((["fit", key], value) for key, value in how.items()),
+        ],
+        backend="sequential",
+    )
+    assert [point.beta for point in rate_distortion_of(tmp_path / "e").points] == [beta]
 
 
 def test_an_experiment_without_runs_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -12,8 +13,12 @@ import torch
 from pyro.infer import SVI, TraceEnum_ELBO, config_enumerate
 from torch import Tensor
 
+from analysis.aggregate import aggregate_densities, draw_guide
+from analysis.latent import describe_latent
+from analysis.layers import describe_layers
 from vae_pyro import VAE, FitConfig, Split, VAEConfig, evaluate, fit
 from vae_pyro.checkpoint import RunFolder
+from vae_pyro.data import as_split
 from vae_pyro.densities import log_densities
 from vae_pyro.enumerated import SemiSupervisedELBO
 from vae_pyro.isolation import isolated
@@ -276,6 +281,40 @@ def test_density_of_labelled_data_is_that_of_x_and_y() -> None:
     error = (error + torch.as_tensor(whole.log_px_se) ** 2).sqrt()
     assert (error < 0.05).all()
     assert ((joint.logsumexp(0) - torch.as_tensor(whole.log_px)).abs() < 5 * error).all()
+
+
+def test_a_class_is_no_unit_and_no_layer_and_is_summed_out_of_the_aggregate_posterior() -> None:
+    """q(z) against the mixture over data and classes written out; the KL keeps the class."""
+    vae, x = small(), binary(30)
+    assert evaluate(vae, x, num_samples=5).activity.shape == (2,)
+    layers = describe_layers(vae, x, num_draws=2000)
+    assert ([layer.name for layer in layers.layers], layers.guide_order) == (["z"], ("z",))
+    assert layers["z"].information is None  # of a mixture over classes
+    log_q = vae.guide.classify(x).logits.detach().log_softmax(-1)
+    exact = (log_q.exp() * (log_q + math.log(CLASSES))).sum(-1)
+    assert layers.beside is not None
+    assert layers.beside.mean() == pytest.approx(exact.mean().item(), abs=0.02)
+    assert layers.rate == layers["z"].rate + layers.beside.mean()
+    assert layers.rate == pytest.approx(layers.kl.mean(), abs=0.05)
+    assert describe_latent(vae, x, num_draws=5).names == ("z[0]", "z[1]")
+
+    at, rows = torch.randn(7, 2, dtype=x.dtype, generator=torch.Generator().manual_seed(1)), torch.arange(30)
+    for y in (None, torch.where(rows < 10, 2, -1), rows % CLASSES):
+        split = as_split(x, None, y)
+        with isolated(0):
+            drawn = draw_guide(vae.model, vae.guide, split, rows.numpy(), x.dtype, 6)
+            found = aggregate_densities(drawn, vae.guide, split, rows.numpy(), at.numpy(), x.dtype)[2]
+        assert drawn.closed == (y is not None and bool((y >= 0).all()))
+        prior = dist.Normal(0.0, 1.0).log_prob(torch.from_numpy(drawn.z)).sum(-1)
+        np.testing.assert_allclose(drawn.log_prior, prior, rtol=1e-9)  # without log p(y) of a class that is given
+        known = vae.guide.label(vae.guide.inputs(x), y).logits.detach()
+        terms = []
+        for c in range(CLASSES):
+            with torch.no_grad():
+                q = vae.guide.latent(vae.guide.inputs(x), torch.full((30,), c))
+                terms.append(known[:, c] + q.log_prob(at[:, None]))
+        wanted = torch.stack(terms).logsumexp(0).logsumexp(-1) - math.log(30)
+        np.testing.assert_allclose(found, wanted, rtol=1e-9)
 
 
 def test_programs_draw_and_condition() -> None:

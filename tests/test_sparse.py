@@ -18,7 +18,7 @@ from torch import Tensor
 from analysis.elpd import elpd_of
 from analysis.leakage import held_out_check
 from vae_pyro import VAE, FitConfig, Split, VAEConfig, evaluate, fit, load_data
-from vae_pyro.data import Part, as_split, fingerprint, load_all
+from vae_pyro.data import DataConfig, Part, as_split, fingerprint, load_all
 from vae_pyro.isolation import seeded
 from vae_pyro.sparse import SparseRows, SparseSplit, is_sparse, is_sparse_file, read_sparse
 from vae_pyro.svi import BitStream, CompiledSVI
@@ -61,6 +61,15 @@ def test_rows_are_those_of_the_dense_matrix(index: Any) -> None:
     assert torch.equal(rows[-3], torch.from_numpy(x)[-3])
     with pytest.raises(IndexError, match="23"):
         rows[torch.tensor([23])]
+
+
+@pytest.mark.parametrize("size", [3, 22, 24])
+def test_a_mask_of_another_number_of_rows_is_refused(size: int) -> None:
+    x = counts()
+    mask = torch.ones(size, dtype=torch.bool)
+    for rows in (torch.from_numpy(x), SparseRows.of(sparse.csr_array(x))):
+        with pytest.raises(IndexError, match="mask"):
+            rows[mask]
 
 
 def test_rows_read_as_on_a_gpu_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,7 +305,10 @@ def test_labels_in_the_file_and_files_that_hold_none(tmp_path: Path) -> None:
     matrix = sparse.csr_matrix(counts())
     parts = {"format": "csr", "shape": matrix.shape, "data": matrix.data, "indices": matrix.indices}
     np.savez(path, **parts, indptr=matrix.indptr, y=np.array(["b", "a"] * 11 + ["b"]))
-    assert read_sparse(path)[1].tolist() == [1, 0] * 11 + [1]
+    assert read_sparse(path)[1].tolist() == ["b", "a"] * 11 + ["b"]
+    data = load_all(DataConfig(source=str(path)))
+    assert data.labels is not None
+    assert data.labels.tolist() == [1, 0] * 11 + [1]
     np.savez(path, **parts, indptr=matrix.indptr, y=np.arange(3))
     with pytest.raises(ValueError, match=r"y has shape \(3,\), the matrix has 23 rows"):
         read_sparse(path)

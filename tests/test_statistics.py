@@ -82,7 +82,8 @@ def test_what_is_not_observed_might_as_well_not_be_there(name: str) -> None:
     random = np.random.default_rng(0)
     x = random.poisson(1.0, size=(5, 8)).astype(float) - 1
     x[:, [1, 4, 7]] = np.nan
-    np.testing.assert_array_equal(of(name, x), of(name, np.delete(x, [1, 4, 7], axis=1)))
+    # Sums of 8 numbers and of 5 are added in another order on some processors.
+    np.testing.assert_allclose(of(name, x), of(name, np.delete(x, [1, 4, 7], axis=1)), rtol=1e-14)
     assert np.isnan(of(name, np.full((2, 8), np.nan))).all()
 
 

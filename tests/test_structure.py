@@ -393,11 +393,41 @@ def test_interpolations_begin_and_end_at_the_data(vae: VAE, x: torch.Tensor, kin
         np.testing.assert_allclose(found.images[:, column], wanted, atol=1e-6)
 
 
+@pytest.mark.parametrize(("structure", "prior"), [("conditional", "mixture:components=2"), ("m2", "normal")])
+def test_places_of_structures_with_classes_have_a_class(structure: str, prior: str) -> None:
+    config = VAEConfig(
+        x_shape=(5,), latent_dim=2, encoder="mlp:hidden=[8]", likelihood="gaussian", prior=prior,
+        structure=f"{structure}:num_classes=3",
+    )  # fmt: skip
+    vae = VAE(config, seed=1)
+    with seeded(0):
+        x = torch.randn(4, 5)
+    found = traverse(vae, x[0], latents=[1], probabilities=(0.5,), y=2)
+    np.testing.assert_allclose(found.start, posterior_means(vae, x[:1], y=[2])[0])
+    z = torch.tensor([[found.start[0], found.values[0, 0]]], dtype=vae.dtype)
+    wanted = vae.expectation(z, y=torch.tensor([2])).detach().numpy()
+    np.testing.assert_allclose(found.images[0, 0], wanted[0], atol=1e-6)
+    assert not np.allclose(traverse(vae, x[0], latents=[1], probabilities=(0.5,), y=1).images, found.images)
+    between = interpolate(vae, x[:2], x[2:], steps=3, y=1)
+    ends = torch.as_tensor(posterior_means(vae, x[:2], y=[1, 1]), dtype=vae.dtype)
+    wanted = vae.expectation(ends, y=torch.tensor([1, 1])).detach().numpy()
+    np.testing.assert_allclose(between.images[:, 0], wanted, atol=1e-6)
+    for y, words in ((None, "reads a class: give y, from 0 to 2"), (3, "from 0 to 2; got 3"), (1.5, "got 1.5")):
+        with pytest.raises(ValueError, match=words):
+            traverse(vae, x[0], y=y)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=words):
+            interpolate(vae, x[:2], x[2:], y=y)  # type: ignore[arg-type]
+
+
 def test_bad_places(vae: VAE, x: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"increasing numbers between 0 and 1, got \[0, 0.5\]"):
         traverse(vae, probabilities=(0, 0.5))
     with pytest.raises(ValueError, match=r"numbers from 0 to 2, got \[3\]"):
         traverse(vae, latents=[3])
+    with pytest.raises(ValueError, match=r"numbers from 0 to 2, got \[1.7\]"):
+        traverse(vae, latents=[1.7])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="structure has none; leave y out; got 0"):
+        traverse(vae, y=0)
     with pytest.raises(ValueError, match="starts at one datum, got 2; pass x"):
         traverse(vae, x[:2])
     with pytest.raises(ValueError, match="its two ends, got steps=1"):

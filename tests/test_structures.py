@@ -161,6 +161,22 @@ def test_compiled_steps_take_labels_and_masks() -> None:
     np.testing.assert_allclose(histories[0], histories[1], rtol=1e-4)
 
 
+@pytest.mark.parametrize("structure", ["conditional:num_classes=3", "m2:num_classes=3"])
+def test_classes_that_there_are_not_are_refused_everywhere(structure: str) -> None:
+    vae, (x, _) = conditional(structure=structure), data(2)
+    z = torch.zeros(2, 2)
+    for y, message in (([1, 3], "from 1 to 3"), ([-2, 0], "from -2 to 0"), ([1.0, 0.5], "y holds integers")):
+        for call in (
+            lambda y: vae.decode(z, y=y),
+            lambda y: vae.expectation(z, y=y),
+            lambda y: vae.sample(2, y=y),
+            lambda y: vae.encode(x, y=y),
+            lambda y: vae.reconstruct(x, y=y),
+        ):
+            with pytest.raises(ValueError, match=message):
+                call(y)
+
+
 def test_classes_beside_data_are_those_of_a_split() -> None:
     vae, (x, y) = conditional(), data(40)
     for made in (

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from analysis import elpd_of
 from vae_pyro import VAE, FitConfig, VAEConfig, evaluate, fit
+from vae_pyro.imputation import impute
 from vae_pyro.isolation import seeded
 from vae_pyro.likelihoods import LIKELIHOODS
 from vae_pyro.likelihoods.table import Table
@@ -402,6 +404,21 @@ def test_a_configuration_is_json_and_back() -> None:
     again = VAEConfig(**json.loads(json.dumps(vae.config.model_dump(mode="json"))))
     assert again == vae.config
     assert VAE(again, seed=0).model.likelihood.schema == vae.model.likelihood.schema
+
+
+def test_values_outside_the_support_are_refused_by_whatever_reads_them() -> None:
+    likelihood, _ = ready()
+    vae, x = small(likelihood.schema), rows_of(frame(60), likelihood.schema)[0].float()
+    vae.initialize(x)
+    for name, value in (("income", -5.0), ("visits", 1.5), ("smokes", 0.5), ("city", 7.0)):
+        wrong = x.clone()
+        wrong[33, NAMES.index(name)] = value
+        for use in (evaluate, impute, elpd_of):
+            with pytest.raises(ValueError, match=f"column '{name}' .* cannot hold {value:g} in row 33"):
+                use(vae, wrong)
+        hidden = torch.ones_like(wrong, dtype=torch.bool)
+        hidden[33, NAMES.index(name)] = False
+        assert np.isfinite(evaluate(vae, wrong, mask=hidden, num_samples=5).log_px).all()
 
 
 def test_refusals_name_what_is_wrong_and_the_way_out() -> None:

@@ -15,6 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks.table_process import Process
+from vae_pyro import VAEConfig
 from vae_pyro.commands.schema import schema as schema_command
 from vae_pyro.tables import Column, Schema, infer, is_mixed, parse_kind, read_table
 
@@ -363,9 +364,13 @@ def test_the_command_shows_what_would_be_fitted(tmp_path: Path) -> None:
     assert "left out: income: as asked" in shown.output
     assert "60 rows; a log density is one of columns of a table: density of 2 real in their own units" in shown.output
     stated = CliRunner().invoke(app, [str(sources["csv"]), "--kind", "size=s<m<l<xl", "--json"])
-    found = Schema(**json.loads(stated.output))
+    stated_as = json.loads(stated.output)
+    assert (
+        VAEConfig(x_shape=(len(stated_as["columns"]),), latent_dim=2, likelihood=stated_as).likelihood.name == "table"
+    )
+    found = Schema(columns=stated_as["columns"])
     assert found.columns[5].kind == "ordinal"
-    assert found == read_table(sources["csv"], {"size": ["s", "m", "l", "xl"]}).schema
+    assert found.columns == read_table(sources["csv"], {"size": ["s", "m", "l", "xl"]}).schema.columns
     wrong = CliRunner().invoke(app, [str(sources["csv"]), "--kind", "visits"])
     assert isinstance(wrong.exception, ValueError)
 
@@ -421,3 +426,23 @@ def test_a_file_is_fitted_as_what_its_columns_are(tmp_path: Path) -> None:
         assemble(str(sources["csv"]), assignments=both)
     with pytest.raises(ValueError, match=r"want a table \(\.csv, \.parquet\), got 'digits'"):
         assemble("digits", assignments=[(["model", "likelihood"], "table")])
+
+
+def test_numbers_that_the_type_cannot_hold_get_a_wider_one() -> None:
+    """Draws and averages lie beyond what was seen; none may wrap around, or become true."""
+    table = pd.DataFrame({"a": np.array([1, 9, 4, 7] * 8, np.int8), "b": np.array([0, 3, 50, 9] * 8, np.uint8)})
+    table["c"] = [True, False] * 16
+    chosen = infer(table, {"a": "count", "b": "real", "c": "real"})
+    made = chosen.decode([[140.0, -1.24, 0.1], [3.0, np.nan, 1.0]])
+    assert made["a"].tolist() == [140, 3]
+    assert made["b"].tolist()[0] == -1
+    assert made["b"].isna().tolist() == [False, True]
+    assert made["c"].tolist() == [0.1, 1.0]
+    assert chosen.decode([[100.0, 2.0, 0.0]])["a"].dtype == np.int8
+    above = infer(pd.DataFrame({"n": [1, 5, 90, 1000] * 9}), {"n": "positive"})
+    assert above.decode([[0.3]])["n"].tolist() == [1]  # which encode takes back
+
+
+def test_decimals_with_two_values_are_numbers() -> None:
+    column = infer(pd.DataFrame({"x": [Decimal("0.1"), Decimal("0.2")] * 10})).columns[0]
+    assert (column.kind, column.categories) == ("binary", (0.1, 0.2))

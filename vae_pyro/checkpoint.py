@@ -72,6 +72,8 @@ def read_json(path: Path) -> dict[str, Any]:
         payload = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise RunError(f"no {path.name} in {str(path.parent)!r}: not a run folder, or a run that never began") from None
+    except NotADirectoryError:
+        raise RunError(f"{str(path.parent)!r} is a file and no run folder; name the folder of the run") from None
     except (ValueError, OSError) as error:
         raise RunError(f"{str(path)!r} is truncated or not JSON: {error}") from None
     digest = payload.pop("sha256", None) if isinstance(payload, dict) else None

@@ -20,6 +20,7 @@ from vae_pyro.vae import VAE
 type Array = np.ndarray[Any, Any]
 
 _BLOCK = 2000
+_SUMS_TO_ONE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Classification:
         labels: the true classes ``(datum,)``, or ``None``.
         ids: row of each datum in its source.
         num_draws: draws of z for each datum and class.
+        log_guide: log q(y | x), shape ``(datum, class)``, float64, where `guide` may be too small for a number;
+            ``None`` takes the logarithm of that.
     """
 
     guide: Array | None
@@ -42,6 +45,7 @@ class Classification:
     labels: Array | None
     ids: Array
     num_draws: int
+    log_guide: Array | None = None
 
     @property
     def model(self) -> Array | None:
@@ -85,6 +89,22 @@ class Classification:
             raise ValueError(f"no probabilities of {which!r} here; choose from {', '.join(known)}")
         return found
 
+    def log_of(self, which: str) -> Array:
+        """Log probabilities of ``guide`` or ``model`` in nats, shape ``(datum, class)``, exact where `of` is 0.
+
+        Raises:
+            ValueError: see `of`.
+        """
+        p = self.of(which)
+        if which == "model" and self.log_joint is not None and self.log_px is not None:
+            joint: Array = self.log_joint - self.log_px[:, None]
+            return joint
+        if self.log_guide is not None:
+            return self.log_guide
+        with np.errstate(divide="ignore"):
+            logs: Array = np.log(p)
+        return logs
+
     def predicted(self, which: str) -> Array:
         """The most probable class of each datum, ``(datum,)``."""
         classes: Array = self.of(which).argmax(1)
@@ -101,11 +121,12 @@ class Classification:
     def log_score(self, which: str) -> float:
         """Mean log probability of the true class, in nats per datum; `analysis.classification` gives errors.
 
+        Minus infinity where a true class is held for impossible.
+
         Raises:
             ValueError: see `accuracy`.
         """
-        p = self.of(which)[np.arange(len(self.ids)), self._known()]
-        return float(np.log(np.maximum(p, np.finfo(np.float64).tiny)).mean())
+        return float(self.log_of(which)[np.arange(len(self.ids)), self._known()].mean())
 
     def _known(self) -> Array:
         if self.labels is None:
@@ -147,14 +168,16 @@ def classify(
         seed: of the draws.
         mask: boolean, shape of ``x``, true where observed.
         labels: true classes ``(datum,)``, for scores; the split's own if not given.
-        log_prior: log p(y) of a conditional VAE, ``(class,)``; uniform if not given.
+        log_prior: log p(y) of a conditional VAE, ``(class,)``, whose exponentials sum to 1; minus infinity leaves a
+            class out. Uniform if not given.
 
     Returns:
         Probabilities for each datum and class.
 
     Raises:
-        ValueError: a VAE without classes, ``log_prior`` where the model has its own or of another shape, fewer than 2
-            draws, labels that are no classes, or data outside the support of the likelihood.
+        ValueError: a VAE without classes, ``log_prior`` where the model has its own, of another shape or of what are no
+            probabilities, fewer than 2 draws, labels that are no classes, or data outside the support of the
+            likelihood.
     """
     count = vae.num_classes
     if not count:
@@ -175,18 +198,27 @@ def classify(
     prior = np.full(count, -np.log(count)) if log_prior is None else np.asarray(log_prior, dtype=np.float64)
     if prior.shape != (count,):
         raise ValueError(f"log_prior of shape ({count},) wanted, got {prior.shape}")
-    log_joint = log_joint_se = None
+    # A NaN and plus infinity are refused by the comparison; the first test keeps the sum from a warning about them.
+    if not ((prior < np.inf).all() and abs(np.logaddexp.reduce(prior)) < _SUMS_TO_ONE):
+        raise ValueError(
+            f"log_prior holds logarithms of probabilities that sum to 1, got {prior.tolist()}; subtract "
+            "scipy.special.logsumexp(log_prior) from it"
+        )
+    log_joint = log_joint_se = log_guide = None
     if num_draws:
         log_joint, log_joint_se = _log_joint(vae, split, num_draws, seed)
         if not classifies:
             log_joint = log_joint + prior
+    if classifies:
+        log_guide = _of_guide(vae, split, seed)
     return Classification(
-        guide=_of_guide(vae, split, seed) if classifies else None,
+        guide=None if log_guide is None else np.exp(log_guide),
         log_joint=log_joint,
         log_joint_se=log_joint_se,
         labels=_checked(given.labels if labels is None else labels, len(split), count),
         ids=split.ids.cpu().numpy(),
         num_draws=num_draws,
+        log_guide=log_guide,
     )
 
 
@@ -206,7 +238,7 @@ def write(made: Classification, path: str | Path) -> None:
     sources = {name: value for name in ("guide", "model") if (value := getattr(made, name)) is not None}
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".npz":
-        names = ("ids", "labels", "guide", "log_joint", "log_joint_se", "model", "model_se")
+        names = ("ids", "labels", "guide", "log_guide", "log_joint", "log_joint_se", "model", "model_se")
         arrays = {name: value for name in names if (value := getattr(made, name)) is not None}
         content = io.BytesIO()
         np.savez_compressed(content, **arrays)
@@ -237,13 +269,14 @@ def _log_joint(vae: VAE, split: Split, num_draws: int, seed: int) -> tuple[Array
 
 
 def _of_guide(vae: VAE, split: Split, seed: int) -> Array:
+    """log q(y | x), shape ``(datum, class)``, float64."""
     guide: Any = vae.guide
     parts = []
     with isolated(derive_seed(seed, 2)):
         for rows in _rows(len(split)):
             x, beside = split.batch(rows, vae.dtype)
             beside = {name: value.to(vae.device) for name, value in beside.items()}
-            parts.append(guide.classify(x.to(vae.device), **beside).logits.double().softmax(-1).cpu().numpy())
+            parts.append(guide.classify(x.to(vae.device), **beside).logits.double().log_softmax(-1).cpu().numpy())
     return np.concatenate(parts)
 
 

@@ -198,7 +198,7 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(figures, indent=2))
         return
-    table = Table(title=f"{run}: {split} data, n = {figures['n']:,}, {samples:,} draws each")
+    table = Table(title=escape(f"{run}: {split} data, n = {figures['n']:,}, {samples:,} draws each"))
     for column in ("figure", "estimate", "± Monte Carlo", "± sampling", "unit"):
         table.add_column(column, justify="left" if column in ("figure", "unit") else "right")
     names = {
@@ -272,7 +272,7 @@ def report(
         )
         status.update("writing")
         made.write(folder)
-    table = Table("", "question", "figure", "wanted", title=f"{run}: {made.page.summary()}")
+    table = Table("", "question", "figure", "wanted", title=escape(f"{run}: {made.page.summary()}"))
     colours = {"pass": "green", "warn": "yellow", "fail": "red"}
     for _, verdict in made.page.verdicts:
         figure = plus_minus(verdict.figure, verdict.error, verdict.unit)

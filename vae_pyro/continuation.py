@@ -223,8 +223,10 @@ def rehearsal(
     """New data joined with draws from the prior predictive of a fitted VAE, stored and observed as the new data are.
 
     Where pixels are binarised anew at every step, what is kept of a draw is E[x | z], and each step draws x from it:
-    given z these are the model's own draws, a fresh one each time. Everywhere else x itself is drawn once: expectations
-    would lack the noise of p(x | z), and a likelihood with a scale would learn that there is none. Bytes stay bytes
+    given z these are the model's own draws, a fresh one each time. Bytes hold levels of it, up or down at random so
+    that its mean stays E[x | z]; where the only levels are 0 and 1, that is a draw of x. Everywhere else x itself is
+    drawn once: expectations would lack the noise of p(x | z), and a likelihood with a scale would learn that there is
+    none. Bytes stay bytes
     where draws are integers; where they are not, the new data become floating-point numbers with them. Draws have as
     many unobserved elements as the new data, in the patterns of these, so that the guide rehearses them too.
 
@@ -296,7 +298,7 @@ def _draws(vae: VAE, new: Split, count: int, y: Tensor | None, seed: int) -> tup
         with isolated(derive_seed(seed, _DRAW_STREAM, block)):
             z, own = vae.model.draw(size, None if given is None else given.to(vae.device))
             x = vae.expectation(z, y=own) if expected else vae.decode(z, y=own).sample()
-        values.append(_stored(x.to(new.device), new, expected))
+            values.append(_stored(x.to(new.device), new, expected))
         if own is not None:
             classes.append(own.to(new.device))
     return torch.cat(values), torch.cat(classes) if classes else None
@@ -308,14 +310,22 @@ def _plain(vae: VAE) -> bool:
 
 
 def _stored(x: Tensor, new: Split, expected: bool) -> Tensor:
-    """Draws as the new data are stored: of an integer type where they are integers, else floating."""
+    """Draws as the new data are stored: of an integer type where they are integers, else floating.
+
+    Levels of expectations are chosen by torch's global generator.
+    """
     integers = not new.values.dtype.is_floating_point
     top = 1.0 if new.top is None else new.top
     if new.draw == "dequantize":  # the level in whose interval a draw lies; the noise in it is drawn anew
         level = (x * (1.0 if new.top is None else new.top + 1)).floor()
         return level.clamp(0, new.top if new.top is not None else float(new.values.max())).to(new.values.dtype)
+    if expected and integers:
+        # The nearest level would be off on average by as much as half a level, and a thresholded mean where there are
+        # but two; floor(level + uniform noise) has the level as its mean.
+        noise = torch.rand(x.shape, dtype=torch.float64).to(x.device)
+        return (x.double() * top + noise).floor().clamp(max=top).to(new.values.dtype)
     if expected:
-        return (x * top).round().to(new.values.dtype) if integers else x * top
+        return x * top
     if new.draw == "binarize" and not bool(((x == 0) | (x == 1)).all()):
         raise ValueError(
             "the new data are binarised anew at every step, and the old model does not draw 0 and 1; load them with "

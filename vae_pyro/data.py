@@ -1,6 +1,6 @@
 """Data sets as a model observes them: read, split, and scaled or binarised on the way into a step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vae_pyro.config import Config
 from vae_pyro.isolation import derive_seed
-from vae_pyro.sources import DATASETS, Source, read_source
+from vae_pyro.sources import DATASETS, Source, coded, like, read_source, with_columns
 from vae_pyro.sparse import SparseRows, SparseSplit, is_sparse, is_sparse_file, read_sparse
 from vae_pyro.splits import WHOLE, Draw, Part, Split, fingerprint, observed, repeat_labelled, row_blocks
 from vae_pyro.splits import as_split as _as_split
@@ -22,6 +22,7 @@ from vae_pyro.streams.shares import Changed, Share
 from vae_pyro.streams.split import StreamedSplit, open_store, streamed_kind
 from vae_pyro.streams.stores import Extent, ImageFolder, Items, Store, native, native_type
 from vae_pyro.tables import Column, Schema
+from vae_pyro.tables.cells import listed
 from vae_pyro.tables.schema import Category
 
 __all__ = [
@@ -151,8 +152,9 @@ class DataConfig(Config):
         parts["validation"] = self.prepare(source, source.values, source.labels, np.sort(order[:num_validation]))
         parts["train"] = self.prepare(source, source.values, source.labels, np.sort(order[num_validation:]))
         size, kind, labelled, about = source.values.shape[0], source.kind, source.labels is not None, source.about
+        top = source.top
         del source  # the splits are copies, and what follows needs the room
-        return self._dataset(parts, size, kind, labelled, about)
+        return self._dataset(parts, size, kind, labelled, about if top is None else {**about, "top": float(top)})
 
     def deal(self, store: Store) -> Dataset:
         """Split a store and prepare its splits, which stay where they are; see `vae_pyro.streams.shares.Share`.
@@ -165,7 +167,10 @@ class DataConfig(Config):
         parts: dict[str, Split] = {
             name: self.streamed(Share(store, name, **fractions, seed=seed)) for name in ("train", "validation", "test")
         }
-        return self._dataset(parts, len(store), store.kind, store.labelled, {**store.about, "streamed": True})
+        about = {**store.about, "streamed": True}
+        if store.top is not None:
+            about["top"] = float(store.top)
+        return self._dataset(parts, len(store), store.kind, store.labelled, about)
 
     @property
     def _mixed(self) -> bool:
@@ -192,8 +197,9 @@ class DataConfig(Config):
         """The source in memory."""
         path = Path(self.source)
         if self.source not in DATASETS and not self._mixed and is_sparse_file(path):
-            matrix, labels = read_sparse(path)
-            return Source("table", matrix, labels, about={"sparse": True, "entries": int(matrix.nnz)})
+            matrix, stated = read_sparse(path)
+            labels, about = coded(stated)
+            return Source("table", matrix, labels, about={"sparse": True, "entries": int(matrix.nnz), **about})
         if self.source in DATASETS or not _by_pieces(path) or self._mixed:
             return read_source(self.source, self.root, kinds=self.kinds, columns=self.columns)
         store = open_store(path)
@@ -426,25 +432,57 @@ def load_data(name_or_path: str | Path, **options: Any) -> Dataset:
     return DataConfig(source=str(name_or_path), **options).load()
 
 
-def load_all(config: DataConfig) -> Split:
+def load_all(config: DataConfig, facts: Mapping[str, Any] | None = None) -> Split:
     """All of a source, its own test data included, as one split with fixed observations, prepared as ``config`` says.
+
+    Args:
+        config: where the data are, and how they are observed; with ``given_labels="all"`` the labels of a source that
+            has them are given as ``y``.
+        facts: of a run's data, which these are to be like: see `vae_pyro.sources.like`. Numbers between 0 and 1 count
+            as intensities where the run's are.
 
     Raises:
         FileNotFoundError: see `load_data`.
-        ValueError: likewise.
+        ValueError: likewise; or data that cannot be like those of the run.
     """
     fixed = derive_seed(config.seed, _BINARIZE_STREAM, 0)
     store = config._store()
     if store is not None:
+        if facts is not None:
+            _require_like(store, config.source, facts)
         return config.streamed(store).fixed(fixed)
     source = config._source()
+    if facts is not None:
+        source = like(source, facts)
     values, labels = source.values, source.labels
     if source.test is not None:
         values = np.concatenate([values, source.test[0]])
         labels = None if labels is None or source.test[1] is None else np.concatenate([labels, source.test[1]])
     part = config.prepare(source, values, labels, np.arange(values.shape[0]))
+    unit = facts is not None and facts.get("top") is not None and source.top is None
     del source, values, labels  # of which it is a copy
+    if config.given_labels == "all" and part.labels is not None:
+        part = replace(part, y=part.labels.to(torch.int64))
+    if unit and facts is not None and part.draw == "none" and part.mask is None:
+        summary = part.summary()
+        if summary.low >= 0 and summary.high <= 1:
+            part = replace(part, space=facts["space"])
     return part.fixed(fixed)
+
+
+def _require_like(store: Store, name: str, facts: Mapping[str, Any]) -> None:
+    """Refuse streamed data that only a change would make like those of a run."""
+    wanted, named, top = facts.get("columns"), store.about.get("columns"), facts.get("top")
+    if wanted and named and with_columns(named, wanted) is not None:
+        raise ValueError(
+            f"the columns of {name!r}, which is streamed, stand in another order than {listed(wanted)}; write them in "
+            "this order"
+        )
+    if top is not None and store.top is not None and store.top != top:
+        raise ValueError(
+            f"intensities of {name!r}, which is streamed, are full at {store.top:g}, those of the model at {top:g}; "
+            "write them on that scale, or read them whole"
+        )
 
 
 def as_split(x: Any, mask: Any = None, y: Any = None) -> Split:

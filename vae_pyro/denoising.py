@@ -196,7 +196,7 @@ def posterior_blocks(
     if num_draws < 2:
         raise ValueError(f"num_draws must be at least 2, got {num_draws}")
     split = as_split(x, mask)
-    vae.check(split.head, split.summary(), split.y)
+    vae.check_data(split)
     split = split.to(vae.device)
     size = max(_NUMBERS_AT_ONCE // (num_draws * numbers_held(vae, split)), 1)
     for number, start in enumerate(range(0, len(split), size)):

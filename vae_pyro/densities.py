@@ -6,7 +6,7 @@ Every estimate is a reduction of it. Contract with the programs: latents are loc
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pyro
 import torch
@@ -16,8 +16,10 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 type Program = Callable[..., Any]
+type SiteKind = Literal["code", "class", "data"]
 
 _PARTICLE_DIM = -2
+_MISSING_SITE = "x_missing"
 
 
 @dataclass(frozen=True)
@@ -177,17 +179,33 @@ def draw_latents(
     Returns:
         Draws ``{site: (particle, datum, *event)}``, and log q(z | x) of shape ``(particle, datum)``.
     """
+    latents, log_guide, _ = draw_sites(guide, x, num_particles=num_particles, mask=mask, y=y)
+    return latents, log_guide
+
+
+@torch.no_grad()
+def draw_sites(
+    guide: Program, x: Tensor, *, num_particles: int, mask: Tensor | None = None, y: Tensor | None = None
+) -> tuple[dict[str, Tensor], Tensor, dict[str, SiteKind]]:
+    """As `draw_latents`, and what each site is.
+
+    ``data`` is what is missing of x (site ``x_missing``, whose density is p(x | z) in both programs); ``class`` is a
+    site of discrete support, whose values are names and have no mean; every other site is a ``code``. The first two
+    are in the KL as any latent is, and no part of a representation.
+    """
     given = {key: value for key, value in (("mask", mask), ("y", y)) if value is not None}
     with pyro.plate("particles", num_particles, dim=_PARTICLE_DIM):
         trace = poutine.trace(guide).get_trace(x, **given)
     shape = (num_particles, len(x))
     latents: dict[str, Tensor] = {}
+    kinds: dict[str, SiteKind] = {}
     log_guide = x.new_zeros(shape)
     for name, site in _sample_sites(trace):
         log_guide = log_guide + _log_prob(name, site, shape)
         value = site["value"]
         latents[name] = value.expand(*shape, *value.shape[value.dim() - site["fn"].event_dim :])
-    return latents, log_guide
+        kinds[name] = "data" if name == _MISSING_SITE else "class" if _discrete(site["fn"]) else "code"
+    return latents, log_guide, kinds
 
 
 @torch.no_grad()
@@ -227,6 +245,13 @@ def score_latents(
         else:
             raise ValueError(f"latent site {name!r} of the model is not in the guide; draw it in the guide as well")
     return log_likelihood, log_prior
+
+
+def _discrete(distribution: TorchDistribution) -> bool:
+    try:
+        return bool(distribution.support.is_discrete)
+    except NotImplementedError:  # it does not say
+        return False
 
 
 def _sample_sites(trace: poutine.Trace) -> Iterator[tuple[str, dict[str, Any]]]:

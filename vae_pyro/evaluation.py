@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vae_pyro.capture import CaptureError, capture_function
 from vae_pyro.data import Split, as_split
-from vae_pyro.densities import Ledger, LedgerMoments, Program, draw_latents, score_latents
+from vae_pyro.densities import Ledger, LedgerMoments, Program, draw_sites, score_latents
 from vae_pyro.isolation import derive_seed, isolated
 from vae_pyro.program import CompileError, disagreement, inductor
 from vae_pyro.splits import Given
@@ -39,7 +39,7 @@ class Evaluation:
         elbo_se: Monte Carlo standard error of ``elbo``; likewise ``log_px_se``, ``kl_se``, ``reconstruction_se``.
         effective_sample_size: of the importance weights, between 1 and the number of draws.
         activity: variance over data of the posterior mean of each latent, with its Monte Carlo standard error; several
-            sites stand one after the other.
+            sites stand one after the other, without classes and missing data (`vae_pyro.densities.draw_sites`).
         num_elements: observed elements of each datum, which bits per dimension divide by.
         num_samples: draws for each datum.
         discrete: whether log p(x) is the log of a probability; if not, of a density in the units of x.
@@ -150,7 +150,7 @@ def evaluate(
         raise ValueError(f"num_samples must be at least 2 for a standard error, got {num_samples}")
     split = as_split(x, mask, y).fixed(derive_seed(seed, 0))
     if isinstance(pair, VAE):
-        pair.check(split.head, split.summary(), split.y)
+        pair.check_data(split)
     model, guide = (pair.model, pair.guide) if isinstance(pair, VAE) else pair
     device, dtype = place_of(pair, split.head)
     elements = prod(split.x_shape)
@@ -200,7 +200,9 @@ def numbers_held(pair: VAE | tuple[Program, Program], split: Split) -> int:
     """Numbers that the widest tensor of a pass holds for each particle and datum."""
     widths = [prod(split.x_shape)]
     if isinstance(pair, VAE):
-        widths.append(prod(pair.config.x_shape) * pair.model.likelihood.num_params)
+        # With noise on a signal of levels, x is scored at each of them.
+        levels = getattr(pair.model.likelihood, "num_levels", None) or 1
+        widths.append(prod(pair.config.x_shape) * max(pair.model.likelihood.num_params, levels))
         widths += [layer.out_features for layer in pair.model.decoder.modules() if isinstance(layer, nn.Linear)]
         widths.append(pair.config.prior.options.get("components", 1) * pair.config.latent_dim)
     return max(widths)
@@ -214,13 +216,12 @@ def _stream(
     scorer = Scorer(model, len(split) * num_samples * held)
     for start in range(0, len(split), data):
         x, given = split.batch(slice(start, start + data), dtype)
-        latents, log_guide = draw_latents(guide, x, num_particles=num_samples, **given)
+        latents, log_guide, kinds = draw_sites(guide, x, num_particles=num_samples, **given)
         moments = LedgerMoments(len(x))
         for done in range(0, num_samples, particles):
             some = {name: value[done : done + particles] for name, value in latents.items()}
             log_likelihood, log_prior = scorer(x, given, some)
-            # What is missing of x is a latent site of not-MIWAE, and no code.
-            units = {name: value for name, value in some.items() if name != "x_missing"}
+            units = {name: value for name, value in some.items() if kinds[name] == "code"}
             moments.update(Ledger(log_likelihood, log_prior, log_guide[done : done + particles], units))
         yield moments
 

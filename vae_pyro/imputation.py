@@ -35,6 +35,8 @@ _LATENT_STREAM, _PREDICTIVE_STREAM = 1, 2
 _PREDICTIVE_DRAWS = 1000
 # Numbers of all latents of a block: a site of missing elements is as wide as x.
 _LATENTS_AT_ONCE = 50_000_000
+# Effective draws below which the error of an average of them is itself no more than a guess.
+FEWEST_EFFECTIVE = 10
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class Imputation:
             f"{self.num_draws:,} draws each, effective sample size {facts[f'{size}_median']:.0f} (median) and "
             f"{facts[f'{size}_least']:.1f} (least)"
             + ("" if error is None else f"; Monte Carlo error {error:.1%} of an element's standard deviation")
+            + (", itself uncertain with so few effective draws" if facts[f"{size}_median"] < FEWEST_EFFECTIVE else "")
         )
 
 
@@ -164,7 +167,7 @@ def impute(
         raise ValueError(f"level must lie between 0 and 1, got {level}")
     split = as_split(x, mask, y).fixed(derive_seed(seed, 0))
     if isinstance(pair, VAE):
-        pair.check(split.head, split.summary(), split.y)
+        pair.check_data(split, blank=True)
     device, dtype = place_of(pair, split.head)
     result = _Result(split, num_imputations, level)
     rows = torch.from_numpy(result.incomplete)
@@ -284,9 +287,9 @@ class _Reader:
             )
         return found.expand((particles, *values.shape))
 
-    def mean_and_variance(self, elements: TorchDistribution) -> tuple[Tensor, Tensor]:
-        """E[x | z] and Var[x | z]."""
-        return self._mean(elements), elements.variance
+    def mean(self, elements: TorchDistribution | Tensor) -> Tensor:
+        """E[x | z] of each element, float64, shape ``(particle, datum, *x_shape)``."""
+        return (elements if isinstance(elements, Tensor) else self._mean(elements)).double()
 
 
 def _latent_numbers(reader: _Reader, split: Split, dtype: torch.dtype) -> int:
@@ -329,8 +332,9 @@ def _moments(
     """Mean, standard deviation and error of the mean of every element, ``(datum, *x_shape)``, float64, on the CPU."""
     shape = tuple(values.shape)
     spread = weight.to(values.device).reshape(*weight.shape, *(1,) * (len(shape) - 1))
-    # Sums are of deviations from the first particles' mean, lest squares cancel.
-    centre: Tensor | None = None
+    # Sums are of deviations from what the particle of the largest weight says, lest squares cancel.
+    best = weight.argmax(0, keepdim=True).to(values.device)
+    centre = reader.mean(reader.elements(values, given, {name: _gather(z, best) for name, z in latents.items()}))[0]
     sums = [torch.zeros(shape, dtype=torch.float64, device=values.device) for _ in range(5)]
     votes: dict[int | None, Tensor] = {}
     for some in _slices(len(weight), particles):
@@ -340,18 +344,13 @@ def _moments(
             cells = share if place is None else share.expand(-1, *shape)[..., place]
             chance = (cells.unsqueeze(-1) * classes.double()).sum(0)
             votes[place] = votes[place] + chance if place in votes else chance
-        if isinstance(elements, Tensor):
-            mean, variance = elements.double(), torch.zeros_like(elements, dtype=torch.float64)
-        else:
-            mean, variance = (moment.double() for moment in reader.mean_and_variance(elements))
-        centre = mean.mean(0) if centre is None else centre
-        deviation = mean - centre
-        square = share**2
+        variance = torch.zeros_like(elements) if isinstance(elements, Tensor) else elements.variance
         # A weight that has underflowed to 0 takes part in no sum, whatever it would multiply.
-        spread_out = torch.where(share > 0, variance.nan_to_num(torch.inf, torch.inf) + deviation**2, 0.0)
+        counts, square = share > 0, share**2
+        deviation = torch.where(counts, reader.mean(elements) - centre, 0.0)
+        spread_out = torch.where(counts, variance.double().nan_to_num(torch.inf, torch.inf) + deviation**2, 0.0)
         terms = (share * deviation, share * spread_out, square, square * deviation, square * deviation**2)
         sums = [total + term.sum(0) for total, term in zip(sums, terms, strict=True)]
-    assert centre is not None
     first, second, squares, linear, quadratic = sums
     mean, sd = centre + first, (second - first**2).clamp(min=0).sqrt()
     error = (quadratic - 2 * first * linear + first**2 * squares).clamp(min=0).sqrt()

@@ -92,7 +92,8 @@ def pool(estimates: Any, variances: Any, *, df_complete: float = np.inf) -> Pool
         Of shape ``(...)``.
 
     Raises:
-        ValueError: fewer than 2 imputations, shapes that differ, or numbers that are not finite or negative variances.
+        ValueError: fewer than 2 imputations, shapes that differ, numbers that are not finite, negative variances, or,
+            with ``df_complete``, estimates that differ and have no variance.
 
     References:
         Rubin 1987, Multiple imputation for nonresponse in surveys, sec. 3.1.
@@ -112,6 +113,11 @@ def pool(estimates: Any, variances: Any, *, df_complete: float = np.inf) -> Pool
     if not df_complete > 0:
         raise ValueError(f"df_complete must be above 0, got {df_complete}")
     within, between = u.mean(0), q.var(0, ddof=1)
+    if np.isfinite(df_complete) and ((within == 0) & (between > 0)).any():
+        raise ValueError(
+            "all variances of an estimate are 0, which cannot be with finitely many degrees of freedom; give squared "
+            "standard errors, or leave df_complete out"
+        )
     added = (1 + 1 / m) * between
     total = within + added
     with np.errstate(divide="ignore", invalid="ignore"):

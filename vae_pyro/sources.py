@@ -2,8 +2,8 @@
 
 import os
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from vae_pyro.registry import Registry
 from vae_pyro.sprites import SHAPES, SpriteGrid
 from vae_pyro.tables import Column, Schema, read_table
+from vae_pyro.tables.cells import listed
 from vae_pyro.tables.inference import Kinds
 from vae_pyro.tables.reading import TABLE_SUFFIXES
 
@@ -255,8 +256,7 @@ def _array(path: Path) -> Source:
         values = values.astype(np.float64)
     if 0 in values.shape:
         raise ValueError(f"{str(path)!r} holds no data: its shape is {values.shape}")
-    if labels is not None and labels.dtype.kind not in "bui":
-        labels = np.unique(labels, return_inverse=True)[1]
+    labels, about = coded(labels)
     if labels is not None and labels.shape != (len(values),):
         raise ValueError(f"{str(path)!r}: y has shape {labels.shape}, x has {len(values)} rows")
     if mask is not None and (mask.shape != values.shape or mask.dtype != np.bool_):
@@ -267,7 +267,7 @@ def _array(path: Path) -> Source:
     top = None
     if kind == "image" and values.dtype in (np.uint8, np.bool_):  # bytes of 0 and 1 are binary already
         top = 255 if values.max() > 1 else 1
-    return Source(kind, values, labels, top=top, mask=mask)
+    return Source(kind, values, labels, top=top, mask=mask, about=about)
 
 
 def _table(path: Path) -> Source:
@@ -300,6 +300,75 @@ def _mixed_table(name_or_path: str | Path, kinds: Kinds | None, columns: tuple[C
         "schema": schema.model_dump(mode="json"),
     }
     return Source("table", table.values, mask=None if table.mask.all() else table.mask, about=about)
+
+
+def with_columns(names: list[str], wanted: Sequence[str]) -> list[int] | None:
+    """Where the wanted columns stand among those of a table, in the wanted order; ``None`` where they are the same.
+
+    Raises:
+        ValueError: one is not there.
+    """
+    absent = [name for name in wanted if name not in names]
+    if absent:
+        raise ValueError(
+            f"the table lacks the column{'s' if len(absent) > 1 else ''} {listed(absent)} of the model's data; it has "
+            f"{listed(names)}"
+        )
+    return None if list(wanted) == names else [names.index(name) for name in wanted]
+
+
+def coded(labels: "np.ndarray[Any, Any] | None") -> "tuple[np.ndarray[Any, Any] | None, dict[str, Any]]":
+    """Labels as integers, and what a user should know of them: the names of their codes, where they are names."""
+    if labels is None or labels.dtype.kind in "bui":
+        return labels, {}
+    names, codes = np.unique(labels, return_inverse=True)
+    return codes, {"classes": [str(name) for name in names]}
+
+
+def like(source: "Source", facts: Mapping[str, Any]) -> "Source":
+    """Other data as those of a run are: columns and classes by their names, and intensities on the same scale.
+
+    Columns that the run does not have are passed over; data whose columns have no names are taken as they are. Classes
+    that are numbers, or names of numbers, are codes; where only one of the two has names, labels are not known.
+
+    Args:
+        source: in memory.
+        facts: of the run's data.
+
+    Raises:
+        ValueError: a column that is not there, a class that the run does not know, or intensities beyond its scale.
+    """
+    changed: dict[str, Any] = {}
+    wanted, named = facts.get("columns"), source.about.get("columns")
+    if wanted and named and "schema" not in facts and (order := with_columns(named, wanted)):
+        mask = None if source.mask is None else source.mask[:, order]
+        changed |= {"values": source.values[:, order], "mask": mask}
+    top = facts.get("top")
+    if top is not None and source.top is not None and source.top != top:
+        tests = [] if source.test is None else [source.test[0]]
+        highest = max(float(values.max()) for values in (source.values, *tests))
+        if highest > top:
+            raise ValueError(
+                f"these data reach {highest:g}, and the model's are at most {top:g}; bring them to the same scale"
+            )
+        changed["top"] = top
+    own = source.about.get("classes")
+    if source.labels is not None and (own or facts.get("classes")):
+        codes = _codes(own, facts.get("classes"))
+        changed["labels"] = None if codes is None else codes[source.labels]
+    return replace(source, **changed)
+
+
+def _codes(own: list[str] | None, known: list[str] | None) -> "np.ndarray[Any, Any] | None":
+    """The run's code of each of the classes of other data; ``None`` where nothing says it."""
+    if own is None:
+        return None
+    if known is None:
+        return np.asarray([int(name) for name in own]) if all(name.isdecimal() for name in own) else None
+    absent = [name for name in own if name not in known]
+    if absent:
+        raise ValueError(f"the model knows no class {listed(absent)}; it knows {listed(known)}")
+    return np.asarray([known.index(name) for name in own])
 
 
 def numeric_columns(schema: Any) -> tuple[list[str], list[str]]:

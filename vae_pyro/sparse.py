@@ -101,7 +101,11 @@ class SparseRows:
         return dense[:-1].view(count, self.columns)
 
     def __getitem__(self, index: int | slice | Tensor) -> Tensor:
-        """Some rows, dense; one of shape ``(column,)`` where an integer is asked for."""
+        """Some rows, dense; one of shape ``(column,)`` where an integer is asked for.
+
+        Raises:
+            IndexError: rows that are not there, or a mask that is not one of all rows.
+        """
         if isinstance(index, int):
             return self[index : index + 1 or None][0]
         return self.index_select(0, self._rows(index))
@@ -110,6 +114,8 @@ class SparseRows:
         if isinstance(index, slice):
             return torch.arange(*index.indices(len(self)), device=self.device)
         if index.dtype == torch.bool:
+            if index.shape != (len(self),):
+                raise IndexError(f"a mask of {len(self)} rows is wanted, got one of shape {tuple(index.shape)}")
             return index.nonzero().squeeze(1)
         if len(index) and not bool(((index >= -len(self)) & (index < len(self))).all()):
             raise IndexError(f"rows {int(index.min())} to {int(index.max())} are wanted of {len(self)}")
@@ -318,7 +324,7 @@ def read_sparse(path: Path) -> tuple[Any, np.ndarray[Any, Any] | None]:
     """The matrix of a file that `scipy.sparse.save_npz` wrote, and the array ``y`` where one was added; no pickle.
 
     Returns:
-        A ``scipy.sparse.csr_array``, and labels ``(datum,)`` or ``None``.
+        A ``scipy.sparse.csr_array``, and labels ``(datum,)`` as they are stored, or ``None``.
 
     Raises:
         ValueError: no such contents, or no numbers.
@@ -333,8 +339,6 @@ def read_sparse(path: Path) -> tuple[Any, np.ndarray[Any, Any] | None]:
         raise ValueError(f"cannot read the sparse matrix {str(path)!r}: {error}") from None
     if matrix.ndim != 2 or 0 in matrix.shape or matrix.dtype.kind not in "buif":
         raise ValueError(f"{str(path)!r} holds a sparse {matrix.dtype} of shape {matrix.shape}; wanted are numbers")
-    if labels is not None and labels.dtype.kind not in "bui":
-        labels = np.unique(labels, return_inverse=True)[1]
     if labels is not None and labels.shape != (matrix.shape[0],):
         raise ValueError(f"{str(path)!r}: y has shape {labels.shape}, the matrix has {matrix.shape[0]} rows")
     return matrix, labels

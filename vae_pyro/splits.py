@@ -207,7 +207,11 @@ class Split:
     def take(self, index: Tensor | slice) -> "Split":
         """Some of the data."""
         parts = {name: getattr(self, name) for name in ("values", "labels", "mask", "ids", "y")}
-        return replace(self, **{name: value[index] for name, value in parts.items() if value is not None})
+        held = {name: value for name, value in parts.items() if value is not None}
+        if isinstance(index, slice):
+            return replace(self, **{name: value[index] for name, value in held.items()})
+        # Some parts stay in the host's memory (ids), wherever the values are.
+        return replace(self, **{name: value[index.to(value.device)] for name, value in held.items()})
 
     def between(self, start: int, stop: int) -> "Split":
         """Consecutive data, in memory only where all of them are."""
@@ -291,7 +295,7 @@ def as_split(x: Any, mask: Any = None, y: Any = None) -> Split:
 
     Args:
         x: numbers; an element that is NaN is not observed.
-        mask: boolean, shape of ``x``, true where observed.
+        mask: boolean, shape of ``x``, true where observed; a mask that a split has of its own holds as well.
         y: classes that the programs are given, ``(datum,)``; -1 where one is unknown.
 
     Raises:
@@ -301,7 +305,10 @@ def as_split(x: Any, mask: Any = None, y: Any = None) -> Split:
         x = x.astype(np.int64)  # torch does not compute with unsigned integers of more than 8 bits
     split = x if isinstance(x, Split) else Split(torch.as_tensor(x))
     if mask is not None:
-        split = replace(split, mask=torch.as_tensor(mask, dtype=torch.bool, device=split.device))
+        beside = torch.as_tensor(mask, dtype=torch.bool, device=split.device)
+        # What either hides is hidden; another shape is refused below.
+        both = split.mask is not None and split.mask.shape == beside.shape
+        split = replace(split, mask=split.mask & beside if both and split.mask is not None else beside)
     if y is not None:
         classes = torch.as_tensor(y, device=split.device)
         if classes.dtype.is_floating_point or classes.shape != (len(split),):

@@ -202,7 +202,7 @@ def open_run(
 
 def checked(vae: VAE, split: Split) -> Split:
     """The split, once its shape, range and classes have passed the VAE's guards."""
-    vae.check(split.head, split.summary(), split.y)
+    vae.check_data(split)
     return split
 
 
@@ -251,6 +251,11 @@ def _same_run(run: RunFolder, facts: dict[str, Any]) -> None:
         require_parent(stored.get("parent"), facts.get("parent"), run.path)
     for what, key in (("data", "fingerprint"), ("draws that are replayed", "replay")):
         old, new = stored["facts"].get(key), facts["facts"].get(key)
+        if key == "replay" and (was := (old or {}).get("share", 0)) != (now := (new or {}).get("share", 0)):
+            raise RunError(
+                f"the run in {str(run.path)!r} replays a share of {was:g}, this call {now:g}; resume with --replay "
+                f"{was:g}, or start another run"
+            )
         if old != new:
             raise RunError(f"the {what} have changed since the run in {str(run.path)!r} began; its {key} was {old}")
 

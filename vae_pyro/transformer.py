@@ -84,7 +84,7 @@ class _Estimator(TransformerMixin, BaseEstimator):
             device=self.device,
         )
         result = fit(VAE(config, seed=self.seed_), x, config=how, seed=self.seed_, progress=False)
-        # In float64, what is said of a datum does not depend on which others are asked about.
+        # In float64, sums do not depend on which other data are asked about; the draws of an imputation do.
         self.vae_ = result.vae.double()
         self.history_ = result.history
         return self

@@ -83,6 +83,8 @@ class VAEConfig(Config):
 
 
 _MOMENT_DRAWS = 50
+# Data whose values are looked at together.
+_ROWS = 10_000
 
 
 class VAE(nn.Module):
@@ -146,28 +148,41 @@ class VAE(nn.Module):
             raise ValueError(f"data of shape (datum, {', '.join(map(str, shape))}) wanted, got {tuple(x.shape)}")
         return x
 
-    def check(self, values: Tensor, summary: DataSummary, y: Tensor | None = None) -> None:
+    def check_data(self, split: Any, *, blank: bool = False) -> None:
+        """Refuse data that the model cannot describe: `check` of a split, and of each value where no range says enough.
+
+        Args:
+            split: a `vae_pyro.data.Split`.
+            blank: take data of which nothing is observed, too; only their shape can be wrong.
+
+        Raises:
+            ValueError: see `check`.
+        """
+        unseen = blank and split.mask is not None and not bool(split.mask.any())
+        self.check(split.head, None if unseen else split.summary(), split.y)
+        if self.model.likelihood.by_value:
+            for start in range(0, len(split), _ROWS):
+                values, given = split.batch(slice(start, start + _ROWS), torch.float64)
+                everything = torch.ones_like(values, dtype=torch.bool)
+                self.model.likelihood.refuse(values, given.get("mask", everything))
+
+    def check(self, values: Tensor, summary: DataSummary | None, y: Tensor | None = None) -> None:
         """Refuse data of another shape, or outside the support of the likelihood, and classes that there are not.
 
         Args:
             values: some of the data, ``(datum, *x_shape)``.
-            summary: of all of them, see `vae_pyro.data.Split.summary`.
+            summary: of all of them, see `vae_pyro.data.Split.summary`; ``None`` where nothing is observed.
             y: classes of all of them, where they are given to the programs.
 
         Raises:
             ValueError: the message names the shape, the range and the likelihoods that would fit, or the classes.
         """
         self.as_input(values[:1])
-        self.model.likelihood.check(summary, self.config.likelihood.name)
+        if summary is not None:
+            self.model.likelihood.check(summary, self.config.likelihood.name)
         self.model.require(y)
-        if y is None or len(y) == 0:
-            return
-        lowest, low, high = self.model.lowest_class, int(y.min()), int(y.max())
-        if low < lowest or high >= self.num_classes:
-            raise ValueError(
-                f"structure {self.config.structure.name!r} has classes from {lowest} to {self.num_classes - 1}, got y "
-                f"from {low} to {high}; give every datum such a class, or set structure.num_classes"
-            )
+        if y is not None:
+            self._require_classes(y)
 
     def initialize(self, x: Tensor, mask: Tensor | None = None, *, step: float | None = None) -> None:
         """Start statistics, scales, output bias and pseudo-inputs from training data; only the first call acts.
@@ -202,9 +217,29 @@ class VAE(nn.Module):
         return self.guide.encode(self.as_input(x), *self._given(mask, y))
 
     def _given(self, mask: Tensor | None, y: Any) -> tuple[Tensor | None, Tensor | None]:
-        """Mask and labels on the device."""
+        """Mask and labels on the device.
+
+        Raises:
+            ValueError: labels that are no integers, or no classes of the model.
+        """
         mask = None if mask is None else mask.to(self.device)
-        return mask, None if y is None else torch.as_tensor(y, dtype=torch.int64, device=self.device)
+        if y is None:
+            return mask, None
+        classes = torch.as_tensor(y)
+        if classes.dtype.is_floating_point or classes.dtype.is_complex:
+            raise ValueError(f"y holds integers, got {classes.dtype}")
+        self._require_classes(classes)
+        return mask, classes.to(device=self.device, dtype=torch.int64)
+
+    def _require_classes(self, y: Tensor) -> None:
+        if not self.num_classes or y.numel() == 0:
+            return  # of a structure without classes y is refused where it is passed on
+        lowest, low, high = self.model.lowest_class, int(y.min()), int(y.max())
+        if low < lowest or high >= self.num_classes:
+            raise ValueError(
+                f"structure {self.config.structure.name!r} has classes from {lowest} to {self.num_classes - 1}, got y "
+                f"from {low} to {high}; give every datum such a class, or set structure.num_classes"
+            )
 
     def _latent(self, z: Any) -> Tensor:
         z = torch.as_tensor(z, dtype=self.dtype, device=self.device)

@@ -68,6 +68,9 @@ def plot_layers(
             )
         panels[1].axhline(threshold, color=RED, linestyle="--", linewidth=1)
         panels[1].set_yscale("symlog", linthresh=threshold)
+        # Margins that this scale does not leave by itself.
+        highest, lowest = (pick(float(pick(part)) for _, part in shown) for pick in (max, min))
+        panels[1].set_ylim(min(1.8 * lowest, -0.2 * threshold), 1.8 * max(highest, threshold))
         panels[1].xaxis.set_major_locator(MaxNLocator(integer=True))
         panels[1].set(xlabel="dimensions, in falling order", ylabel="KL, nats", title="Each dimension")
         panels[1].legend()

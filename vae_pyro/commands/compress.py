@@ -32,6 +32,8 @@ def compress(
     from vae_pyro.compression import rates
     from vae_pyro.isolation import derive_seed
 
+    if out.is_dir():  # said now, and not after hours of coding
+        raise ValueError(f"--out {str(out)!r} is a directory; name the archive to write, such as digits.vpz")
     _, vae, chosen = chosen_data(run, data, split, data_root, device)
     chosen = (chosen if limit is None else chosen.between(0, min(limit, len(chosen)))).fixed(derive_seed(seed, 0))
     start = perf_counter()

@@ -28,7 +28,7 @@ def impute(
         typer.Option(
             help=".npz for mean, sd, mean_se, lower, upper, imputations, mask, effective_sample_size and ids; .npy, "
             ".csv or .parquet for one complete data set, with the mean where something was missing (the more probable "
-            "value of a category), and with the names of columns."
+            "value of a category), with the names of columns, and of the run's own data with their ids."
         ),
     ] = ...,  # type: ignore[assignment]
     num_imputations: Annotated[
@@ -47,6 +47,8 @@ def impute(
     from vae_pyro.commands.opening import chosen_data
     from vae_pyro.imputation import impute as estimate
 
+    if not 0 < level < 1:
+        raise ValueError(f"--level lies between 0 and 1, got {level}")
     known = (_SEVERAL, _ARRAY, *_TABLES)
     if out.suffix not in known:
         raise ValueError(f"--out {str(out)!r}: the ending chooses the format, {', '.join(known[:-1])} or {known[-1]}")
@@ -55,7 +57,7 @@ def impute(
     _, vae, chosen = chosen_data(run, data, split, data_root, device)
     what = f"the {split} data of {str(run)!r}" if data is None else repr(data)
     if limit is not None:
-        chosen = chosen.take(slice(limit))
+        chosen, what = chosen.take(slice(limit)), f"the first {limit} of {what}"
     if chosen.mask is None or bool(chosen.mask.all()):
         raise ValueError(f"nothing is missing in {what}: there is nothing to impute; a missing value is NaN or empty")
     if out.suffix in _TABLES and len(chosen.x_shape) != 1:
@@ -70,12 +72,12 @@ def impute(
         level=level if out.suffix == _SEVERAL else None,
         seed=seed,
     )
-    write(out, made, vae, names)
+    write(out, made, vae, names, with_ids=data is None)
     console.print(escape(str(made)), highlight=False)
     console.print(f"wrote {escape(str(out))}", highlight=False)
 
 
-def write(out: Path, made: "Imputation", vae: "VAE", names: list[str] | None) -> None:
+def write(out: Path, made: "Imputation", vae: "VAE", names: list[str] | None, *, with_ids: bool = False) -> None:
     """Write an imputation in the format that the ending of ``out`` names, whole or not at all.
 
     Args:
@@ -83,6 +85,7 @@ def write(out: Path, made: "Imputation", vae: "VAE", names: list[str] | None) ->
         made: what is written.
         vae: whose likelihood may hold the schema of a table.
         names: of the columns; ``None`` where there are none.
+        with_ids: a table begins with a column ``id`` (``row`` where there is one of that name): rows of the source.
     """
     import io
 
@@ -114,6 +117,8 @@ def write(out: Path, made: "Imputation", vae: "VAE", names: list[str] | None) ->
         np.save(content, made.mean)
     else:
         frame = _frame(made.mean, vae, names)
+        if with_ids:
+            frame.insert(0, "row" if "id" in frame.columns else "id", made.ids)
         if out.suffix == ".csv":
             content.write(frame.to_csv(index=False).encode())
         else:

@@ -1,5 +1,6 @@
 """A run folder with its model and data, as most commands begin."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,9 @@ def open_run(
 
 
 def chosen_data(
-    run: Path, data: str | None, split: str, data_root: Path | None, device: str
+    run: Path, data: str | None, split: str, data_root: Path | None, device: str, *, classes: bool = True
 ) -> "tuple[RunFolder, VAE, Split]":
-    """A run, its model, and one split of its data, or all of other data where these are named.
+    """A run, its model, and one split of its data, or all of other data where these are named; see `other_data`.
 
     Raises:
         RunError: see `open_run`.
@@ -33,7 +34,7 @@ def chosen_data(
         ValueError: see both.
     """
     if data is not None:
-        return other_data(run, data, data_root, device)
+        return other_data(run, data, data_root, device, classes=classes)
     folder, vae, own, _ = open_run(run, split, data_root, device)
     return folder, vae, own
 
@@ -57,7 +58,9 @@ def open_all(run: Path, data_root: Path | None, device: str) -> "tuple[RunFolder
     return folder, vae, data
 
 
-def other_data(run: Path, data: str, data_root: Path | None, device: str) -> "tuple[RunFolder, VAE, Split]":
+def other_data(
+    run: Path, data: str, data_root: Path | None, device: str, *, classes: bool = True
+) -> "tuple[RunFolder, VAE, Split]":
     """A run, its model, and all of other data, observed as the run's are and accepted by the model.
 
     Args:
@@ -65,21 +68,30 @@ def other_data(run: Path, data: str, data_root: Path | None, device: str) -> "tu
         data: name or path.
         data_root: folder of downloaded data sets.
         device: where the model is to be.
+        classes: whether the programs are to be given classes, where they want them; a classifier finds them.
 
     Raises:
         RunError: the run cannot be used.
         FileNotFoundError: no such data.
-        ValueError: data of another shape, or outside the support of the likelihood.
+        ValueError: data of another shape, a table that lacks a column, or data outside the support of the likelihood.
     """
+    import torch
+
     from vae_pyro.data import load_all
 
     folder, vae = _open(run, device)
     config = folder.data_config(data_root).replace(source=data, stream=None)
-    schema = folder.config()["facts"].get("schema")
+    facts = folder.config()["facts"]
+    schema = facts.get("schema")
     if schema is not None:  # the codes are those of the run's table, whatever categories the other one has
         config = config.replace(kinds=None, columns=schema["columns"])
-    chosen = load_all(config)
-    vae.check(chosen.head, chosen.summary(), chosen.y)
+    chosen = load_all(config, facts)
+    if chosen.y is not None and not vae.num_classes:
+        chosen = replace(chosen, y=None)
+    if classes:
+        vae.check_data(chosen, blank=True)
+    else:
+        vae.check_data(replace(chosen, y=torch.zeros(len(chosen), dtype=torch.int64)), blank=True)
     return folder, vae, chosen
 
 

@@ -12,7 +12,7 @@ from vae_pyro.console import Kind, console
 def schema(
     data: Annotated[Path, typer.Argument(help="A .csv or .parquet table.")],
     kind: Kind = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the schema as the likelihood takes it.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the likelihood as a configuration has it.")] = False,
 ) -> None:
     """Show what each column of a table is taken for: kind, likelihood, range or categories, share missing."""
     from json import dumps
@@ -25,7 +25,8 @@ def schema(
     frame = frame_of(data)
     found = infer(frame, dict(parse_kind(text) for text in kind or []))
     if json:
-        typer.echo(dumps(found.model_dump(mode="json"), indent=1))
+        columns = found.model_dump(mode="json")["columns"]
+        typer.echo(dumps({"name": "table", "columns": columns}, indent=1))
         return
     table = Table("column", "kind", "likelihood", "range or categories", "missing", title=escape(str(data)))
     for row in found.rows():

@@ -56,7 +56,7 @@ class Header(Config):
     likelihood: str
     x_shape: tuple[Annotated[int, Field(gt=0)], ...]
     num_data: Annotated[int, Field(gt=0)]
-    dtype: Annotated[str, Field(pattern="^[iuf][1248]$")]
+    dtype: Annotated[str, Field(pattern="^(b1|[iu][1248]|f[248])$")]
     first_id: int | None
     id_bytes: Count
     words: Count

@@ -25,8 +25,10 @@ type Array = np.ndarray[Any, Any]
 _VERSIONED = ("vae_pyro", "torch", "numpy", "scipy", "constriction")
 _BLOCK = 1 << 16  # numbers hashed at once
 _OBSERVED_STREAM, _INITIAL_STREAM = 0, 1
-# Integers up to here are exact in float64.
-_LARGEST = 1 << 53
+# Integers below are exact in float64; the next one above rounds to it, so that it cannot be told from it.
+_LIMIT = 1 << 53
+# Types that data can have and come back in, by the name that the header gives them.
+_TYPES = ("b1", *(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)), "f2", "f4", "f8")
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ def compress(vae: VAE, x: Split | Tensor | Array, *, seed: int = 0, bits: int = 
             where a posterior is not much wider than a bucket.
 
     Raises:
-        ValueError: another VAE, data with missing values or outside the support, or no library `constriction`.
+        ValueError: another VAE, data with missing values, outside the support, from 2^53 up or of a type that NumPy has
+            not, or no library `constriction`.
     """
     constriction()
     grid = Grid(bits)
@@ -73,8 +76,9 @@ def compress(vae: VAE, x: Split | Tensor | Array, *, seed: int = 0, bits: int = 
         trial = Networks(vae, 1)  # which refuses what cannot be coded, before the data are looked at
         summary = split.summary()
         vae.check(split.head, summary)
-        if summary.high > _LARGEST:
-            raise ValueError(f"values up to {_LARGEST} can be coded, the data have {summary.high:g}")
+        dtype = _dtype(x, split, summary.low, summary.high)
+        if summary.high >= _LIMIT:
+            raise ValueError(f"values below {_LIMIT} can be coded, the data have {summary.high:.17g}")
         alphabet = alphabet_of(trial.elements(np.zeros((1, vae.config.latent_dim))), round(summary.high))
         networks = Networks(vae, block_size(int(np.prod(vae.config.x_shape)), alphabet.size))
         symbols = _Symbols(split)
@@ -88,7 +92,7 @@ def compress(vae: VAE, x: Split | Tensor | Array, *, seed: int = 0, bits: int = 
         likelihood=vae.config.likelihood.name,
         x_shape=vae.config.x_shape,
         num_data=len(split),
-        dtype=_dtype(x, split, summary.low, summary.high),
+        dtype=dtype,
         first_id=int(ids[0]) if consecutive else None,
         id_bytes=0 if consecutive else len(listed(ids)),
         words=len(words),
@@ -100,7 +104,7 @@ def compress(vae: VAE, x: Split | Tensor | Array, *, seed: int = 0, bits: int = 
         escape=alphabet.escape,
         model=model_digest(vae),
         probabilities=probabilities,
-        data=_digest(symbols.integers, len(split), networks.block),
+        data=data_digest(symbols.integers, len(split), networks.block),
         versions=_versions(),
     )
     return Archive(header, words, ids)
@@ -108,6 +112,9 @@ def compress(vae: VAE, x: Split | Tensor | Array, *, seed: int = 0, bits: int = 
 
 def decompress(vae: VAE, archive: Archive) -> Array:
     """The data of an archive, ``(datum, *x_shape)``, in the type that they had.
+
+    Observations that are not what is stored (scaled or drawn ones), and those of streamed or sparse data, come in the
+    smallest integer type that holds them.
 
     Args:
         vae: that wrote it, on any device.
@@ -129,8 +136,12 @@ def decompress(vae: VAE, archive: Archive) -> Array:
         alphabet = Alphabet(header.low, header.symbols, header.escape)
         if header.x_shape != networks.x_shape or header.probabilities != networks.digest(grid, alphabet):
             raise ArchiveError(_other_machine(header, "at fixed places"))
-        integers, _ = decode(Channel(networks, grid, alphabet), archive.words, header.num_data)
-    if header.data != _digest(integers.__getitem__, len(integers), header.block):
+        try:
+            integers, _ = decode(Channel(networks, grid, alphabet), archive.words, header.num_data)
+        except (OverflowError, ValueError):
+            # Bits read with other probabilities are any bits: integers too large for 64, or for the networks.
+            raise ArchiveError(_other_machine(header, "somewhere in the data, which cannot be decoded")) from None
+    if header.data != data_digest(integers.__getitem__, len(integers), header.block):
         raise ArchiveError(_other_machine(header, "somewhere in the data, which did not come out as they went in"))
     return integers.astype(header.dtype)
 
@@ -160,15 +171,29 @@ def _versions() -> dict[str, str]:
 
 
 def _dtype(x: Any, split: Split, low: float, high: float) -> str:
-    """The type that the data have where the observations are what is stored, else the smallest that holds them."""
+    """The type that the data have where the observations are what is stored, else the smallest that holds them.
+
+    Raises:
+        ValueError: data of a type that NumPy has not, such as bfloat16.
+    """
     if split.top is None and split.resident:
-        stored = x.dtype if isinstance(x, np.ndarray) else split.head.cpu().numpy().dtype
+        name = str(x.dtype if isinstance(x, np.ndarray) else split.head.dtype).removeprefix("torch.")
+        try:
+            stored = np.dtype(name)
+        except TypeError:
+            stored = None
+        if stored is None or f"{stored.kind}{stored.itemsize}" not in _TYPES:
+            raise ValueError(
+                f"data of type {name} cannot be given back in it; convert them to booleans, integers of 8, 16, 32 or "
+                "64 bits, or floating-point numbers of 16, 32 or 64 bits"
+            )
         return f"{stored.kind}{stored.itemsize}"
     smallest = np.promote_types(np.min_scalar_type(int(low)), np.min_scalar_type(int(high)))
     return f"{smallest.kind}{smallest.itemsize}"
 
 
-def _digest(rows: Any, num_data: int, block: int) -> str:
+def data_digest(rows: Any, num_data: int, block: int) -> str:
+    """SHA-256 of integers that ``rows`` gives by slices, as the header has it."""
     found = hashlib.sha256()
     for start in range(0, num_data, block):
         found.update(np.ascontiguousarray(rows(slice(start, min(start + block, num_data)))).astype("<i8").tobytes())

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from pyro.distributions import TorchDistribution
-from torch.distributions import constraints
+from torch.distributions import MixtureSameFamily, constraints
 
 from vae_pyro.compression.ans import Stack
 from vae_pyro.compression.grid import rounded
@@ -81,6 +81,9 @@ def alphabet_of(distribution: TorchDistribution, highest: int) -> Alphabet:
         ValueError: the values are not integers.
     """
     support = distribution.support
+    if isinstance(distribution, MixtureSameFamily):
+        # Its own support hides what bounds that of its components; those of a noise on levels are of one kind.
+        support = distribution.component_distribution.support
     if support is constraints.boolean:
         return Alphabet(0, 2)
     if not support.is_discrete or not hasattr(support, "lower_bound"):

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from math import log, prod, sqrt
 from typing import Any
 
+import numpy as np
 import torch
 
 from vae_pyro.compression.archive import Archive, CodeLength
+from vae_pyro.compression.codec import data_digest
 from vae_pyro.compression.rivals import rival_sizes
 from vae_pyro.data import Split
 from vae_pyro.evaluation import evaluate
@@ -79,15 +81,32 @@ def rates(vae: VAE, split: Split, archive: Archive, *, num_samples: int = 100, s
         archive: of it.
         num_samples: draws for each datum, at least 2, of the ELBO.
         seed: of the draws.
+
+    Raises:
+        ValueError: the archive is of other data than ``split``.
     """
+    header = archive.header
+    if (len(split), split.x_shape) != (header.num_data, header.x_shape):
+        raise ValueError(
+            f"the archive is of other data: {header.num_data:,} of shape {header.x_shape}, the split has "
+            f"{len(split):,} of shape {split.x_shape}"
+        )
+    if not np.array_equal(split.ids.cpu().numpy(), archive.ids):
+        raise ValueError("the archive is of other data: its row numbers are not those of the split")
+    x, _ = split.batch(slice(None), torch.float64)
+    integers = x.round().to(torch.int64).cpu().numpy()
+    if data_digest(integers.__getitem__, len(integers), header.block) != header.data:
+        raise ValueError(
+            "the archive is of other data: its values are not those of the split; where observations are random, give "
+            "the split as it was compressed, after split.fixed"
+        )
     found = evaluate(vae, split, num_samples=num_samples, seed=seed)
     to_bits = 1 / (log(2) * len(split) * prod(split.x_shape))
     variance = float((found.elbo_se**2).sum())
-    x, _ = split.batch(slice(None), torch.float64)
     return Rates(
         elbo=-float(found.elbo.sum()) * to_bits,
         elbo_se=sqrt(variance) * to_bits,
         draw_se=sqrt(variance * num_samples) * to_bits,
         length=archive.length,
-        rivals=rival_sizes(x.round().to(torch.int64).cpu().numpy()),
+        rivals=rival_sizes(integers),
     )

@@ -50,6 +50,7 @@ class Likelihood(nn.Module, ABC):
 
     Attributes:
         discrete: whether log densities are of probabilities; if not they are of densities in the units of x.
+        by_value: whether `refuse` looks at each value, where no range says what the support is.
         given_total: whether they are conditional on the sum of x.
         num_params: numbers that the decoder gives for each element of x.
         output_shape: event shape of the decoder's output, ``(num_params, *x_shape)`` where a likelihood has no other.
@@ -59,6 +60,7 @@ class Likelihood(nn.Module, ABC):
     """
 
     discrete: bool
+    by_value: ClassVar[bool] = False
     given_total: ClassVar[bool] = False
     wants: ClassVar[str]
     num_params: int = 1
@@ -102,6 +104,14 @@ class Likelihood(nn.Module, ABC):
     def holds(self, summary: DataSummary) -> bool:
         """Whether such data lie in the support with these options."""
         return self.accepts(summary)
+
+    def refuse(self, x: Tensor, observed: Tensor) -> None:
+        """Raise `ValueError` for an observed value outside the support; called where ``by_value``.
+
+        Args:
+            x: ``(datum, *x_shape)``.
+            observed: boolean, shape of ``x``.
+        """
 
     def initialize(self, x: Tensor, observed: Tensor, step: float | None = None) -> Tensor:
         """Set buffers and scales from training data, and say where the decoder's output bias should start.

@@ -14,6 +14,12 @@ from vae_pyro.likelihoods import LIKELIHOODS, DataSummary, Likelihood
 from vae_pyro.likelihoods.base import BIAS_MARGIN, inverse_softplus
 from vae_pyro.likelihoods.counts import RATE_FLOOR
 
+# Keeps means away from zero, far below the values of any units that are in use.
+_MEAN_FLOOR = 1e-12
+
+# An element whose mean is zero, as that of noisy data may be, starts at this share of the mean of all.
+_LEAST_SHARE = BIAS_MARGIN
+
 # Bounds of the shape that training data start.
 _LEAST, _GREATEST = 0.1, 100.0
 
@@ -47,7 +53,7 @@ class Gamma(Likelihood):
 
     def mean(self, output: Tensor) -> Tensor:
         """Mean, positive, shape ``(*batch, *x_shape)``."""
-        return softplus(self.parameter(output, 0)) + RATE_FLOOR
+        return softplus(self.parameter(output, 0)) + _MEAN_FLOOR
 
     def forward(self, output: Tensor) -> TorchDistribution:
         mean = self.mean(output)
@@ -66,6 +72,8 @@ class Gamma(Likelihood):
     ) -> Tensor:
         """As `Likelihood.initialize`; the shape starts at the one that variances of single elements have.
 
+        Where the data are in other units, the mean starts at the same number in those units, and the shape as it did.
+
         Args:
             x: ``(datum, *x_shape)``.
             observed: boolean, shape of ``x``.
@@ -75,10 +83,15 @@ class Gamma(Likelihood):
         mean, variance = masked_moments(x, observed, [0])
         own = (variance - noise_per_mean * mean).clamp(min=0)
         bias = torch.zeros(self.output_shape, dtype=torch.float64)
-        bias[0] = inverse_softplus(mean.clamp(min=BIAS_MARGIN))
-        whole = (mean**2).sum() / own.sum().clamp(min=1e-12)
-        each = mean**2 / own.clamp(min=1e-12)
-        wanted = (each if self.shape == "per_dimension" else whole).clamp(_LEAST, _GREATEST)
+        typical = mean.mean()
+        least = torch.where(typical > 0, _LEAST_SHARE * typical, torch.full_like(typical, BIAS_MARGIN))
+        bias[0] = inverse_softplus((torch.where(mean > 0, mean, least) - _MEAN_FLOOR).clamp(min=_MEAN_FLOOR))
+        # Ratios of numbers of the same units; a variance of 0 has no shape, or the greatest.
+        squares = mean**2
+        spread = squares / (2 * _GREATEST)
+        whole = squares.sum() / torch.maximum(own.sum(), spread.sum())
+        each = squares / torch.maximum(own, spread)
+        wanted = torch.nan_to_num(each if self.shape == "per_dimension" else whole).clamp(_LEAST, _GREATEST)
         if self.raw_shape is not None:
             with torch.no_grad():
                 self.raw_shape.copy_(inverse_softplus(wanted))

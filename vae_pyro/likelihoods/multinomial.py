@@ -22,8 +22,9 @@ class CountsGivenTotal(TorchDistribution):
     """Multinomial counts of an event of any shape; the density of x is that given its own total.
 
     ``log p(x | n) = lgamma(n + 1) - sum_j lgamma(x_j + 1) + sum_j x_j log p_j`` with ``n = sum_j x_j``, all sums over
-    the observed elements and p renormalised over them, which is the exact conditional of a multinomial. A draw takes
-    its total from ``totals``, at random.
+    the observed elements and p renormalised over them, which is the exact conditional of a multinomial. It is computed
+    in float64: its terms are as large as ``n log n``, itself a few nats. A draw takes its total from ``totals``, at
+    random.
 
     Args:
         logits: log p up to a constant, ``(*batch, *event)``.
@@ -66,7 +67,10 @@ class CountsGivenTotal(TorchDistribution):
     @property
     def log_probs(self) -> Tensor:
         """log p of each element, shape of ``logits``."""
-        flat = self.logits.flatten(-self.event_dim)
+        return self._log_probs().to(self.logits.dtype)
+
+    def _log_probs(self) -> Tensor:
+        flat = self.logits.double().flatten(-self.event_dim)
         return flat.log_softmax(-1).reshape(self.logits.shape)
 
     @property
@@ -81,12 +85,13 @@ class CountsGivenTotal(TorchDistribution):
         return n * p * (1 - p) + self.totals.var(unbiased=False) * p**2
 
     def log_prob(self, value: Tensor) -> Tensor:
-        value = self._visible(value)
+        kind = torch.promote_types(self.logits.dtype, value.dtype)
+        value = self._visible(value).double()
         if self._validate_args:
             self._validate_sample(value)
         dims = list(range(-self.event_dim, 0))
         ways = torch.lgamma(value.sum(dims) + 1) - torch.lgamma(value + 1).sum(dims)
-        return ways + (value * self.log_probs).sum(dims)
+        return (ways + (value * self._log_probs()).sum(dims)).to(kind)
 
     def _visible(self, value: Tensor) -> Tensor:
         return value if self.mask_of is None else torch.where(self.mask_of, value, torch.zeros_like(value))
@@ -95,8 +100,8 @@ class CountsGivenTotal(TorchDistribution):
         with torch.no_grad():
             shape = torch.Size(sample_shape) + self.batch_shape
             rows = torch.randint(len(self.totals), shape, device=self.totals.device)
-            p = self.log_probs.exp().flatten(-self.event_dim)
-            drawn = split_total(self.totals[rows].round().double(), p.double())
+            p = self._log_probs().exp().flatten(-self.event_dim)
+            drawn = split_total(self.totals[rows].round().double(), p)
             return self._visible(drawn.reshape(*shape, *self.event_shape).to(self.logits.dtype))
 
 

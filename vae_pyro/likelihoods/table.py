@@ -55,6 +55,7 @@ class Table(Likelihood):
     """
 
     wants = "a table with the columns of its schema"
+    by_value = True
     reference: Tensor
     floor: Tensor
     count_loc: Tensor
@@ -202,7 +203,7 @@ class Table(Likelihood):
         return False  # it is not offered for data of which nothing but the range is known: it wants a schema
 
     def holds(self, summary: DataSummary) -> bool:
-        return True  # `Schema.encode` has checked each value, and `initialize` checks codes
+        return True  # no range says it: `refuse` looks at each value
 
     @torch.no_grad()
     def initialize(self, x: Tensor, observed: Tensor, step: float | None = None) -> Tensor:
@@ -211,7 +212,7 @@ class Table(Likelihood):
         Raises:
             ValueError: a value that its column cannot hold; the message names column, row and value.
         """
-        self._refuse(x, observed)
+        self.refuse(x, observed)
         self.features.fit(x, observed)
         bias = [torch.zeros(width, dtype=torch.float64, device=x.device) for width in self.widths]
         self._start_scales(bias)
@@ -270,7 +271,7 @@ class Table(Likelihood):
         seen = torch.bincount(codes, minlength=classes).double() + 1
         return seen / seen.sum()
 
-    def _refuse(self, x: Tensor, observed: Tensor) -> None:
+    def refuse(self, x: Tensor, observed: Tensor) -> None:
         for place, column in enumerate(self.schema.columns):
             cells = x[:, place]
             whole = cells == cells.round()

@@ -7,9 +7,17 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from vae_pyro.distributions import InDouble
 from vae_pyro.features import masked_moments
-from vae_pyro.likelihoods.base import BIAS_MARGIN, LIKELIHOODS, inverse_softplus
-from vae_pyro.likelihoods.counts import RATE_FLOOR, Counts, DispersionOption, NegativeBinomial
+from vae_pyro.likelihoods.base import LIKELIHOODS, inverse_softplus
+from vae_pyro.likelihoods.counts import (
+    RATE_FLOOR,
+    Counts,
+    DispersionOption,
+    NegativeBinomial,
+    bias_of_rate,
+    possible_mean,
+)
 
 # The gate starts this far from 0 and 1, where its logit has no gradient to speak of.
 _GATE_MARGIN = 1e-2
@@ -35,9 +43,8 @@ def _start(
     Returns:
         Shape ``(num_params, *x_shape)``, float64; rate and gate are filled.
     """
-    mean, _ = masked_moments(x, observed, [0])
+    mean = possible_mean(x, observed)
     some, _ = masked_moments((x > 0).to(torch.float64), observed, [0])
-    mean = mean.clamp(min=BIAS_MARGIN)
     low, high = mean, torch.maximum(mean / some.clamp(min=1e-12), mean)
     high = torch.where(some > 0, high, mean)
     wanted = high
@@ -47,7 +54,7 @@ def _start(
         low, high = torch.where(below, middle, low), torch.where(below, high, middle)
     gate = (1 - mean / low).clamp(_GATE_MARGIN, 1 - _GATE_MARGIN)
     bias = torch.zeros(num_params, *shape, dtype=torch.float64)
-    bias[0] = inverse_softplus(mean / (1 - gate))
+    bias[0] = bias_of_rate(mean / (1 - gate))
     bias[_GATE] = torch.logit(gate)
     return bias
 
@@ -57,6 +64,7 @@ class ZeroInflatedPoisson(Counts):
     """Independent counts that are zero with probability g, and Poisson otherwise.
 
     ``p(x) = g 1[x = 0] + (1 - g) Poisson(x; m)``, with mean ``(1 - g) m``; the decoder gives m and the logit of g.
+    Densities are computed in float64.
 
     Args:
         x_shape: event shape of x.
@@ -69,7 +77,9 @@ class ZeroInflatedPoisson(Counts):
     num_params = 2
 
     def forward(self, output: Tensor) -> TorchDistribution:
-        return dist.ZeroInflatedPoisson(self.rate(output), gate_logits=self.parameter(output, _GATE))
+        double = output.double()
+        gated = dist.ZeroInflatedPoisson(self.rate(double), gate_logits=self.parameter(double, _GATE))
+        return InDouble(gated, output.dtype)
 
     def initialize(self, x: Tensor, observed: Tensor, step: float | None = None) -> Tensor:
         return _start(x, observed, lambda rate: -torch.expm1(-rate), self.num_params, self.x_shape).to(x.dtype)
@@ -98,7 +108,9 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
 
     def forward(self, output: Tensor) -> TorchDistribution:
         total_count, logits = self.shape_and_logits(output)
-        return dist.ZeroInflatedNegativeBinomial(total_count, logits=logits, gate_logits=self.parameter(output, _GATE))
+        gate = self.parameter(output, _GATE).double()
+        gated = dist.ZeroInflatedNegativeBinomial(total_count, logits=logits, gate_logits=gate)
+        return InDouble(gated, output.dtype)
 
     def initialize(self, x: Tensor, observed: Tensor, step: float | None = None) -> Tensor:
         # r starts at 1, a geometric distribution, whose probability of a zero is 1 / (1 + m).

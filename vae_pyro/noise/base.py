@@ -6,9 +6,11 @@ from noisy data alone, and p(x_clean | z, x) is a known distribution.
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from math import isfinite
+from typing import Annotated, Any, ClassVar
 
 import torch
+from pydantic import Field
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
@@ -16,6 +18,9 @@ from vae_pyro.isolation import seeded
 from vae_pyro.likelihoods import LIKELIHOODS, DataSummary, Likelihood, LocationScale
 from vae_pyro.likelihoods.gamma import Gamma
 from vae_pyro.registry import Choice, Registry
+
+# A scale or a peak: an infinite one would leave nothing of the signal.
+type FinitePositive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Noise(Likelihood):
@@ -150,7 +155,7 @@ def add_noise(
         Shape of ``x_clean``, floating point. Poisson noise gives counts, whose mean is the peak times ``x_clean``.
 
     Raises:
-        ValueError: an unknown noise or option, or a clean signal that the noise cannot have.
+        ValueError: an unknown noise or option, ends that are not finite, or a clean signal that the noise cannot have.
     """
     x = torch.as_tensor(x_clean)
     x = x if x.dtype.is_floating_point else x.to(torch.get_default_dtype())
@@ -161,6 +166,8 @@ def add_noise(
     assert isinstance(kind, type)
     assert issubclass(kind, Noise)
     ends = (float(x.min()) if low is None else low, float(x.max()) if high is None else high)
+    if not all(map(isfinite, ends)):
+        raise ValueError(f"low and high are levels of a clean signal, finite numbers; got {ends[0]:g} and {ends[1]:g}")
     with seeded(seed):
         drawn: Tensor = kind.given(x, *ends, **choice.options).sample()
     return drawn

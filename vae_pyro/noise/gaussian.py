@@ -8,8 +8,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from vae_pyro.likelihoods import DataSummary, Likelihood, LocationScale
-from vae_pyro.likelihoods.base import Positive
-from vae_pyro.noise.base import NOISES, Noise
+from vae_pyro.noise.base import NOISES, FinitePositive, Noise
 from vae_pyro.noise.levels import level_given, number_of_levels, over_levels
 
 # A reference scale is at least this share of the noisy data's, where the noise explains all of their variance.
@@ -24,7 +23,7 @@ class GaussianNoise(Noise):
 
     Args:
         signal: p(x_clean | z).
-        scale: standard deviation of the noise, in units of x.
+        scale: standard deviation of the noise, finite and positive, in units of x.
         deterministic: see `Noise`.
 
     References:
@@ -37,7 +36,7 @@ class GaussianNoise(Noise):
     signals = ("gaussian", "bernoulli", "discretized_logistic")
     mean_signals = ("gaussian", "bernoulli", "continuous_bernoulli", "gamma")
 
-    def __init__(self, signal: Likelihood, *, scale: Positive, deterministic: bool = False) -> None:
+    def __init__(self, signal: Likelihood, *, scale: FinitePositive, deterministic: bool = False) -> None:
         super().__init__(signal, deterministic=deterministic)
         self.scale = scale
         self.num_levels = None if deterministic else number_of_levels(signal)

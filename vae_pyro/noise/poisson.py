@@ -10,10 +10,9 @@ from torch import Tensor
 
 from vae_pyro.features import Features
 from vae_pyro.likelihoods import DataSummary, Likelihood
-from vae_pyro.likelihoods.base import Positive
 from vae_pyro.likelihoods.counts import RATE_FLOOR
 from vae_pyro.likelihoods.gamma import Gamma
-from vae_pyro.noise.base import NOISES, Noise
+from vae_pyro.noise.base import NOISES, FinitePositive, Noise
 from vae_pyro.noise.levels import level_given, number_of_levels, over_levels
 
 
@@ -42,7 +41,7 @@ class PoissonNoise(Noise):
 
     Args:
         signal: p(x_clean | z) of a signal that is not negative.
-        peak: mean count where the clean signal is 1.
+        peak: mean count where the clean signal is 1, finite and positive.
         deterministic: see `Noise`.
 
     References:
@@ -53,7 +52,7 @@ class PoissonNoise(Noise):
     signals = ("gamma", "bernoulli", "discretized_logistic")
     mean_signals = ("gamma", "bernoulli", "continuous_bernoulli", "poisson")
 
-    def __init__(self, signal: Likelihood, *, peak: Positive, deterministic: bool = False) -> None:
+    def __init__(self, signal: Likelihood, *, peak: FinitePositive, deterministic: bool = False) -> None:
         super().__init__(signal, deterministic=deterministic)
         self.discrete = True
         self.peak, self.fill = peak, 0.0

@@ -87,6 +87,15 @@ class Structure(ABC):
 
     num_classes: int = 0
 
+    def scored(self, *, data: int, known: int) -> str:
+        """What the densities of data are of, in words: only those of one thing can be compared.
+
+        Args:
+            data: number of data.
+            known: for how many of them y is given.
+        """
+        return "x"
+
     def check(self, config: Any) -> None:  # noqa: B027 (most structures take everything)
         """Refuse a configuration that cannot have this structure, with a ValueError."""
 

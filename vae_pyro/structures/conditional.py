@@ -49,6 +49,9 @@ class Conditional(Structure):
     def __init__(self, *, num_classes: Annotated[int, Field(ge=2)]) -> None:
         self.num_classes = num_classes
 
+    def scored(self, *, data: int, known: int) -> str:
+        return "x given y"
+
     def check(self, config: Any) -> None:
         if config.prior.name == "vamp":
             raise ValueError("prior 'vamp' is made of posteriors, which here want a label; choose another prior")

@@ -170,6 +170,9 @@ class NotAtRandom(Structure):
     ) -> None:
         self.mechanism, self.known_sign, self.hidden = mechanism, known_sign, hidden
 
+    def scored(self, *, data: int, known: int) -> str:
+        return "x and the mask"  # without one as well: that nothing is missing is scored then
+
     def check(self, config: Any) -> None:
         if self.known_sign != "none" and self.mechanism != "self_masking":
             raise ValueError(

@@ -269,6 +269,9 @@ class SemiSupervised(Structure):
         self.num_classes, self.hidden, self.activation = num_classes, hidden, activation
         self.classifier = None if classifier is None else ENCODERS.resolve(classifier)
 
+    def scored(self, *, data: int, known: int) -> str:
+        return "x" if known == 0 else "x and y" if known == data else f"x, and y of {known:,} in {data:,} data"
+
     def check(self, config: Any) -> None:
         if config.prior.name == "vamp":
             raise ValueError("prior 'vamp' is made of posteriors, which here want a label; choose another prior")

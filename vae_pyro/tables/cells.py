@@ -93,3 +93,10 @@ def typed(column: "Series[Any]", dtype: str, complete: bool) -> "Series[Any]":
         elif wanted.kind == "b":
             wanted = pd.BooleanDtype()
     return column.astype(wanted)
+
+
+def within(column: "Series[Any]", dtype: Any) -> bool:
+    """Whether an integer type holds all of the whole numbers that are there."""
+    kind = getattr(dtype, "numpy_dtype", dtype)  # of a nullable type
+    info = np.iinfo(kind)
+    return not column.notna().any() or bool(info.min <= column.min() and column.max() <= info.max)

@@ -170,7 +170,7 @@ def _plain(name: str, series: "Series[Any]", observed: "Series[Any]") -> tuple[s
             f"{name}={DROP}"
         )
     if found == "decimal":
-        return "float64", series, True
+        return "float64", series.astype("float64"), True
     numeric = types.is_numeric_dtype(dtype) and not types.is_complex_dtype(dtype)
     if numeric or found in ("integer", "floating", "mixed-integer-float"):
         return str(dtype), series, True

@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from vae_pyro.config import Config
-from vae_pyro.tables.cells import Mask, Values, columns_of, listed, numbers, scalar, typed, unfit
+from vae_pyro.tables.cells import Mask, Values, columns_of, listed, numbers, scalar, typed, unfit, within
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -130,6 +130,8 @@ class Column(Config):
     def decode(self, values: Values) -> "Series[Any]":
         """Numbers as values of the original type: codes as categories, NaN as missing, whole numbers rounded.
 
+        Where that type cannot hold them, they are 64-bit integers; truth values described as numbers become floats.
+
         Args:
             values: shape ``(datum,)``; codes are rounded.
 
@@ -154,10 +156,16 @@ class Column(Config):
             cells[:] = self.categories
             column = pd.Series(cells[codes], name=self.name, dtype=object).where(observed, None)
             return typed(column, self.dtype, bool(observed.all()))
-        column = pd.Series(values, name=self.name)
+        column, dtype = pd.Series(values, name=self.name), self.dtype
         if pd.api.types.is_integer_dtype(self._type()):
             column = column.round()
-        return typed(column, self.dtype, bool(observed.all()))
+            if self.kind == "positive":
+                column = column.clip(lower=1)
+            if not within(column, self._type()):
+                dtype = "int64"  # a value that is drawn or averaged may lie beyond what the table's type holds
+        elif pd.api.types.is_bool_dtype(self._type()):
+            dtype = "float64"
+        return typed(column, dtype, bool(observed.all()))
 
     def _type(self) -> Any:
         import pandas as pd
