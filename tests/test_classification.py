@@ -351,6 +351,7 @@ def test_command_finds_the_classes_of_other_data_of_a_conditional_run(tmp_path: 
 
     from vae_pyro.commands.classify import classify as command
 
+    zarr = pytest.importorskip("zarr")
     data = load_data("digits", given_labels="all")
     structure = "conditional:num_classes=10"
     vae = VAE(VAEConfig(x_shape=data.x_shape, latent_dim=2, likelihood="gaussian", structure=structure))
@@ -373,6 +374,12 @@ def test_command_finds_the_classes_of_other_data_of_a_conditional_run(tmp_path: 
             assert ("labels" in made) == (name == "named.npz")
             if "labels" in made:
                 assert made["labels"].tolist() == [4, 7] * 15
+    values = x[:30] / np.float32(16)
+    pieces = zarr.create_array(store=str(tmp_path / "x.zarr"), shape=values.shape, chunks=(9, 1, 8, 8), dtype="f4")
+    pieces[:] = values
+    streamed = [str(run), str(tmp_path / "x.zarr"), "--draws", "2", "--out", str(tmp_path / "z.csv")]
+    done = CliRunner().invoke(app, streamed)
+    assert done.exit_code == 0, done.output
     # The same bytes as the run's own: they are read on its scale, 16 levels and not 255.
     with np.load(tmp_path / "x.npy.npz") as first:
         own = classify(vae, data.test.take(slice(0, 30)), num_draws=2)

@@ -189,7 +189,7 @@ def classify(
     given = as_split(x, mask)
     split = replace(given.fixed(derive_seed(seed, 0)), y=None)
     if num_draws:
-        vae.check(split.head, split.summary(), torch.zeros(1, dtype=torch.int64))
+        vae.check_data(split, y=torch.zeros(1, dtype=torch.int64))
     else:  # the encoder reads any numbers, such as the intensities of which binary images are draws
         vae.as_input(split.head)
     classifies = hasattr(vae.guide, "classify")

@@ -19,7 +19,7 @@ type Program = Callable[..., Any]
 type SiteKind = Literal["code", "class", "data"]
 
 _PARTICLE_DIM = -2
-_MISSING_SITE = "x_missing"
+MISSING_SITE = "x_missing"
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def draw_sites(
         log_guide = log_guide + _log_prob(name, site, shape)
         value = site["value"]
         latents[name] = value.expand(*shape, *value.shape[value.dim() - site["fn"].event_dim :])
-        kinds[name] = "data" if name == _MISSING_SITE else "class" if _discrete(site["fn"]) else "code"
+        kinds[name] = "data" if name == MISSING_SITE else "class" if _discrete(site["fn"]) else "code"
     return latents, log_guide, kinds
 
 

@@ -17,7 +17,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from vae_pyro.data import Split, as_split
-from vae_pyro.densities import Program, draw_latents, score_latents
+from vae_pyro.densities import MISSING_SITE, Program, draw_latents, score_latents
 from vae_pyro.evaluation import ELEMENTS_AT_ONCE, blocks, numbers_held, place_of
 from vae_pyro.isolation import derive_seed, isolated, seeded
 from vae_pyro.splits import Given
@@ -28,7 +28,7 @@ type Array = np.ndarray[Any, Any]
 type Pair = VAE | tuple[Program, Program]
 type Latents = dict[str, Tensor]
 
-_SITE, _MISSING_SITE = "x", "x_missing"
+_SITE = "x"
 _LATENT_STREAM, _PREDICTIVE_STREAM = 1, 2
 # Equally weighted draws that the ends of an interval are quantiles of: the share beyond an end at 0.9 has the standard
 # error 0.007.
@@ -266,8 +266,8 @@ class _Reader:
 
     def elements(self, values: Tensor, given: Given, latents: Latents) -> TorchDistribution | Tensor:
         """p(x | z) of each element, batch shape ``(particle, datum, *x_shape)``; draws of x where these are latent."""
-        if _MISSING_SITE in latents:
-            return latents[_MISSING_SITE]
+        if MISSING_SITE in latents:
+            return latents[MISSING_SITE]
         drawn = poutine.Trace()
         for name, value in latents.items():
             drawn.add_node(name, type="sample", name=name, is_observed=False, value=value, infer={})

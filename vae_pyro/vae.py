@@ -148,18 +148,19 @@ class VAE(nn.Module):
             raise ValueError(f"data of shape (datum, {', '.join(map(str, shape))}) wanted, got {tuple(x.shape)}")
         return x
 
-    def check_data(self, split: Any, *, blank: bool = False) -> None:
+    def check_data(self, split: Any, *, blank: bool = False, y: Tensor | None = None) -> None:
         """Refuse data that the model cannot describe: `check` of a split, and of each value where no range says enough.
 
         Args:
             split: a `vae_pyro.data.Split`.
             blank: take data of which nothing is observed, too; only their shape can be wrong.
+            y: classes in place of the split's, such as one that stands for all that will be tried.
 
         Raises:
             ValueError: see `check`.
         """
         unseen = blank and split.mask is not None and not bool(split.mask.any())
-        self.check(split.head, None if unseen else split.summary(), split.y)
+        self.check(split.head, None if unseen else split.summary(), split.y if y is None else y)
         if self.model.likelihood.by_value:
             for start in range(0, len(split), _ROWS):
                 values, given = split.batch(slice(start, start + _ROWS), torch.float64)

@@ -88,10 +88,9 @@ def other_data(
     chosen = load_all(config, facts)
     if chosen.y is not None and not vae.num_classes:
         chosen = replace(chosen, y=None)
-    if classes:
-        vae.check_data(chosen, blank=True)
-    else:
-        vae.check_data(replace(chosen, y=torch.zeros(len(chosen), dtype=torch.int64)), blank=True)
+    # A class that stands for those which a classifier will try.
+    tried = None if classes or not vae.num_classes else torch.zeros(1, dtype=torch.int64)
+    vae.check_data(chosen, blank=True, y=tried)
     return folder, vae, chosen
 
 
