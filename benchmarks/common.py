@@ -81,7 +81,7 @@ def _versions() -> dict[str, str]:
 
 def revision() -> str | None:
     """Git revision of the package that was measured, with ``-dirty`` where files differ from it."""
-    from vae_pyro.checkpoint import provenance
+    from vae_pyro.runs.folder import provenance
 
     found = provenance()["git_revision"]
     return None if found is None else str(found)

@@ -337,7 +337,7 @@ class StockSVI(_VAE):
 
 
 class Compiled(_VAE):
-    """`vae_pyro.svi.CompiledSVI`: a single run, or an ensemble."""
+    """`vae_pyro.svi.compiled_svi.CompiledSVI`: a single run, or an ensemble."""
 
     compiles = True
     about = "`CompiledSVI.run_epoch`, `Trace_ELBO`, torch's Adam, bytes in memory"
@@ -372,14 +372,14 @@ def compiled_svi(contender: Compiled, members: int | None) -> tuple[Any, Callabl
         mean loss in nats per datum, or a list of them.
 
     Raises:
-        NotInstalledError: this checkout has no `vae_pyro.svi`.
+        NotInstalledError: this checkout has no `vae_pyro.svi.compiled_svi`.
     """
     from pyro.infer import Trace_ELBO
 
-    from vae_pyro.data import Split
+    from vae_pyro.data.split import Split
 
     try:
-        from vae_pyro.svi import CompiledSVI
+        from vae_pyro.svi.compiled_svi import CompiledSVI
     except ImportError as error:
         raise NotInstalledError(f"this vae_pyro has no CompiledSVI ({error})") from error
 

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.denoising import DenoisingCheck, check_denoising
-from analysis.estimate import plus_minus
-from analysis.plots.denoising import plot_denoised
-from analysis.plots.style import save
+from analysis.plotting.denoising import plot_denoised
+from analysis.plotting.style import save
+from analysis.results.estimate import plus_minus
+from analysis.tasks.denoising import DenoisingCheck, check_denoising
 from benchmarks import common
 from vae_pyro import VAE, DataConfig, Dataset, FitConfig, Split, VAEConfig, fit
-from vae_pyro.denoising import noise_of
-from vae_pyro.isolation import derive_seed
-from vae_pyro.noise import add_noise
+from vae_pyro.applications.denoising import noise_of
+from vae_pyro.core.isolation import derive_seed
+from vae_pyro.likelihoods.noise import add_noise
 
 _VALIDATION_PAIRS = 60
 _PICTURES = 10

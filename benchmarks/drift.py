@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from analysis.drift import STATISTICS, drift_test
-from analysis.elpd import ELPD, elpd_of
+from analysis.density.elpd import ELPD, elpd_of
+from analysis.monitoring.drift import STATISTICS, drift_test
 from benchmarks import common
 from vae_pyro import VAE, Dataset, FitConfig, Split, VAEConfig, fit, load_data
-from vae_pyro.continuation import initialize_from, rehearsal
-from vae_pyro.isolation import derive_seed
+from vae_pyro.core.isolation import derive_seed
+from vae_pyro.training.warm_start import initialize_from, rehearsal
 
 type Array = np.ndarray[Any, Any]
 type Change = Callable[[Split, np.random.Generator], Split]

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from analysis.imputation import imputation_quality
+from analysis.tasks.imputation_quality import imputation_quality
 from benchmarks import common
 from vae_pyro import VAE, FitConfig, VAEConfig, fit
-from vae_pyro.imputation import impute
+from vae_pyro.applications.imputation import impute
 
 type Array = np.ndarray[Any, Any]
 

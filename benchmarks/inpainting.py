@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.imputation import imputation_quality
-from analysis.plots import save
-from analysis.plots.imputation import plot_imputations
+from analysis.plotting import save
+from analysis.plotting.imputation import plot_imputations
+from analysis.tasks.imputation_quality import imputation_quality
 from benchmarks import common
 from vae_pyro import VAE, DataConfig, FitConfig, VAEConfig, fit
-from vae_pyro.imputation import impute
-from vae_pyro.isolation import derive_seed
+from vae_pyro.applications.imputation import impute
+from vae_pyro.core.isolation import derive_seed
 
 type Pattern = Literal["quarter", "lower"]
 

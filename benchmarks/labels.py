@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from analysis.classification import class_scores
+from analysis.tasks.class_scores import class_scores
 from benchmarks import common
 from vae_pyro import VAE, DataConfig, Dataset, FitConfig, Split, VAEConfig, fit
-from vae_pyro.classification import Classification, classify
-from vae_pyro.data import balanced
-from vae_pyro.isolation import derive_seed, seeded
-from vae_pyro.splits import repeat_labelled
+from vae_pyro.applications.classification import Classification, classify
+from vae_pyro.core.isolation import derive_seed, seeded
+from vae_pyro.data.dataset import balanced
+from vae_pyro.data.split import repeat_labelled
 
 # Test error in percent of Kingma et al. 2014, table 1, by labels.
 PUBLISHED = {"m2": {100: 11.97, 1000: 4.94}, "m1m2": {100: 3.33, 1000: 2.40}}

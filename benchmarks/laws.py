@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-# From so many rows on, both windows of a stream are full (`vae_pyro.streams.windows.WINDOW_BYTES`), and its memory is
-# final.
+# From so many rows on, both windows of a stream are full (`vae_pyro.data.streams.windows.WINDOW_BYTES`), and its memory
+# is final.
 _WINDOWS_FULL = 100_000
 
 

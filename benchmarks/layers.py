@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from analysis.crossed import CrossedMean, crossed_mean
-from analysis.estimate import plus_minus
+from analysis.results.estimate import plus_minus
+from analysis.stats.crossed import CrossedMean, crossed_mean
 from benchmarks import common
 from vae_pyro import VAE, DataConfig, Dataset, FitConfig, RunFolder, VAEConfig, evaluate, fit
-from vae_pyro.checkpoint import write_atomically
-from vae_pyro.evaluation import ACTIVE_VARIANCE
-from vae_pyro.presets import preset
+from vae_pyro.core.files import write_atomically
+from vae_pyro.evaluation.evaluation import ACTIVE_VARIANCE
+from vae_pyro.models.presets import preset
 
 type Array = np.ndarray[Any, Any]
 

@@ -35,7 +35,7 @@ class Subject:
     def __init__(self, point: Point) -> None:
         import torch
 
-        from vae_pyro.ranks import ALONE, launch
+        from vae_pyro.parallel.ranks import ALONE, launch
 
         self.point = point
         self.ranks, self.device = ALONE, torch.device(point.device)
@@ -87,7 +87,7 @@ class Subject:
         import torch
 
         from vae_pyro import load_data
-        from vae_pyro.data import Split
+        from vae_pyro.data.split import Split
 
         point = self.point
         if point.source is not None:
@@ -100,9 +100,9 @@ class Subject:
         import torch
 
         from vae_pyro import VAE, VAEConfig
-        from vae_pyro.elbo import TraceELBO
-        from vae_pyro.loop import PerDatum
-        from vae_pyro.svi import CompiledSVI
+        from vae_pyro.objectives.base import TraceELBO
+        from vae_pyro.svi.compiled_svi import CompiledSVI
+        from vae_pyro.training.loop import PerDatum
 
         point = self.point
         config = VAEConfig(
@@ -148,8 +148,8 @@ class Subject:
         """Raw batches of an epoch, without a smaller last one."""
         import torch
 
-        from vae_pyro.data import Part
-        from vae_pyro.svi import BitStream
+        from vae_pyro.core.minibatches import BitStream
+        from vae_pyro.data.split import Part
 
         point, part = self.point, Part(self.ranks.rank, self.ranks.of)
         seeds = [seed * 1000 + member for member in range(max(point.members, 1))]
@@ -235,7 +235,7 @@ class Subject:
         """Over the processes."""
         import torch
 
-        from vae_pyro.ranks import Ranks
+        from vae_pyro.parallel.ranks import Ranks
 
         total = torch.tensor(number, dtype=torch.float64, device=self.device)
         Ranks.add(self.ranks, total)  # which is not counted as a step's
@@ -255,7 +255,7 @@ class Subject:
         import torch
         from torch.profiler import ProfilerActivity, profile
 
-        from vae_pyro.ranks import Ranks
+        from vae_pyro.parallel.ranks import Ranks
 
         epochs = max(1, min(self.repeats, round(_PROFILED_STEPS / self.steps)))
         on_gpu = self.device.type == "cuda"

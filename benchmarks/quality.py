@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from benchmarks import common
 from vae_pyro import VAE, DataConfig, Dataset, FitConfig, FitInterruptedError, RunFolder, VAEConfig, evaluate, fit
-from vae_pyro.presets import preset
+from vae_pyro.models.presets import preset
 
 PRESET = "iwae-200-200-50"
 

@@ -21,15 +21,16 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from analysis.elpd import elpd_of
-from analysis.estimate import plus_minus
+from analysis.density.elpd import elpd_of
+from analysis.results.estimate import plus_minus
 from benchmarks import common
 from benchmarks.memory import peak
 from vae_pyro import VAE, FitConfig, Split, VAEConfig, fit
-from vae_pyro.isolation import isolated
+from vae_pyro.core.isolation import isolated
+from vae_pyro.core.minibatches import BitStream
+from vae_pyro.data.sparse import SparseRows, SparseSplit
 from vae_pyro.objectives import OBJECTIVES
-from vae_pyro.sparse import SparseRows, SparseSplit
-from vae_pyro.svi import BitStream, CompiledSVI
+from vae_pyro.svi.compiled_svi import CompiledSVI
 
 type Array = np.ndarray[Any, Any]
 

@@ -8,8 +8,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from vae_pyro.isolation import seeded
-from vae_pyro.tables.schema import CODED
+from vae_pyro.core.isolation import seeded
+from vae_pyro.data.tables.schema import CODED
 
 type Array = np.ndarray[Any, Any]
 

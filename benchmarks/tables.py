@@ -21,11 +21,11 @@ import torch
 from benchmarks import common
 from benchmarks.table_process import Process
 from vae_pyro import VAE, FitConfig, VAEConfig, evaluate, fit
-from vae_pyro.densities import log_densities
-from vae_pyro.isolation import isolated
+from vae_pyro.core.isolation import isolated
+from vae_pyro.data.tables.reading import read_table
+from vae_pyro.data.tables.schema import CODED, Schema
+from vae_pyro.densities.log_densities import log_densities
 from vae_pyro.likelihoods.table import Table
-from vae_pyro.tables import Schema, read_table
-from vae_pyro.tables.schema import CODED
 
 type Array = np.ndarray[Any, Any]
 

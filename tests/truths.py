@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vae_pyro import VAE
-from vae_pyro.isolation import seeded
+from vae_pyro.core.isolation import seeded
 
 type Program = Callable[..., Any]
 

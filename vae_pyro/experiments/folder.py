@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from vae_pyro.checkpoint import RunError, RunFolder, read_json, read_tensors, write_json
-from vae_pyro.data import Dataset
+from vae_pyro.core.files import RunError, read_json, read_tensors, write_json
+from vae_pyro.data.dataset import Dataset
 from vae_pyro.experiments.plan import ExperimentConfig, Variant, difference, trial_name
-from vae_pyro.locks import is_held
-from vae_pyro.vae import VAE
+from vae_pyro.models.vae import VAE
+from vae_pyro.parallel.locks import is_held
+from vae_pyro.runs.folder import RunFolder
 
 type Status = Literal["waiting", "running", "half-finished", "done", "broken"]
 type Finish = Callable[[RunFolder, VAE, Dataset], Any]

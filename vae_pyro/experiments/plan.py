@@ -11,16 +11,17 @@ from typing import Any, Literal
 
 import torch
 
-from vae_pyro.config import Config
-from vae_pyro.data import DataConfig, Dataset
-from vae_pyro.ensembles import fit_ensemble
-from vae_pyro.isolation import isolated
+from vae_pyro.core.config import Config
+from vae_pyro.core.isolation import isolated
+from vae_pyro.core.registry import Choice, parse_scalar, plain, split_commas
+from vae_pyro.data.dataset import DataConfig, Dataset
 from vae_pyro.likelihoods import LIKELIHOODS
+from vae_pyro.models.vae import VAE
 from vae_pyro.objectives import OBJECTIVES
-from vae_pyro.registry import Choice, parse_scalar, plain, split_commas
-from vae_pyro.settings import Settings, assemble, parse_assignment
-from vae_pyro.training import FREE, FitConfig, checked
-from vae_pyro.vae import VAE
+from vae_pyro.training.config import FitConfig
+from vae_pyro.training.ensemble import fit_ensemble
+from vae_pyro.training.fitting import FREE, checked
+from vae_pyro.training.settings import Settings, assemble, parse_assignment
 
 _FREE = {f"{section}.{key}" for section, keys in FREE.items() for key in keys}
 _LONGEST_NAME = 60

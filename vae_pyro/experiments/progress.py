@@ -7,10 +7,10 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-from vae_pyro.checkpoint import RunError
+from vae_pyro.core.files import RunError
+from vae_pyro.core.isolation import undisturbed
 from vae_pyro.experiments.folder import Experiment, Status, lock_file
-from vae_pyro.isolation import undisturbed
-from vae_pyro.locks import is_held
+from vae_pyro.parallel.locks import is_held
 
 
 @dataclass

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vae_pyro.checkpoint import RunError, write_json
+from vae_pyro.core.files import RunError, write_json
 from vae_pyro.experiments.folder import Experiment, Finish, begin, error_file, is_done, standing
 from vae_pyro.experiments.plan import ExperimentConfig, plan
 from vae_pyro.experiments.progress import ExperimentProgress
 from vae_pyro.experiments.worker import Broken, Task, load, perform
-from vae_pyro.locks import locked
-from vae_pyro.training import FitInterruptedError
-from vae_pyro.workers import Backend, Outcome, WorkInterruptedError, map_tasks
+from vae_pyro.parallel.locks import locked
+from vae_pyro.parallel.signals import FitInterruptedError
+from vae_pyro.parallel.tasks import Backend, Outcome, WorkInterruptedError, map_tasks
 
 
 class ExperimentInterruptedError(FitInterruptedError):
@@ -50,9 +50,9 @@ def run(
     Runs that are done are kept, half-finished ones go on after their last epoch to the bits of an undisturbed run, and
     what broke is tried again. Which backend fits a run does not change its weights.
 
-    An ensemble (`vae_pyro.ensembles.fit_ensemble`) is one task for each variant. Its runs are what they would be alone,
-    to the rounding of sums in another order, which depends on how many are fitted together; those whose checkpoints
-    stand at different steps, after a crash between two files, go on apart.
+    An ensemble (`vae_pyro.training.ensemble.fit_ensemble`) is one task for each variant. Its runs are what they would
+    be alone, to the rounding of sums in another order, which depends on how many are fitted together; those whose
+    checkpoints stand at different steps, after a crash between two files, go on apart.
 
     Args:
         out: folder of the experiment; on a cluster, one that all nodes share.
@@ -63,11 +63,12 @@ def run(
         finish: called in the worker as ``finish(folder, vae, data)`` when the run has been fitted; a function of a
             module, or a `functools.partial` of one. It may be called again, and has to bear it. Files that it leaves in
             the run folder belong to a run that is done.
-        preset_name: see `vae_pyro.presets`.
-        file: settings that all runs share, see `vae_pyro.settings.read_settings_file`; its seed is not used.
+        preset_name: see `vae_pyro.models.presets`.
+        file: settings that all runs share, see `vae_pyro.training.settings.read_settings_file`; its seed is not used.
         assignments: likewise, as paths and values.
         ensemble: fit all seeds of a variant at once, as one compiled program. It needs ``compile`` and no ``patience``.
-        backend: see `vae_pyro.workers.map_tasks`, as for ``num_workers``, ``threads``, ``retries`` and ``address``.
+        backend: see `vae_pyro.parallel.tasks.map_tasks`, as for ``num_workers``, ``threads``, ``retries`` and
+            ``address``.
         num_workers: runs, or ensembles, at once.
         threads: of each run. Sums, and so weights, depend on it.
         retries: how often a run, or an ensemble, whose worker died is given again in this call.
@@ -78,7 +79,7 @@ def run(
         The experiment, with the status of each trial and what broke.
 
     Raises:
-        ValueError: see `plan` and `vae_pyro.workers.map_tasks`; or ``cuda:N`` where workers choose their device.
+        ValueError: see `plan` and `vae_pyro.parallel.tasks.map_tasks`; or ``cuda:N`` where workers choose their device.
         RunError: ``out`` holds something else, another process is at it, or it was begun with other data or settings.
         ExperimentInterruptedError: SIGINT or SIGTERM, after the workers have ended.
     """

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vae_pyro.checkpoint import RunError, RunFolder, read_tensors, write_json
-from vae_pyro.data import DataConfig, Dataset
-from vae_pyro.ensembles import fit_ensemble
+from vae_pyro.core.files import RunError, read_tensors, write_json
+from vae_pyro.data.dataset import DataConfig, Dataset
 from vae_pyro.experiments.folder import Finish, identity, lock_file, measured_files, record_file, sound_weights
 from vae_pyro.experiments.plan import difference
-from vae_pyro.locks import locked
-from vae_pyro.training import FitConfig, FitResult, fit
-from vae_pyro.vae import VAE, VAEConfig
-from vae_pyro.workers.process import in_words
+from vae_pyro.models.vae import VAE, VAEConfig
+from vae_pyro.parallel.locks import locked
+from vae_pyro.parallel.process import in_words
+from vae_pyro.runs.folder import RunFolder
+from vae_pyro.training.config import FitConfig
+from vae_pyro.training.ensemble import fit_ensemble
+from vae_pyro.training.fitting import FitResult, fit
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Broken:
 
     Attributes:
         name: of the run.
-        error: see `vae_pyro.workers.Outcome`.
+        error: see `vae_pyro.parallel.tasks.Outcome`.
         traceback: likewise.
     """
 

@@ -1,6 +1,6 @@
 """Likelihoods p(x | z) by name; importing this folder registers all of them."""
 
-from vae_pyro.likelihoods.base import LIKELIHOODS, DataSummary, Likelihood, fits
+from vae_pyro.likelihoods.base import LIKELIHOODS, Likelihood, fits
 from vae_pyro.likelihoods.binary import Bernoulli, ContinuousBernoulliLikelihood
 from vae_pyro.likelihoods.classes import Categorical, DiscretizedLogisticLikelihood
 from vae_pyro.likelihoods.counts import Counts, NegativeBinomial, Poisson
@@ -15,7 +15,6 @@ __all__ = [
     "Categorical",
     "ContinuousBernoulliLikelihood",
     "Counts",
-    "DataSummary",
     "DiscretizedLogisticLikelihood",
     "Gaussian",
     "Laplace",

@@ -6,7 +6,6 @@ A likelihood turns decoder output ``(*batch, num_params, *x_shape)`` into a Pyro
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
@@ -14,35 +13,14 @@ from pydantic import Field
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from vae_pyro.features import Features
-from vae_pyro.registry import Registry
+from vae_pyro.core.registry import Registry
+from vae_pyro.data.summary import DataSummary
+from vae_pyro.nn.features import Features
 
 type Positive = Annotated[float, Field(gt=0)]
 
 # Probabilities and rates of the data's mean are kept this far from their bounds when they start the output bias.
 BIAS_MARGIN = 1e-3
-
-
-@dataclass(frozen=True)
-class DataSummary:
-    """What a likelihood is told about data before the first step.
-
-    Attributes:
-        low: smallest observed value.
-        high: largest observed value.
-        integral: whether every observed value is an integer.
-        step: spacing of the lattice that the values lie on, where they are quantised (1/255 for scaled bytes).
-    """
-
-    low: float
-    high: float
-    integral: bool
-    step: float | None = None
-
-    @property
-    def range(self) -> str:
-        """``[low, high]`` for a message."""
-        return f"[{self.low:g}, {self.high:g}]"
 
 
 class Likelihood(nn.Module, ABC):

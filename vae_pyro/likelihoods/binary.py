@@ -5,9 +5,10 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from vae_pyro.distributions import ContinuousBernoulli
-from vae_pyro.features import masked_moments
-from vae_pyro.likelihoods.base import BIAS_MARGIN, LIKELIHOODS, DataSummary, Likelihood
+from vae_pyro.data.summary import DataSummary
+from vae_pyro.likelihoods.base import BIAS_MARGIN, LIKELIHOODS, Likelihood
+from vae_pyro.likelihoods.distributions import ContinuousBernoulli
+from vae_pyro.nn.features import masked_moments
 
 
 @LIKELIHOODS.register("bernoulli")

@@ -10,9 +10,10 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from vae_pyro.distributions import DiscretizedLogistic
-from vae_pyro.features import Levels, OneHot, masked_moments
-from vae_pyro.likelihoods.base import BIAS_MARGIN, LIKELIHOODS, DataSummary, Likelihood, inverse_softplus
+from vae_pyro.data.summary import DataSummary
+from vae_pyro.likelihoods.base import BIAS_MARGIN, LIKELIHOODS, Likelihood, inverse_softplus
+from vae_pyro.likelihoods.distributions import DiscretizedLogistic
+from vae_pyro.nn.features import Levels, OneHot, masked_moments
 
 
 @LIKELIHOODS.register("categorical")

@@ -15,9 +15,10 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from vae_pyro.distributions import InDouble
-from vae_pyro.features import Log1p, masked_moments
-from vae_pyro.likelihoods.base import LIKELIHOODS, DataSummary, Likelihood, inverse_softplus
+from vae_pyro.data.summary import DataSummary
+from vae_pyro.likelihoods.base import LIKELIHOODS, Likelihood, inverse_softplus
+from vae_pyro.likelihoods.distributions import InDouble
+from vae_pyro.nn.features import Log1p, masked_moments
 
 type DispersionOption = Literal["learned", "per_dimension", "predicted"]
 

@@ -9,10 +9,11 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from vae_pyro.features import Log1p, masked_moments
-from vae_pyro.likelihoods import LIKELIHOODS, DataSummary, Likelihood
+from vae_pyro.data.summary import DataSummary
+from vae_pyro.likelihoods import LIKELIHOODS, Likelihood
 from vae_pyro.likelihoods.base import BIAS_MARGIN, inverse_softplus
 from vae_pyro.likelihoods.counts import RATE_FLOOR
+from vae_pyro.nn.features import Log1p, masked_moments
 
 # Keeps means away from zero, far below the values of any units that are in use.
 _MEAN_FLOOR = 1e-12

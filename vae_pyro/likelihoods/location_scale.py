@@ -9,8 +9,9 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from vae_pyro.features import Standardize, masked_moments
-from vae_pyro.likelihoods.base import LIKELIHOODS, DataSummary, Likelihood, Positive, inverse_softplus
+from vae_pyro.data.summary import DataSummary
+from vae_pyro.likelihoods.base import LIKELIHOODS, Likelihood, Positive, inverse_softplus
+from vae_pyro.nn.features import Standardize, masked_moments
 
 type ScaleOption = Positive | Literal["learned", "per_dimension", "predicted"]
 

@@ -10,9 +10,9 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from vae_pyro.features import masked_moments
 from vae_pyro.likelihoods.base import LIKELIHOODS
 from vae_pyro.likelihoods.counts import Counts
+from vae_pyro.nn.features import masked_moments
 
 # Totals of the training data that are kept: as many of their quantiles.
 _TOTALS = 512

@@ -10,11 +10,12 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from vae_pyro.features import masked_moments
-from vae_pyro.likelihoods.base import BIAS_MARGIN, LIKELIHOODS, DataSummary, Likelihood, Positive, inverse_softplus
-from vae_pyro.tables.columns import GAP_FLOOR, Columns, Part, cumulative_logits
-from vae_pyro.tables.features import TableFeatures
-from vae_pyro.tables.schema import CODED, KINDS, Column, Schema
+from vae_pyro.data.summary import DataSummary
+from vae_pyro.data.tables.schema import CODED, KINDS, Column, Schema
+from vae_pyro.likelihoods.base import BIAS_MARGIN, LIKELIHOODS, Likelihood, Positive, inverse_softplus
+from vae_pyro.likelihoods.table_columns import GAP_FLOOR, Columns, Part, cumulative_logits
+from vae_pyro.nn.features import masked_moments
+from vae_pyro.nn.table_features import TableFeatures
 
 # Log dispersions of counts stay within these bounds; at the upper one a negative binomial is a Poisson to rounding.
 _LOG_DISPERSION = 15.0
@@ -40,7 +41,7 @@ class Table(Likelihood):
 
     Args:
         x_shape: ``(column,)``.
-        columns: the schema of the table, see `vae_pyro.tables.Schema`; ``vae-pyro fit`` takes it from the data.
+        columns: the schema of the table, see `vae_pyro.data.tables.Schema`; ``vae-pyro fit`` takes it from the data.
         real: family of the real columns.
         count: family of the counts.
         scale: of real and positive columns, and dispersion of counts: ``per_dimension`` is one for each column,
@@ -80,8 +81,8 @@ class Table(Likelihood):
         super().__init__(x_shape)
         if not columns:
             raise ValueError(
-                "likelihood 'table' wants the schema of the table: columns=vae_pyro.tables.infer(frame).columns, or "
-                "fit a .csv or .parquet file, from which it is inferred"
+                "likelihood 'table' wants the schema of the table: columns=vae_pyro.data.tables.infer(frame).columns; "
+                "or fit a .csv or .parquet file, from which it is inferred"
             )
         self.schema = Schema(columns=columns)
         if self.x_shape != (len(self.schema.columns),):

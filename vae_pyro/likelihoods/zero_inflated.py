@@ -7,8 +7,6 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from vae_pyro.distributions import InDouble
-from vae_pyro.features import masked_moments
 from vae_pyro.likelihoods.base import LIKELIHOODS, inverse_softplus
 from vae_pyro.likelihoods.counts import (
     RATE_FLOOR,
@@ -18,6 +16,8 @@ from vae_pyro.likelihoods.counts import (
     bias_of_rate,
     possible_mean,
 )
+from vae_pyro.likelihoods.distributions import InDouble
+from vae_pyro.nn.features import masked_moments
 
 # The gate starts this far from 0 and 1, where its logit has no gradient to speak of.
 _GATE_MARGIN = 1e-2

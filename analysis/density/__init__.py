@@ -1,0 +1,1 @@
+"""How probable are held-out data?"""

@@ -1,0 +1,277 @@
+"""Which model predicts better? Paired differences of held-out log p(x), with the two sources of error kept apart."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from analysis.density.elpd import ELPD, elpd
+from analysis.results.verdict import Verdict
+
+type Array = np.ndarray[Any, Any]
+
+# With fewer data, or models that predict alike, the error of a difference is skewed and a normal interval too short.
+_LEAST_DATA, _LEAST_NATS = 100, 4
+_SOURCE = (
+    "Sivula et al. 2025, Uncertainty in Bayesian leave-one-out cross-validation, arXiv:2008.10296, recommendations"
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Models on the same data, the best first; differences are from the best, at most 0, in nats.
+
+    Three standard errors are given. ``se`` is for another test set and other draws: the spread of the estimated
+    differences over data holds both. ``mcse`` is for other draws alone, of two models that were drawn independently;
+    with the same seed for both it is commonly too large. ``se_test`` is what is left of ``se`` without ``mcse``.
+
+    Attributes:
+        names: of the models.
+        results: likewise.
+    """
+
+    names: tuple[str, ...]
+    results: tuple[ELPD, ...]
+
+    @property
+    def of(self) -> str | None:
+        """What the densities are of, as far as a model says; see `analysis.density.elpd.ELPD`."""
+        return next((result.of for result in self.results if result.of is not None), None)
+
+    @property
+    def pointwise(self) -> Array:
+        """Difference of each datum, shape ``(model, datum)``."""
+        return np.stack([result.pointwise - self.results[0].pointwise for result in self.results])
+
+    @property
+    def difference(self) -> Array:
+        """Sum over data, ``(model,)``."""
+        return self.pointwise.sum(1)
+
+    @property
+    def se(self) -> Array:
+        """Standard error of `difference`, both sources, ``(model,)``; NaN for one datum."""
+        n = len(self.results[0])
+        return sqrt(n) * self.pointwise.std(1, ddof=1) if n > 1 else np.full(len(self.names), np.nan)
+
+    @property
+    def mcse(self) -> Array:
+        """Standard error of `difference` from the draws, ``(model,)``; 0 for the best, which is the reference."""
+        own = np.array([result.mcse for result in self.results])
+        return np.where(np.arange(len(own)) == 0, 0.0, np.hypot(own, own[0]))
+
+    @property
+    def se_test(self) -> Array:
+        """Standard error of `difference` from the choice of test set, ``(model,)``."""
+        return np.asarray(np.sqrt(np.maximum(self.se**2 - self.mcse**2, 0.0)))
+
+    @property
+    def bias(self) -> Array:
+        """Bias of `difference` to first order, for want of draws, ``(model,)``; see `ELPD.bias`."""
+        own = np.array([result.bias for result in self.results])
+        return own - own[0]
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each model, JSON-able."""
+        columns = (self.difference, self.se, self.se_test, self.mcse, self.bias)
+        return [
+            {
+                "name": name,
+                "elpd": result.elpd,
+                "difference": float(difference),
+                "se": float(se) if np.isfinite(se) else None,
+                "se_test": float(se_test) if np.isfinite(se_test) else None,
+                "mcse": float(mcse),
+                "bias": float(bias),
+                "num_bad": result.num_bad,
+            }
+            for name, result, difference, se, se_test, mcse, bias in zip(
+                self.names, self.results, *columns, strict=True
+            )
+        ]
+
+    def summary(self) -> dict[str, Any]:
+        """The table, and what all rows share."""
+        first = self.results[0]
+        shared = {
+            "n": len(first),
+            "num_draws": first.num_draws,
+            "space": first.space,
+            "of": self.of,
+            "good_k": first.good_k,
+        }
+        return {"best": self.names[0], "models": self.table(), **shared}
+
+    def told_apart(self, index: int) -> bool:
+        """Whether the best predicts better than another, as far as the choice of data goes."""
+        n, gap, se = len(self.results[0]), -float(self.difference[index]), float(self.se[index])
+        return n >= _LEAST_DATA and gap > max(2 * se, _LEAST_NATS)
+
+    def settled(self, index: int) -> bool:
+        """Whether more draws would leave another model behind the best.
+
+        The best can only rise. The other one's estimate is trusted where its k-hat is, or bounded by its CUBO.
+        """
+        best, other = self.results[0], self.results[index]
+        gap, se, missing = -float(self.difference[index]), float(self.se[index]), -other.bias
+        small = missing <= max((gap - 2 * se) / 2, se / 3)
+        return bool((other.trusted and small) or (other.bounded and other.upper.sum() < best.elpd))
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """For each model but the best: do the data tell the two apart, and could want of draws have done it?"""
+        found = []
+        n, best = len(self.results[0]), self.names[0]
+        for index, (name, other) in enumerate(zip(self.names[1:], self.results[1:], strict=True), start=1):
+            apart, settled = self.told_apart(index), self.settled(index)
+            found.append(
+                Verdict(
+                    f"Does {best} predict better than {name}?",
+                    -float(self.difference[index]),
+                    float(self.se[index]) if n > 1 else None,
+                    "nats in all",
+                    f"above 2 standard errors and above {_LEAST_NATS}, on at least {_LEAST_DATA} data",
+                    _SOURCE,
+                    "pass" if apart else "warn",
+                    "" if apart else f"the two are not told apart by {n:,} data; compare on more",
+                    "difference",
+                )
+            )
+            found.append(
+                Verdict(
+                    f"Could more draws bring {name} level with {best}?",
+                    -other.bias,
+                    None,
+                    "nats in all, what it still lacks to first order",
+                    "well within the difference with a good k-hat, or its CUBO below the best",
+                    "k-hat: Vehtari et al. 2024, arXiv:1507.02646, sec. 3.2; CUBO: Dieng et al. 2017, "
+                    "arXiv:1611.00328; well within: convention, half of what the difference has above 2 standard "
+                    "errors, or a third of one",
+                    "pass" if settled else "warn",
+                    ""
+                    if settled
+                    else f"k-hat of {name} is too large for {other.num_bad:,} of {n:,} data, and it may lack far more; "
+                    f"raise num_draws (now {other.num_draws:,}) or bring its guide closer to the posterior",
+                    "difference_bias",
+                )
+            )
+        return tuple(found)
+
+    def __str__(self) -> str:
+        width = max(len(name) for name in self.names)
+        lines = [
+            f"{'':{width}}  {'elpd':>12} {'difference':>12} {'se':>9} {'(test set)':>11} {'(draws)':>9}  k-hat bad"
+        ]
+        for row in self.table():
+            errors = [float("nan") if row[key] is None else row[key] for key in ("se", "se_test", "mcse")]
+            lines.append(
+                f"{row['name']:{width}}  {row['elpd']:12.1f} {row['difference']:12.1f} {errors[0]:9.2f} "
+                f"{errors[1]:11.2f} {errors[2]:9.2f}  {row['num_bad']:9,}"
+            )
+        first = self.results[0]
+        told = "is not told apart from"
+        if self.told_apart(1):
+            told = "predicts better than" if self.settled(1) else "has the higher bound, which is no proof, than"
+        lines.append(
+            f"{self.names[0]} {told} {self.names[1]}: {-self.difference[1]:.1f} ± {self.se[1]:.1f} nats over "
+            f"{len(first):,} held-out data, {first.num_draws:,} draws each"
+        )
+        return "\n".join(lines)
+
+
+def compare(*models: ELPD | xr.DataTree, names: Sequence[str] | None = None) -> Comparison:
+    """Compare models by held-out log p(x) on the same data.
+
+    Estimates from different numbers of draws are refused and not corrected: each is the bound of its own K, and what
+    one misses beside the other is known only where both guides are good.
+
+    Args:
+        models: two or more results of `analysis.density.elpd` or `analysis.density.elpd.elpd_of`, or trees of
+            `analysis.to_datatree`.
+        names: of the models; ``model 1``, ``model 2``, ... where they are not given.
+
+    Raises:
+        ValueError: fewer than two models, names that do not fit, other data, other observed values under the same ids
+            (another binarization, say), another observation space, a density against a probability, densities of
+            different things (log p(x) against log p(x | y), log p(x, y) or log p(x, mask)), or other numbers of draws.
+
+    References:
+        Vehtari, Gelman & Gabry 2017, Practical Bayesian model evaluation, Statistics and Computing 27, sec. 5.2: the
+        paired standard error. arXiv:1507.04544
+    """
+    results = [elpd(model) if isinstance(model, xr.DataTree) else model for model in models]
+    if len(results) < 2:
+        raise ValueError(f"a comparison wants at least two models, got {len(results)}")
+    labels = [f"model {i + 1}" for i in range(len(results))] if names is None else list(names)
+    if len(labels) != len(results) or len(set(labels)) != len(labels):
+        raise ValueError(f"names are to be {len(results)} and different, got {labels}")
+    for label, result in zip(labels[1:], results[1:], strict=True):
+        require_comparable(labels[0], results[0], label, result)
+    order = sorted(range(len(results)), key=lambda index: -results[index].elpd)
+    return Comparison(tuple(labels[i] for i in order), tuple(results[i] for i in order))
+
+
+def require_comparable(name: str, first: ELPD, other_name: str, other: ELPD) -> None:
+    """Refuse two estimates that are not of the same densities of the same data with the same draws.
+
+    Raises:
+        ValueError: naming both, what differs and the way out.
+    """
+    pair = f"{name} and {other_name}"
+    if first.space != other.space:
+        raise ValueError(
+            f"{pair} are of different observation spaces, {first.space!r} and {other.space!r}: their log densities are "
+            "of different things; observe the data of both alike and fit again"
+        )
+    if first.measure is not None and other.measure is not None and first.measure != other.measure:
+        raise ValueError(
+            f"{pair} are not comparable: p(x) is a {first.measure} in one and a {other.measure} in the other; choose "
+            "likelihoods of one kind: both discrete or both continuous, and multinomial counts with their like; or "
+            "dequantize the data"
+        )
+    if first.of is not None and other.of is not None and first.of != other.of:
+        raise ValueError(
+            f"{pair} are not comparable: {name} is scored by log p({_density(first.of)}), {other_name} by "
+            f"log p({_density(other.of)}), and their difference does not say which predicts x better; "
+            f"{_way_out(first.of, other.of)}"
+        )
+    if not np.array_equal(first.ids, other.ids):
+        raise ValueError(
+            f"{pair} are of different data: {len(first):,} with ids {_some(first.ids)}, {len(other):,} with ids "
+            f"{_some(other.ids)}; evaluate both on the same data in the same order"
+        )
+    if first.fingerprint != other.fingerprint:
+        raise ValueError(
+            f"{pair} saw other values under the same ids: binarised, dequantised, masked or scaled otherwise; fix "
+            "random observations once, with split.fixed(seed), and pass both the same"
+        )
+    if first.num_draws != other.num_draws:
+        raise ValueError(
+            f"{pair} have {first.num_draws:,} and {other.num_draws:,} draws, and bounds of different K are not "
+            "comparable; evaluate both with the same num_draws"
+        )
+
+
+def _density(of: str) -> str:
+    """As it is written: ``x | y`` for ``x given y``."""
+    return {"x given y": "x | y", "x and y": "x, y", "x and the mask": "x, mask"}.get(of, of)
+
+
+def _way_out(*of: str) -> str:
+    """What to do where the densities are of these things, the one to get rid of first."""
+    if "x and the mask" in of:
+        return (
+            "compare structures 'not_at_random' among themselves, and with others by their imputations of elements "
+            "that were hidden on purpose"
+        )
+    if any(kind.startswith("x, and y of") or kind == "x and y" for kind in of):
+        return "evaluate structure 'm2' on the data without y, or all models with the same y and of structure 'm2'"
+    return "compare structures 'conditional' among themselves, all given the same y"
+
+
+def _some(ids: Array) -> str:
+    shown = ", ".join(str(i) for i in ids[:3])
+    return f"{shown}, ..." if len(ids) > 3 else shown

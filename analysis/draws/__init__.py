@@ -1,0 +1,1 @@
+"""From torch to xarray: draws and log densities of a pair at its data."""

@@ -1,0 +1,184 @@
+"""From torch to xarray: draws, ledger, replications and data of a fitted pair as an ArviZ `DataTree`."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from analysis.draws.sampler import Draws, Sampler
+from analysis.draws.weights import measure_of, scored_by
+from analysis.stats.test_statistics import STATISTICS, default_statistics, measure
+from vae_pyro.core.files import atomically
+from vae_pyro.core.isolation import derive_seed, isolated
+from vae_pyro.data.dataset import as_split
+from vae_pyro.data.split import Split
+from vae_pyro.densities.log_densities import Program
+from vae_pyro.models.vae import VAE
+
+type Array = np.ndarray[Any, Any]
+
+_PREDICTIVE_BYTES = 512 * 1024**2
+# Elements drawn from the prior where no number of data sets is asked for, and the least number of data sets then.
+_PRIOR_ELEMENTS, _LEAST_PRIOR = 1_000_000_000, 100
+_DATA_STREAM, _POSTERIOR_STREAM, _PRIOR_STREAM, _PIT_STREAM = range(4)
+
+
+def write_netcdf(data: xr.Dataset | xr.DataTree, path: Path) -> None:
+    """Write netCDF through h5netcdf, whole or not at all; the same data give the same bytes."""
+    with atomically(path) as temporary, warnings.catch_warnings():  # xarray adds a filter of its own at every opening
+        data.to_netcdf(temporary, engine="h5netcdf")
+
+
+@torch.no_grad()
+def to_datatree(
+    pair: VAE | tuple[Program, Program],
+    x: Split | Tensor | Array,
+    *,
+    num_draws: int = 500,
+    seed: int = 0,
+    predictive: bool | None = None,
+    statistics: Sequence[str] | None = None,
+    prior_predictive: int | None = None,
+) -> xr.DataTree:
+    """Draw from the guide at each datum and keep draws, log densities, predictive draws and data, with labels.
+
+    Draws are independent; they stand in one chain, since ArviZ's functions want a chain. Dimensions are ``chain``,
+    ``draw``, ``datum`` and those of the event; ``datum`` carries the ids, and ``label`` where there are labels. Groups:
+
+    - ``posterior``: each latent site.
+    - ``log_likelihood`` (``x``), ``log_prior`` (each latent site), ``sample_stats`` (``log_guide``, ``log_weight``):
+      nats, float64; ``log_weight`` is the first plus the second minus the third of them, to the last bit.
+    - ``observed_data`` (``x``): NaN where an element was not observed.
+    - ``posterior_predictive`` (``x``): drawn anew given each latent. All draws where they take at most 512 MiB, else as
+      many as do, evenly thinned; ``draw`` has their numbers.
+    - ``posterior_predictive_summary`` (``mean``, ``sd``, ``pit``): of each element of each datum, over all draws. The
+      PIT is the rank of the observed value among its draws, spread at random over ties and the rank's own width. The
+      latents were drawn given the same data, so that even under the true model it is nearer to 1/2 than uniform.
+    - ``prior_predictive`` (``x``): data sets drawn from the prior, kept by the same rule as the posterior's.
+    - ``predictive_statistics``: a tree of its own, which ArviZ's predictive plots take as it is, with each test
+      statistic of each datum in all draws, in groups ``posterior_predictive``, ``prior_predictive``, ``observed_data``.
+
+    Memory holds the latents, a few numbers for each draw and datum and for each element of the data, and twice 512 MiB;
+    never all predictive draws.
+
+    Args:
+        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities.log_densities`.
+        x: ``(datum, *x_shape)``. A split whose observations are random is fixed with ``seed`` first.
+        num_draws: draws for each datum.
+        seed: of the draws.
+        predictive: ``None`` as above, ``True`` keeps every predictive draw whatever it takes, ``False`` draws none.
+        statistics: names of `analysis.stats.test_statistics.STATISTICS`; ``None`` takes those that suit the shape of
+            the data.
+        prior_predictive: data sets to draw from the prior, 0 for none; ``None`` draws ``num_draws``, or as many as have
+            1e9 elements if that is less, but then not fewer than 100.
+
+    Returns:
+        The tree; `write_netcdf` saves it, as do its own ``to_netcdf`` and ``to_zarr``.
+
+    Raises:
+        ValueError: wrong shapes, data outside the support of the likelihood, an unknown statistic, or no draws.
+
+    References:
+        Czado, Gneiting & Held 2009, Predictive model assessment for count data, Biometrics 65, sec. 2 (the PIT).
+        doi:10.1111/j.1541-0420.2009.01191.x
+    """
+    if num_draws < 1:
+        raise ValueError(f"num_draws must be at least 1, got {num_draws}")
+    if prior_predictive is not None and prior_predictive < 0:
+        raise ValueError(f"prior_predictive is a number of data sets, 0 for none, got {prior_predictive}")
+    split = as_split(x).fixed(derive_seed(seed, _DATA_STREAM))
+    if isinstance(pair, VAE):
+        pair.check_data(split)
+    names = default_statistics(split.x_shape) if statistics is None else statistics
+    sampler = Sampler(pair, split, tuple(STATISTICS.resolve(name) for name in names))
+    observed = sampler.observed()
+    measured = measure(observed, sampler.statistics, event_dim=len(split.x_shape))
+
+    replicate = predictive is not False
+    if prior_predictive is None:
+        affordable = max(_PRIOR_ELEMENTS // observed.size, _LEAST_PRIOR)
+        prior_predictive = min(num_draws, affordable) if replicate else 0
+    fit = None if predictive else max(_PREDICTIVE_BYTES // max(observed.nbytes, 1), 1)
+    with isolated(derive_seed(seed, _POSTERIOR_STREAM)):
+        posterior = sampler.posterior(num_draws, kept=_thinned(num_draws, fit), replicate=replicate)
+    with isolated(derive_seed(seed, _PRIOR_STREAM)):
+        prior = sampler.prior(prior_predictive, kept=_thinned(prior_predictive, fit))
+
+    coords: dict[str, Any] = {"chain": [0], "draw": np.arange(num_draws), "datum": split.ids.numpy()}
+    if split.labels is not None:
+        coords["label"] = ("datum", split.labels.cpu().numpy())
+    event = tuple(f"x_dim_{i}" for i in range(len(split.x_shape)))
+    nodes = {name: _dataset(variables, coords) for name, variables in _ledger_groups(posterior).items()}
+    nodes["observed_data"] = _dataset({"x": (("datum", *event), observed)}, coords)
+    statistics_of = {name: ("datum", value.astype(observed.dtype)) for name, value in measured.items()}
+    if replicate and posterior.elements:
+        summary = _summary(posterior, observed, np.random.default_rng(derive_seed(seed, _PIT_STREAM)))
+        nodes["posterior_predictive_summary"] = _dataset(
+            {name: (("datum", *event), value) for name, value in summary.items()}, coords
+        )
+    for group, draws in (("posterior_predictive", posterior), ("prior_predictive", prior)):
+        if "replications" in draws.groups:
+            kept = {**coords, "draw": draws.kept}
+            nodes[group] = _dataset({"x": _per_draw(draws.groups["replications"]["x"], event)}, kept)
+        if draws.groups.get("statistics"):
+            everything = {**coords, "draw": np.arange(draws.num_draws)}
+            variables = {name: _per_draw(value) for name, value in draws.groups["statistics"].items()}
+            nodes[f"predictive_statistics/{group}"] = _dataset(variables, everything)
+            nodes["predictive_statistics/observed_data"] = _dataset(statistics_of, coords)
+    tree = xr.DataTree.from_dict(nodes)
+    tree.attrs |= {"space": split.space, "seed": seed, "num_draws": num_draws, "units": "nats"}
+    kind = measure_of(pair)
+    if kind is not None:
+        tree.attrs["measure"] = kind
+    of = scored_by(pair, split)
+    if of is not None:
+        tree.attrs["of"] = of
+    return tree
+
+
+def _thinned(num_draws: int, fit: int | None) -> Array:
+    """Numbers of the draws that are kept whole, at even distances."""
+    keep = num_draws if fit is None else min(num_draws, fit)
+    return np.linspace(0, num_draws - 1, keep).round().astype(np.int64) if keep else np.arange(0)
+
+
+def _ledger_groups(draws: Draws) -> dict[str, dict[str, Any]]:
+    ledger = draws.groups
+    log_guide = ledger["log_guide"]["log_guide"]
+    log_weight = ledger["log_likelihood"]["x"] + sum(ledger["log_prior"].values()) - log_guide
+    return {
+        "posterior": {name: _per_draw(value, _latent_dims(name, value)) for name, value in ledger["latents"].items()},
+        "log_likelihood": {"x": _per_draw(ledger["log_likelihood"]["x"])},
+        "log_prior": {name: _per_draw(value) for name, value in ledger["log_prior"].items()},
+        "sample_stats": {"log_guide": _per_draw(log_guide), "log_weight": _per_draw(log_weight)},
+    }
+
+
+def _latent_dims(name: str, value: Array) -> tuple[str, ...]:
+    return ("latent",) if name == "z" and value.ndim == 3 else tuple(f"{name}_dim_{i}" for i in range(value.ndim - 2))
+
+
+def _per_draw(value: Array, event: tuple[str, ...] = ()) -> tuple[tuple[str, ...], Array]:
+    return ("chain", "draw", "datum", *event), value[None]
+
+
+def _summary(draws: Draws, observed: Array, noise: np.random.Generator) -> dict[str, Array]:
+    elements, dtype = draws.elements, observed.dtype
+    variance = elements["squares"] / max(draws.num_draws - 1, 1)
+    # Uniform where the observed value is exchangeable with its draws, whether there are ties or not.
+    spread = noise.random(observed.shape) * (elements["equal"] + 1)
+    pit = np.where(np.isnan(observed), np.nan, (elements["below"] + spread) / (draws.num_draws + 1))
+    return {
+        name: value.astype(dtype) for name, value in (("mean", elements["mean"]), ("sd", variance**0.5), ("pit", pit))
+    }
+
+
+def _dataset(variables: dict[str, Any], coords: dict[str, Any]) -> xr.Dataset:
+    used = {dim for dims, _ in variables.values() for dim in ((dims,) if isinstance(dims, str) else dims)}
+    kept = {name: value for name, value in coords.items() if name in used or (name == "label" and "datum" in used)}
+    return xr.Dataset(variables, coords=kept)

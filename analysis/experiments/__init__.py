@@ -1,0 +1,1 @@
+"""Comparisons of variants over seeds, searches over settings."""

@@ -1,0 +1,71 @@
+"""The page of a search: what was searched, what is best and how sure that is, how the search went, what settings do.
+
+The validation ELBO of the trial that was chosen is the largest of many, each of which is also what it is by the luck of
+the validation data: it is too high as an estimate of the ELBO on fresh data. `selection_optimism` says by how much.
+"""
+
+from importlib.metadata import version
+from pathlib import Path
+
+from analysis.experiments.search_sections import (
+    best_section,
+    course_section,
+    params_of,
+    settings_section,
+    space_section,
+)
+from analysis.experiments.setting_importance import importances
+from analysis.results.page import Page
+from analysis.stats.selection import Optimism, selection_optimism
+from vae_pyro.experiments.tuning.search import Search
+
+__all__ = ["Optimism", "importances", "search_page", "selection_optimism", "write_search"]
+
+_STATES = (("complete",), ("pruned",), ("failed",), ("unfinished", "running", "stopped"))
+
+
+def write_search(search: Search, path: Path | None = None) -> Path:
+    """Write the page of a search, as ``search.html`` into a folder (its own, if none is given), and say where.
+
+    Raises:
+        ValueError: no trial is complete.
+    """
+    path = search.path if path is None else path
+    file = path / "search.html" if path.is_dir() else path
+    search_page(search).write(file)
+    return file
+
+
+def search_page(search: Search, *, seed: int = 0) -> Page:
+    """The page of a search.
+
+    Args:
+        search: with at least one complete trial.
+        seed: of bootstrap samples and forests.
+
+    Raises:
+        ValueError: no trial is complete.
+    """
+    facts, plan = search.plan["facts"], search.plan
+    counts = [f"{len(search.of_state(*states)):,} {states[0]}" for states in _STATES if search.of_state(*states)]
+    sizes = facts["sizes"]
+    return Page(
+        f"{facts['name']}: search over {', '.join(dimension.name for dimension in search.space)}",
+        [space_section(search), best_section(search, seed), course_section(search), settings_section(search, seed)],
+        facts={
+            "Data": f"{facts['name']}, {sizes['train']:,} for training, {sizes['validation']:,} for validation",
+            "Observed": facts["space"],
+            "Trials": f"{len(search.trials):,}: {', '.join(counts)}",
+            "Chosen": f"trial {search.best.number}: {params_of(search, search.best)}",
+        },
+        lead="Settings were chosen by the ELBO on the validation data. The test data were not used: not for fitting, "
+        "not for pruning, not for the choice, and no figure on this page comes from them.",
+        provenance={
+            "Seed": plan["seed"],
+            "Sampler": f"TPE, the first {plan['num_random']} trials at random",
+            "Pruner": f"median, after {plan['num_unpruned']} complete trials" if plan["prune"] else "none",
+            "Fingerprint of the data": facts["fingerprint"],
+            **{name: version(name) for name in ("vae_pyro", "torch", "pyro-ppl", "optuna")},
+        },
+        subtitle="Search over the settings of a variational autoencoder",
+    )

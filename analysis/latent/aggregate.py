@@ -1,0 +1,335 @@
+"""The aggregate posterior of a pair: draws, closed forms where there are some, and densities of all pairs of data."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+
+from analysis.stats.mixtures import (
+    Densities,
+    full_rank_log_density,
+    gaussian_densities,
+    gaussian_mixture_log_density,
+    pair_densities,
+)
+from vae_pyro.core.isolation import isolated
+from vae_pyro.data.split import Given, Split
+from vae_pyro.densities.log_densities import Program, draw_sites, log_densities, score_latents
+from vae_pyro.evaluation.evaluation import ELEMENTS_AT_ONCE
+
+type Array = np.ndarray[Any, Any]
+
+# Draws of each datum for comparisons of all pairs; two, so that the Monte Carlo error is known.
+_PAIR_DRAWS = 2
+# Numbers that a block of comparisons holds.
+_PAIR_NUMBERS = 4_000_000
+
+
+@dataclass(frozen=True)
+class GuideDraws:
+    """Draws of the guide at all data, and what is known of it in closed form.
+
+    The sites are the codes of `vae_pyro.densities.log_densities.draw_sites`. A class is summed out of their densities;
+    what is missing of x is left out.
+
+    Attributes:
+        z: all latents of all sites side by side, shape ``(particle, datum, latent)``.
+        log_prior: log p(z), nats, shape ``(particle, datum)``.
+        sizes: latents of each site.
+        events: event shape of each site.
+        loc: of each latent's Gaussian q(z_d | x), shape ``(datum, latent)``; ``None`` where a site is not Gaussian, or
+            depends on another site's draw, or a class is drawn.
+        scale: likewise, of the marginal.
+        diagonal: the latents are independent Gaussians given x.
+        scale_tril: Cholesky factors of the data ``kept``, shape ``(kept, latent, latent)``, where the only site is a
+            Gaussian that is not diagonal.
+        kept: rows whose factors there are, rising.
+        classes: values of the site that is a class, ``{"y": (value,)}``; empty where there is none.
+        bare: the guide has no sites but these.
+    """
+
+    z: Array
+    log_prior: Array
+    sizes: dict[str, int]
+    events: dict[str, tuple[int, ...]]
+    loc: Array | None
+    scale: Array | None
+    diagonal: bool
+    scale_tril: Array | None
+    kept: Array
+    classes: dict[str, Tensor]
+    bare: bool
+
+    @property
+    def closed(self) -> bool:
+        """The joint density of all pairs needs no run of the guide."""
+        return self.diagonal or self.scale_tril is not None
+
+
+@dataclass(frozen=True)
+class MixtureMarginals:
+    """A prior site that is a mixture of Gaussians, by its marginals.
+
+    Attributes:
+        log_weight: shape ``(component,)``.
+        loc: shape ``(component, latent)``.
+        scale: same shape.
+        independent: one component with independent latents.
+    """
+
+    log_weight: Array
+    loc: Array
+    scale: Array
+    independent: bool
+
+
+@dataclass(frozen=True)
+class _Gaussian:
+    loc: Tensor
+    scale: Tensor
+    scale_tril: Tensor | None
+
+
+def draw_guide(
+    model: Program, guide: Program, split: Split, compared: Array, dtype: torch.dtype, held: int
+) -> GuideDraws:
+    """Two draws of each datum's latents, with the prior's density there, from torch's generator as it stands.
+
+    Args:
+        model: Pyro model that keeps the contract of `vae_pyro.densities.log_densities`.
+        guide: Pyro guide that keeps it.
+        split: data on the device.
+        compared: rows whose Cholesky factors are kept.
+        dtype: of the data in the programs.
+        held: numbers that the widest tensor holds for each particle and datum.
+
+    Raises:
+        ValueError: no site is a code, several are classes, or one has values that cannot be listed.
+    """
+    x, given = split.batch(slice(0, 1), dtype)
+    kinds = draw_sites(guide, x, num_particles=1, **given)[2]
+    sites = [name for name, kind in kinds.items() if kind == "code"]  # in the order of `Evaluation.activity`
+    labels = [name for name, kind in kinds.items() if kind == "class"]
+    if not sites or len(labels) > 1:
+        raise ValueError(
+            f"an aggregate posterior is one of continuous latents, with at most one site of discrete ones summed out; "
+            f"the guide draws {', '.join(f'{name} ({kind})' for name, kind in kinds.items()) or 'nothing'}"
+        )
+    classes: dict[str, Tensor] = {}
+    events: dict[str, tuple[int, ...]] = {}
+    parts: dict[str, list[Array]] = {}
+    closed, full, kept = True, False, np.sort(compared)
+    size = max(ELEMENTS_AT_ONCE // (_PAIR_DRAWS * held), 1)
+    for start in range(0, len(split), size):
+        x, given = split.batch(slice(start, start + size), dtype)
+        ledger = log_densities(model, guide, x, num_particles=_PAIR_DRAWS, **given)
+        log_prior: Any = sum(log_p for name, (log_p, _) in ledger.sites.items() if name in sites)
+        for name in labels:
+            of_model, of_guide = ledger.distributions[name]
+            if not classes:
+                classes[name] = _values(name, of_guide)
+            # A given class is certain, and what it weighs is no part of p(z).
+            weights = torch.stack([of_model.log_prob(value) for value in classes[name]]).logsumexp(0)
+            at = {site: ledger.latents[site] for site in sites}
+            log_prior = _summed(model, x, at, classes, given) - weights
+            closed = closed and bool((ledger.sites[name][1] == 0).all())
+        parts.setdefault("log_prior", []).append(_array(log_prior))
+        z, known = [], []
+        for name in sites:
+            value = ledger.latents[name]
+            events[name] = tuple(value.shape[2:])
+            z.append(_array(value).reshape(_PAIR_DRAWS, len(x), -1))
+            known.append(_gaussian(ledger.distributions[name][1], value))
+        parts.setdefault("z", []).append(np.concatenate(z, axis=-1))
+        found = [gaussian for gaussian in known if gaussian is not None]
+        closed = closed and len(found) == len(sites)
+        if closed:
+            for part in ("loc", "scale"):
+                values = [_array(getattr(gaussian, part)).reshape(len(x), -1) for gaussian in found]
+                parts.setdefault(part, []).append(np.concatenate(values, axis=1)[None])
+            tril = found[0].scale_tril
+            full = any(gaussian.scale_tril is not None for gaussian in found)
+            if tril is not None and len(sites) == 1:
+                here = kept[(kept >= start) & (kept < start + size)] - start
+                parts.setdefault("tril", []).append(_array(tril[torch.from_numpy(here).to(tril.device)])[None])
+    joined = {name: np.concatenate(values, axis=1) for name, values in parts.items()}
+    return GuideDraws(
+        z=joined["z"],
+        log_prior=joined["log_prior"],
+        sizes={name: int(np.prod(event, dtype=int)) for name, event in events.items()},
+        events=events,
+        loc=joined["loc"][0] if closed else None,
+        scale=joined["scale"][0] if closed else None,
+        diagonal=closed and not full,
+        scale_tril=joined["tril"][0] if closed and "tril" in joined else None,
+        kept=kept,
+        classes=classes,
+        bare=len(sites) == len(kinds),
+    )
+
+
+def draw_prior(
+    model: Program, sizes: dict[str, int], size: int, held: int, y: Tensor | None = None
+) -> tuple[Array, list[MixtureMarginals] | None]:
+    """Draws of the prior, from torch's generator as it stands, and its marginals where they are in closed form.
+
+    Args:
+        model: Pyro model that keeps the contract of `vae_pyro.densities.log_densities`; ``model(size=n)`` draws.
+        sizes: latents of each site.
+        size: number of draws.
+        held: numbers that the widest tensor holds for each draw.
+        y: classes that the programs are given, ``(any,)``: those of the draws, one after the other.
+
+    Returns:
+        Draws, shape ``(row, latent)``, and the marginals of each site; ``None`` where one is not a mixture of Gaussians
+        or depends on another site's draw.
+    """
+    parts: list[Array] = []
+    families: list[MixtureMarginals | None] = []
+    block = max(ELEMENTS_AT_ONCE // held, 2)
+    for start in range(0, size, block):
+        count = min(block, size - start)
+        given = {} if y is None else {"y": y[torch.arange(start, start + count, device=y.device) % len(y)]}
+        trace = poutine.trace(model).get_trace(size=count, **given)
+        sites = [trace.nodes[name] for name in sizes]
+        parts.append(np.concatenate([_array(site["value"]).reshape(count, -1) for site in sites], axis=1))
+        if start == 0:
+            families = [_marginals(site["fn"], site["value"]) for site in sites]
+    known = [family for family in families if family is not None]
+    return np.concatenate(parts), known if len(known) == len(families) else None
+
+
+def aggregate_densities(
+    drawn: GuideDraws, guide: Program, split: Split, rows: Array, prior: Array, dtype: torch.dtype
+) -> tuple[Densities, Densities | None, Array]:
+    """Densities of the aggregate posterior of some data.
+
+    Args:
+        drawn: of `draw_guide`.
+        guide: Pyro guide; run for all pairs where its density is not in closed form.
+        split: data on the device.
+        rows: the data that are compared, among ``drawn.kept`` where factors are used.
+        prior: draws of the prior, shape ``(row, latent)``.
+        dtype: of the data in the guide.
+
+    Returns:
+        Joint densities ``(particle, datum)`` and marginal ones ``(particle, datum, latent)`` (or ``None``) at the
+        data's own draws, and the joint log density at the prior's draws, ``(row,)``.
+    """
+    z = drawn.z[:, rows]
+    particles, n, latents = z.shape
+    marginal: Densities | None = None
+    if drawn.loc is not None and drawn.scale is not None:
+        loc, scale = drawn.loc[rows], drawn.scale[rows]
+        joint, marginal = gaussian_densities(z, loc, scale)
+        if drawn.diagonal:
+            return joint, marginal, gaussian_mixture_log_density(prior, loc, scale)[0]
+    everything = np.concatenate([z.reshape(-1, latents), prior])
+    if drawn.loc is not None and drawn.scale_tril is not None:
+        loc, tril = drawn.loc[rows], drawn.scale_tril[np.searchsorted(drawn.kept, rows)]
+
+        def log_q(some: slice) -> Array:
+            return full_rank_log_density(everything, loc[some], tril[some])
+    else:
+        chosen = split.take(torch.from_numpy(rows).to(split.device))
+        ends = np.cumsum(list(drawn.sizes.values()))[:-1]
+        columns = dict(zip(drawn.sizes, np.split(everything, ends, axis=1), strict=True))
+        at = {
+            name: torch.from_numpy(values).to(split.device, dtype).reshape(-1, 1, *drawn.events[name])
+            for name, values in columns.items()
+        }
+
+        def log_q(some: slice) -> Array:
+            x, given = chosen.batch(some, dtype)
+            expanded = {name: value.expand(-1, len(x), *value.shape[2:]) for name, value in at.items()}
+            if not drawn.bare:
+                return _array(_summed(guide, x, expanded, drawn.classes, given))
+            # To `score_latents` the guide is a program whose sites are all latent: their density is log q(z | x).
+            return _array(score_latents(guide, x, expanded, **given)[1])
+
+    block = max(_PAIR_NUMBERS // everything.size, 1)
+    with isolated(0):  # sites that are not scored are drawn, and no figure sees them
+        joint, at_prior = pair_densities(log_q, particles, n, block=block, extra=len(prior))
+    return joint, marginal, at_prior
+
+
+def _values(name: str, distribution: TorchDistribution) -> Tensor:
+    """What a discrete site can be, ``(value,)``."""
+    try:
+        values: Tensor = distribution.enumerate_support(expand=False)
+    except NotImplementedError:
+        values = torch.empty(1, 0)
+    if values.numel() != len(values):
+        raise ValueError(
+            f"the discrete site {name!r} is to be summed out of the density of the others, and its values cannot "
+            f"be listed ({type(distribution).__name__}, event shape {tuple(distribution.event_shape)})"
+        )
+    return values.flatten()
+
+
+def _summed(program: Program, x: Tensor, at: dict[str, Tensor], classes: dict[str, Tensor], given: Given) -> Tensor:
+    """Log density of some sites of a program, summed over its class, ``(particle, datum)``.
+
+    Args:
+        program: model or guide; its other sites are not scored, and drawn anew.
+        x: ``(datum, *x_shape)``.
+        at: values of the sites, ``(particle, datum, *event)``.
+        classes: values of at most one further site, ``(value,)``.
+        given: mask and y that the program is given.
+    """
+    shown = poutine.block(program, expose=[*at, *classes])
+    shape = next(iter(at.values())).shape[:2]
+    fixed = [{name: value.expand(shape)} for name, values in classes.items() for value in values] or [{}]
+    terms = [score_latents(shown, x, {**some, **at}, **given)[1] for some in fixed]
+    return torch.stack(terms).logsumexp(0) if classes else terms[0]
+
+
+def _gaussian(posterior: TorchDistribution, value: Tensor) -> _Gaussian | None:
+    """A site of the guide as a Gaussian that depends on x alone, a row a datum."""
+    known = _parameters(posterior)
+    if known is None:
+        return None
+    loc, scale = known.loc.expand(value.shape), known.scale.expand(value.shape)
+    if not bool((loc == loc[:1]).all() and (scale == scale[:1]).all()):
+        return None  # it depends on another site's draw
+    tril = known.scale_tril
+    if tril is not None:
+        tril = tril.expand(*value.shape[:2], *tril.shape[-2:])[0]
+    return _Gaussian(loc[0], scale[0], tril)
+
+
+def _marginals(prior: TorchDistribution, value: Tensor) -> MixtureMarginals | None:
+    """A site of the prior that is the same for every datum."""
+    mixture = isinstance(prior, dist.MixtureSameFamily)
+    known = _parameters(prior.component_distribution if mixture else prior)
+    if known is None:
+        return None
+    count, event = value.shape[0], value.shape[1:]
+    logits = prior.mixture_distribution.logits.log_softmax(-1) if mixture else known.loc.new_zeros(1)
+    components = logits.shape[-1]
+    shape = (count, components, *event) if mixture else (count, *event)
+    tensors = [logits.expand(count, components), known.loc.expand(shape), known.scale.expand(shape)]
+    if not all(bool((tensor == tensor[:1]).all()) for tensor in tensors):
+        return None
+    weight, loc, scale = (_array(tensor[0]) for tensor in tensors)
+    independent = components == 1 and known.scale_tril is None
+    return MixtureMarginals(weight, loc.reshape(components, -1), scale.reshape(components, -1), independent)
+
+
+def _parameters(distribution: TorchDistribution) -> _Gaussian | None:
+    while isinstance(distribution, torch.distributions.Independent):
+        distribution = distribution.base_dist
+    if isinstance(distribution, torch.distributions.Normal):
+        return _Gaussian(distribution.loc, distribution.scale, None)
+    if isinstance(distribution, torch.distributions.MultivariateNormal):
+        return _Gaussian(distribution.loc, distribution.variance.sqrt(), distribution.scale_tril)
+    return None
+
+
+def _array(tensor: Tensor) -> Array:
+    return np.asarray(tensor.detach().to("cpu", torch.float64).numpy())

@@ -1,0 +1,420 @@
+"""What each layer of latents carries: its part of the KL, its active units, whether it has collapsed.
+
+For layers z_1 (which the decoder reads) to z_L, ``KL = sum_l E_q[log q(z_l | .) - log p(z_l | z_(l+1))]``. Where the
+guide goes down, each term is a KL, averaged over the layers above; where it goes up, the topmost layer's alone is.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import numpy as np
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+from torch.distributions import Independent, Normal, kl_divergence
+
+from analysis.results.estimate import plus_minus
+from analysis.results.verdict import Outcome, Verdict
+from analysis.stats.information import Bracket, best_floor, collapsed, mutual_information
+from analysis.stats.mixtures import fitted_log_density, gaussian_densities
+from vae_pyro.core.isolation import derive_seed, isolated
+from vae_pyro.data.dataset import as_split
+from vae_pyro.data.split import Split
+from vae_pyro.densities.log_densities import Ledger, Program, draw_sites, log_densities
+from vae_pyro.evaluation.evaluation import ACTIVE_VARIANCE, ELEMENTS_AT_ONCE, activity_of, numbers_held, place_of
+from vae_pyro.models.vae import VAE
+from vae_pyro.objectives.regularizers import conditional_sites
+
+type Array = np.ndarray[Any, Any]
+
+# Data whose densities are compared with each other for the mutual information.
+_NUM_DATA = 2000
+_UNUSED_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer, in nats per datum.
+
+    Attributes:
+        name: of its site.
+        kl: E_q[log q(z_l | .) - log p(z_l | .)], ``(datum,)``; where ``closed``, the mean of closed conditional KLs.
+        kl_mcse: its Monte Carlo standard error, ``(datum,)``; 0 where the KL depends on no draw.
+        kl_draws: the same from log densities of the draws alone, ``(datum,)``; over layers it adds up to the ledger's
+            log q(z | x) - log p(z), draw by draw.
+        kl_draws_mcse: its Monte Carlo standard error.
+        conditional: the term is a KL, given the draws of the layers that the guide draws before, see
+            `vae_pyro.objectives.regularizers.conditional_sites`. Where not, it is this layer's part of the KL, which
+            may be negative.
+        closed: it is conditional, and that KL has a closed form.
+        dimension_kl: the same for each dimension, averaged over draws, ``(datum, latent)``; ``None`` where the
+            layer's distributions are not products.
+        activity: variance over data of each posterior mean, ``(latent,)``.
+        activity_se: its Monte Carlo standard error.
+        collapsed: (epsilon, delta)-collapse of each dimension by its KL, ``(latent,)``; all false where not ``closed``,
+            or where there is no ``dimension_kl``.
+        information: I(x; z_l), of the site that the guide draws first where it is a diagonal Gaussian; else ``None``.
+    """
+
+    name: str
+    kl: Array
+    kl_mcse: Array
+    kl_draws: Array
+    kl_draws_mcse: Array
+    conditional: bool
+    closed: bool
+    dimension_kl: Array | None
+    activity: Array
+    activity_se: Array
+    collapsed: Array
+    information: Bracket | None = None
+
+    @property
+    def size(self) -> int:
+        """Dimensions."""
+        return len(self.activity)
+
+    @property
+    def active(self) -> Array:
+        """Dimensions whose posterior mean varies over data with a variance above 0.01, boolean ``(latent,)``.
+
+        References:
+            Burda et al. 2016, Importance weighted autoencoders, sec. 5. arXiv:1509.00519
+        """
+        return np.asarray(self.activity > ACTIVE_VARIANCE)
+
+    @property
+    def unused(self) -> Array:
+        """Dimensions that are collapsed or not active, boolean ``(latent,)``."""
+        return np.asarray(self.collapsed | ~self.active)
+
+    @property
+    def rate(self) -> float:
+        """Mean of ``kl`` over data."""
+        return float(self.kl.mean())
+
+    @property
+    def rate_mcse(self) -> float:
+        """Monte Carlo standard error of `rate`: other draws, the same data."""
+        return float(np.sqrt((self.kl_mcse**2).sum()) / len(self.kl))
+
+    @property
+    def rate_se(self) -> float:
+        """Standard error of `rate`, for another test set and other draws."""
+        return float(self.kl.std(ddof=1) / sqrt(len(self.kl)))
+
+    def summary(self) -> dict[str, Any]:
+        """Scalars for a report."""
+        return {
+            "latents": self.size,
+            "kl": self.rate,
+            "kl_mcse": self.rate_mcse,
+            "kl_se": self.rate_se,
+            "conditional": self.conditional,
+            "closed": self.closed,
+            "active_units": int(self.active.sum()),
+            "collapsed": int(self.collapsed.sum()),
+            "unused": int(self.unused.sum()),
+            "mutual_information": None if self.information is None else self.information.summary(),
+        }
+
+
+@dataclass(frozen=True)
+class LayersSummary:
+    """What the layers of a fitted pair carry.
+
+    Attributes:
+        layers: the one that the decoder reads first.
+        kl: log q(z | x) - log p(z) of all latent sites together, averaged over draws, nats, ``(datum,)``.
+        kl_mcse: its Monte Carlo standard error.
+        guide_order: names of the layers, as the guide draws them.
+        num_draws: for each datum.
+        epsilon: nats below which a dimension counts as collapsed for a datum.
+        delta: share of data that may be above it.
+        beside: log q - log p of the sites that are no layers, averaged over draws, nats, ``(datum,)``: classes, and
+            what is missing of x, which adds 0. ``None`` where there are none.
+    """
+
+    layers: tuple[Layer, ...]
+    kl: Array
+    kl_mcse: Array
+    guide_order: tuple[str, ...]
+    num_draws: int
+    epsilon: float
+    delta: float
+    beside: Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, name: str) -> Layer:
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise KeyError(f"no layer {name!r}; there are {', '.join(layer.name for layer in self.layers)}")
+
+    @property
+    def rate(self) -> float:
+        """Sum of the layers' KLs and of what is `beside` them, averaged over data."""
+        total = sum(layer.rate for layer in self.layers)
+        return total if self.beside is None else total + float(self.beside.mean())
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Whether each layer is used, the lowest first."""
+        return tuple(self._verdict(number) for number in range(len(self.layers)))
+
+    def _verdict(self, number: int) -> Verdict:
+        layer = self.layers[number]
+        unused, total = int(layer.unused.sum()), layer.size
+        outcome: Outcome = "fail" if unused == total else "warn" if unused > _UNUSED_SHARE * total else "pass"
+        advice = {
+            "fail": (
+                "this layer has collapsed onto its prior"
+                + (", and the model is one of fewer layers" if len(self.layers) > 1 else "")
+                + ": warm the KL up (kl_warmup), give it free bits (free_bits:per=layer), or take structure 'ladder'"
+            ),
+            "warn": "most of its dimensions are unused: fewer would do, or warm the KL up",
+            "pass": "",
+        }[outcome]
+        if not layer.closed and outcome == "pass":
+            advice = "told by activity alone: this layer has no KL in closed form"
+        return Verdict(
+            f"Does layer {layer.name} depend on the data?",
+            unused / total,
+            None,
+            "share of its dimensions unused",
+            f"at most {_UNUSED_SHARE:g}",
+            "unused: (epsilon, delta)-collapse of Lucas et al. 2019 (arXiv:1911.02469) by the conditional KL, or "
+            "inactive by Burda et al. 2016, sec. 5 (arXiv:1509.00519); the share is a convention",
+            outcome,
+            advice,
+            f"layer_collapse_{layer.name}",
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Scalars for a report, nats per datum."""
+        n = len(self.kl)
+        return {
+            "layers": {layer.name: layer.summary() for layer in self.layers},
+            "guide_order": list(self.guide_order),
+            "kl": self.rate,
+            "kl_draws": float(self.kl.mean()),
+            "kl_draws_mcse": float(np.sqrt((self.kl_mcse**2).sum()) / n),
+            "kl_beside": None if self.beside is None else float(self.beside.mean()),
+            "num_data": n,
+            "num_draws": self.num_draws,
+            "epsilon": self.epsilon,
+            "delta": self.delta,
+        }
+
+    def __str__(self) -> str:
+        lines = [f"KL {self.rate:.3f} nats per datum in {len(self.layers)} layers ({len(self.kl):,} data)"]
+        for layer in self.layers:
+            kind = (
+                "from draws" if not layer.closed else "closed" if layer.rate_mcse == 0 else "closed given other layers"
+            )
+            kind += "" if layer.conditional else "; a part, not a KL"
+            information = "" if layer.information is None else f", I(x; {layer.name}) {layer.information}"
+            lines.append(
+                f"  {layer.name:<4} {plus_minus(layer.rate, max(layer.rate_mcse, 1e-12))} ({kind}), "
+                f"{int(layer.active.sum())} of {layer.size} active, {int(layer.collapsed.sum())} collapsed{information}"
+            )
+        return "\n".join(lines)
+
+
+@torch.no_grad()
+def describe_layers(
+    pair: VAE | tuple[Program, Program],
+    x: Split | Tensor | Array,
+    *,
+    num_draws: int = 30,
+    seed: int = 0,
+    num_data: int | None = None,
+    mask: Tensor | None = None,
+    y: Any = None,
+    epsilon: float = 0.01,
+    delta: float = 0.01,
+) -> LayersSummary:
+    """The KL, active units and collapse of each layer of latents.
+
+    Args:
+        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities.log_densities`; its
+            codes, see `vae_pyro.densities.log_densities.draw_sites`, are the layers, and the one that the model draws
+            last the lowest.
+        x: ``(datum, *x_shape)``, at least 2 data. A split whose observations are random is fixed with ``seed`` first.
+        num_draws: draws for each datum, at least 2.
+        seed: of the draws.
+        num_data: how many data are compared for the mutual information, drawn at random; ``None`` takes at most 2,000.
+        mask: boolean, shape of ``x``, true where observed.
+        y: classes ``(datum,)`` that the programs are given.
+        epsilon: nats, see `analysis.stats.information.collapsed`.
+        delta: share of data, likewise.
+
+    Returns:
+        The summary.
+
+    Raises:
+        ValueError: fewer than 2 draws or data, no layer at all, or a site whose log density the ledger cannot have.
+    """
+    if num_draws < 2:
+        raise ValueError(f"num_draws must be at least 2 for a standard error, got {num_draws}")
+    split = as_split(x, mask, y).fixed(derive_seed(seed, 0))
+    if len(split) < 2:
+        raise ValueError(f"at least 2 data wanted, got {len(split)}")
+    model, guide = (pair.model, pair.guide) if isinstance(pair, VAE) else pair
+    device, dtype = place_of(pair, split.head)
+    size = max(ELEMENTS_AT_ONCE // (num_draws * numbers_held(pair, split)), 1)
+    parts: dict[str, dict[str, list[Array]]] = {}
+    totals: list[Array] = []
+    others: list[Array] = []
+    kinds: dict[str, tuple[bool, bool]] = {}
+    resident = split.to(device)
+    with isolated(derive_seed(seed, 1)):
+        head, given = resident.batch(slice(0, 1), dtype)
+        sites = draw_sites(guide, head, num_particles=1, **given)[2]
+        order = tuple(sites)
+        names = tuple(name for name in order if sites[name] == "code")
+        if not names:
+            raise ValueError(f"no layer: the guide draws {', '.join(order) or 'nothing'}, and none of it is continuous")
+        for start in range(0, len(split), size):
+            block, given = resident.batch(slice(start, start + size), dtype)
+            ledger = log_densities(model, guide, block, num_particles=num_draws, **given)
+            conditional = conditional_sites(_in_order(ledger, order))
+            totals.append(_array(_moments(ledger.log_guide - ledger.log_prior)))
+            beside = [log_q - log_p for name, (log_p, log_q) in ledger.sites.items() if name not in names]
+            if beside:
+                others.append(_array(torch.stack(beside).double().sum(0).mean(0)))
+            for name, found, closed in _block(ledger, conditional, names, first=order[0]):
+                kinds[name] = name in conditional, closed
+                for key, values in found.items():
+                    parts.setdefault(name, {}).setdefault(key, []).append(values)
+    joined = {
+        name: {key: np.concatenate(values, axis=-2 if key in _WIDE else -1) for key, values in found.items()}
+        for name, found in parts.items()
+    }
+    rows = np.random.default_rng(derive_seed(seed, 2)).permutation(len(split))
+    limit = num_data or _NUM_DATA
+    layers = tuple(
+        _layer(name, joined[name], kinds[name], num_draws, rows, limit, epsilon, delta, derive_seed(seed, 3))
+        for name in reversed(list(joined))
+    )
+    kl, kl_mcse = np.concatenate(totals, axis=1)
+    aside = np.concatenate(others) if others else None
+    return LayersSummary(layers, kl, kl_mcse, names, num_draws, epsilon, delta, aside)
+
+
+# Parts whose last dimension is the latent one, behind the data.
+_WIDE = ("dimension_kl", "mean", "variance", "draws", "loc", "scale")
+
+
+def _in_order(ledger: Ledger, order: tuple[str, ...]) -> Ledger:
+    """The ledger with its draws in the order of the guide."""
+    latents = {name: ledger.latents[name] for name in order}
+    return Ledger(
+        ledger.log_likelihood, ledger.log_prior, ledger.log_guide, latents, distributions=ledger.distributions
+    )
+
+
+def _block(
+    ledger: Ledger, conditional: set[str], names: tuple[str, ...], first: str
+) -> Iterator[tuple[str, dict[str, Array], bool]]:
+    """What one block of data adds to each layer, in the order of the model, and whether its KL is closed."""
+    for name, (prior, guide) in ledger.distributions.items():
+        if name not in names:
+            continue
+        draws = ledger.latents[name]
+        log_p, log_q = ledger.sites[name]
+        flat = draws.reshape(*draws.shape[:2], -1)
+        found = {"draws_kl": _array(_moments(log_q - log_p))}
+        products = isinstance(prior, Independent) and isinstance(guide, Independent)
+        kl: Tensor | None = None
+        if name in conditional:
+            try:
+                kl = kl_divergence(guide, prior).expand(log_q.shape)
+                found["closed_kl"] = _array(_moments(kl))
+            except NotImplementedError:
+                kl = None
+        if products:
+            each = _each(prior, guide, draws, closed=kl is not None)
+            if each is not None:
+                found["dimension_kl"] = _array(each.reshape(*draws.shape[:2], -1).mean(0))
+        found["mean"], found["variance"] = _array(flat.double().mean(0)), _array(flat.double().var(0))
+        if name == first:
+            found["draws"] = _array(flat[:2])
+            known = _gaussian(guide)
+            if known is not None:
+                shape = draws.shape[1:]
+                found["loc"], found["scale"] = (_array(part.expand(draws.shape)[0].reshape(shape)) for part in known)
+        yield name, found, kl is not None
+
+
+def _each(prior: Independent, guide: Independent, draws: Tensor, *, closed: bool) -> Tensor | None:
+    """The terms of each dimension, ``(particle, datum, *event)``."""
+    of_prior, of_guide = prior.base_dist, guide.base_dist
+    if of_prior.event_shape or of_guide.event_shape:
+        return None
+    if not closed:
+        return (of_guide.log_prob(draws) - of_prior.log_prob(draws)).expand(draws.shape)
+    return kl_divergence(of_guide, of_prior).expand(draws.shape)
+
+
+def _gaussian(guide: TorchDistribution) -> tuple[Tensor, Tensor] | None:
+    """Location and scale of a diagonal Gaussian."""
+    base = guide.base_dist if isinstance(guide, Independent) else None
+    return (base.loc, base.scale) if isinstance(base, Normal) else None
+
+
+def _moments(values: Tensor) -> Tensor:
+    """Mean over particles and its Monte Carlo standard error, ``(2, datum)``."""
+    values = values.double()
+    return torch.stack([values.mean(0), values.std(0) / len(values) ** 0.5])
+
+
+def _layer(
+    name: str,
+    found: dict[str, Array],
+    kind: tuple[bool, bool],
+    num_draws: int,
+    rows: Array,
+    limit: int,
+    epsilon: float,
+    delta: float,
+    seed: int,
+) -> Layer:
+    conditional, closed = kind
+    kl_draws, kl_draws_mcse = found["draws_kl"]
+    kl, kl_mcse = found["closed_kl"] if closed else found["draws_kl"]
+    activity, activity_se = activity_of(found["mean"], found["variance"], num_draws)
+    each = found.get("dimension_kl")
+    off = np.zeros(len(activity), dtype=bool)
+    return Layer(
+        name=name,
+        kl=kl,
+        kl_mcse=kl_mcse,
+        kl_draws=kl_draws,
+        kl_draws_mcse=kl_draws_mcse,
+        conditional=conditional,
+        closed=closed,
+        dimension_kl=each,
+        activity=activity,
+        activity_se=activity_se,
+        collapsed=collapsed(each, epsilon=epsilon, delta=delta) if closed and each is not None else off,
+        information=_information(found, rows, limit, seed),
+    )
+
+
+def _information(found: dict[str, Array], rows: Array, limit: int, seed: int) -> Bracket | None:
+    if "loc" not in found or len(rows) < 20:
+        return None
+    compared, others = rows[:limit], rows[limit:]
+    z, loc, scale = found["draws"][:, compared], found["loc"][compared], found["scale"][compared]
+    joint, marginal = gaussian_densities(z, loc, scale)
+    floors = [joint.outside, marginal.outside.sum(-1), fitted_log_density(z, found["draws"][0, others], seed=seed)]
+    return mutual_information(joint, best_floor(floors))
+
+
+def _array(tensor: Tensor) -> Array:
+    return np.asarray(tensor.detach().to("cpu", torch.float64).numpy())

@@ -1,0 +1,1 @@
+"""New data, outliers and drift."""

@@ -1,0 +1,1 @@
+"""Verdicts, estimates with errors, HTML pages."""

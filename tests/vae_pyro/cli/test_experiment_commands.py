@@ -1,0 +1,238 @@
+"""Runs measured where they were fitted, gathered and compared; `compare` and `tune` as a user types them, by what
+stands in vae_pyro/experiment_commands.py and vae_pyro/console.py."""
+
+import csv
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from analysis.density.elpd import elpd_of
+from analysis.experiments.comparison import compare_variants
+from analysis.experiments.held_out import HeldOut, read_held_out
+from analysis.experiments.measurement import GAPS_FILE, compare_experiment, gather, measure
+from analysis.experiments.variants import Measured
+from vae_pyro import VAE, Dataset, FitConfig, RunFolder, VAEConfig, fit, load_data
+from vae_pyro.cli.main import app
+from vae_pyro.core.files import RunError
+from vae_pyro.experiments.folder import Experiment, read_experiment
+from vae_pyro.experiments.running import run
+
+FAST: list[tuple[list[str], Any]] = [
+    (["fit", "epochs"], 3),
+    (["fit", "compile"], False),
+    (["model", "latent_dim"], 2),
+    (["model", "encoder", "hidden"], [8]),
+]
+FINISH = partial(measure, num_draws=30, seed=4, limit=60)
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    out = tmp_path_factory.mktemp("measurement") / "e"
+    return run(
+        out, "digits", objectives=["elbo", "iwae:num_particles=3"], seeds=2, assignments=FAST, finish=FINISH,
+        backend="sequential",
+    )  # fmt: skip
+
+
+def test_every_run_is_measured_with_the_same_draws_on_the_same_data(experiment: Experiment) -> None:
+    measured, histories = gather(experiment)
+    assert [(one.objective, one.seed) for one in measured] == [
+        ("elbo", 0), ("elbo", 1), ("iwae:num_particles=3", 0), ("iwae:num_particles=3", 1),
+    ]  # fmt: skip
+    assert len({one.held_out.fingerprint for one in measured}) == 1
+    assert all(len(one.held_out) == 60 and one.held_out.num_draws == 30 and one.gaps is None for one in measured)
+    assert {key: len(rows) for key, rows in histories.items()} == dict.fromkeys(histories, 3)
+    assert set(histories) == {(one.label, one.seed) for one in measured}
+
+
+def test_measuring_again_changes_no_byte_and_other_options_measure_anew(experiment: Experiment, tmp_path: Path) -> None:
+    folder = experiment.trials[0].folder
+    vae, data = folder.load_model(), folder.data_config().load()
+    before = folder.held_out_file.read_bytes()
+    stamp = folder.held_out_file.stat().st_mtime_ns
+    measure(folder, vae, data, num_draws=30, seed=4, limit=60)
+    assert folder.held_out_file.stat().st_mtime_ns == stamp
+    measure(folder, vae, data, num_draws=30, seed=5, limit=60)
+    assert folder.held_out_file.read_bytes() != before
+    measure(folder, vae, data, num_draws=30, seed=4, limit=60)
+    assert folder.held_out_file.read_bytes() == before
+
+
+def test_gaps_are_measured_once_and_are_parts_of_the_whole(experiment: Experiment) -> None:
+    folder = experiment.trials[0].folder
+    vae, data = folder.load_model(), folder.data_config().load()
+    call = partial(measure, folder, vae, data, num_draws=30, seed=4, limit=60)
+    call(num_gap_data=3)
+    stored = json.loads((folder.path / GAPS_FILE).read_text())
+    assert stored["made_of"]["num_gap_data"] == 3
+    stamp = (folder.path / GAPS_FILE).stat().st_mtime_ns
+    call(num_gap_data=3)
+    assert (folder.path / GAPS_FILE).stat().st_mtime_ns == stamp
+    for other in ({"limit": 50}, {"num_draws": 40}, {"seed": 5}):  # other data, or other draws of the same
+        call(num_gap_data=3, **other)
+        assert json.loads((folder.path / GAPS_FILE).read_text())["made_of"].items() >= other.items()
+    call(num_gap_data=3)
+    assert json.loads((folder.path / GAPS_FILE).read_text()) == stored
+    gaps = next(one.gaps for one in gather(experiment)[0] if one.seed == 0 and one.objective == "elbo")
+    assert gaps is not None
+    assert gaps.amortization > -3 * gaps.amortization_se
+    assert gaps.approximation_se > 0
+    call(num_gap_data=0)
+    assert not (folder.path / GAPS_FILE).exists()
+
+
+def test_the_comparison_is_written_and_read_from_the_folder_alone(experiment: Experiment) -> None:
+    comparison, files = compare_experiment(read_experiment(experiment.path), baseline="elbo")
+    assert [file.name for file in files] == ["comparison.nc", "comparison.csv", "comparison.png", "comparison.html"]
+    assert comparison.num_seeds == 2
+    page = files[3].read_text()
+    for word in ("digits", "iwae:num_particles=3", "3 epochs", "Versions"):
+        assert word.split(" ")[-1] in page
+    with files[1].open(newline="") as table:
+        rows = list(csv.DictReader(table))
+    run_rows = [row for row in rows if row["level"] == "run"]
+    assert len(run_rows) == 4
+    held_out = read_held_out(experiment.trials[0].folder)
+    wanted = {row["seed"]: row for row in run_rows if row["variant"] == "elbo"}["0"]["log_px"]
+    assert float(wanted) == pytest.approx(held_out.log_px.mean(), rel=1e-12)
+    again, none = compare_experiment(experiment, write=False)
+    assert none == []
+    assert str(again) == str(comparison)
+
+
+def test_an_experiment_without_a_finished_run_is_not_compared(experiment: Experiment, tmp_path: Path) -> None:
+    waiting = Experiment(
+        tmp_path, experiment.config, experiment.trials, dict.fromkeys(experiment.status, "waiting"), {}
+    )
+    with pytest.raises(ValueError, match="no run of .* is done"):
+        compare_experiment(waiting)
+    folder = RunFolder(tmp_path / "empty")
+    with pytest.raises(RunError):
+        read_held_out(folder)
+
+
+def call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_compare_from_a_file_prints_a_table_and_continues(tmp_path: Path) -> None:
+    (tmp_path / "e.toml").write_text(
+        """
+        [model]
+        latent_dim = 2
+        encoder = {name = "mlp", hidden = [8]}
+        [fit]
+        epochs = 2
+        compile = false
+        [experiment]
+        objectives = ["elbo", "stl"]
+        seeds = 2
+        grid = {"optimizer.lr" = [1e-3, 1e-2]}
+        baseline = "stl"
+        """
+    )
+    arguments = ("compare", "digits", "--config", tmp_path / "e.toml", "--draws", "25", "--limit", "40", "--out")
+    first = call(*arguments, tmp_path / "e", "--backend", "sequential")
+    assert first.exit_code == 0, first.output
+    for word in ("8 done", "stl optimizer.lr=0.01", "log p(x)", "nats per datum", "comparison.html"):
+        assert word in first.output
+    assert "elbo optimizer.lr=0.01 less stl" in " ".join(first.output.split())
+    weights = {file: file.stat().st_mtime_ns for file in (tmp_path / "e" / "runs").rglob("model.safetensors")}
+    assert len(weights) == 8
+    again = call(*arguments, tmp_path / "e", "--backend", "sequential")
+    assert again.output == first.output
+    assert {file: file.stat().st_mtime_ns for file in weights} == weights
+
+
+def test_compare_reads_data_that_are_streamed(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 256, (300, 1, 4, 4), dtype=np.uint8))
+    done = call(
+        "compare", tmp_path / "x.npy", "--set", "stream=true", "--binarize", "dynamic", "--likelihood", "bernoulli",
+        "--objective", "elbo", "--objective", "stl", "--seeds", "1", "--epochs", "1", "--set", "encoder.hidden=[4]",
+        "--no-compile", "--draws", "25", "--backend", "sequential", "--out", tmp_path / "e",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "2 done" in done.output
+    assert "60 data, 25 draws each" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--objective", "elbw"], "unknown objective 'elbw'; did you mean 'elbo'?"),
+        (["--objective", "elbo", "--grid", "binarize=none,dynamic"], "densities of different observations"),
+        (["--objective", "elbo", "--grid", "latent_dim"], "--grid wants key=value,value"),
+        (["--objective", "elbo", "--backend", "slurm"], "slurm"),
+        (["--objective", "elbo", "--baseline", "iwae"], "the baseline 'iwae' is none of the objectives elbo"),
+    ],
+)
+def test_compare_refuses_in_one_line(tmp_path: Path, arguments: list[str], words: str) -> None:
+    fast = ["--epochs", "1", "--seeds", "1", "--set", "encoder.hidden=[4]", "--no-compile", "--draws", "25"]
+    refused = call("compare", "digits", "--out", tmp_path / "e", *fast, "--limit", "20", *arguments)
+    assert refused.exit_code == 2, refused.output
+    assert words in " ".join(refused.output.split())
+    assert "Traceback" not in refused.output
+
+
+def test_tune_searches_and_its_best_settings_fit(tmp_path: Path) -> None:
+    found = call(
+        "tune", "digits", "--space", "latent_dim=1..3", "--space", "optimizer.lr=1e-3..1e-2:log", "--trials", "3",
+        "--epochs", "2", "--no-compile", "--set", "encoder.hidden=[8]", "--out", tmp_path / "s",
+    )  # fmt: skip
+    assert found.exit_code == 0, found.output
+    assert "search.html" in found.output
+    assert (tmp_path / "s" / "search.html").exists()
+    fitted = call("fit", "digits", "--config", tmp_path / "s" / "best.json", "--out", tmp_path / "best")
+    assert fitted.exit_code == 0, fitted.output
+    best = json.loads((tmp_path / "s" / "best.json").read_text())
+    assert RunFolder(tmp_path / "best").config()["model"]["latent_dim"] == best["model"]["latent_dim"]
+    history = RunFolder(tmp_path / "best").read_history()
+    assert np.isfinite(history[-1]["validation_elbo"])
+
+
+WIDE = {"name": "mlp", "hidden": [16]}
+
+
+def held_out_of(objective: str, seed: int, data: Dataset) -> HeldOut:
+    vae = VAE(VAEConfig(x_shape=data.x_shape, latent_dim=2, likelihood="gaussian", encoder=WIDE), seed=seed)
+    config = FitConfig(objective=objective, epochs=4, batch_size=256, compile=False, optimizer="adam:lr=1e-2")
+    fit(vae, data.train, config=config, seed=seed)
+    result = elpd_of(vae, data.test, num_draws=50, seed=0)
+    zero, codes = np.zeros(len(result)), np.zeros((len(result), 2))
+    return HeldOut(
+        log_px=result.pointwise, log_px_mcse=result.pointwise_mcse, elbo=result.elbo, elbo_mcse=zero, kl=zero,
+        kl_mcse=zero, reconstruction=zero, pareto_k=result.pareto_k, rise=result.rise, smoothed=result.smoothed,
+        upper=result.upper, activity=codes[0], activity_se=codes[0], codes=codes, code_kl=codes[0], ids=result.ids,
+        num_draws=50, space=result.space, measure=result.measure, fingerprint=result.fingerprint, epochs=4, seconds=0.0,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_same_objective_with_other_seeds_is_not_told_apart_and_another_is() -> None:
+    """Real fits: 100 experiments of 3 seeds against 3 others of the same objective, and 20 against one that is worse.
+
+    A false alarm at 5 % comes more than 13 times in 100 once in 2,000 such tests. The other objective is found about
+    every second time with so few seeds: fewer than 5 times in 20 once in 170 tests, and by chance once in 400.
+    """
+    data = load_data("digits")
+    alarms = found = 0
+    for number in range(100):
+        seeds = range(6 * number, 6 * number + 6)
+        held_out = {seed: held_out_of("elbo", seed, data) for seed in seeds}
+        runs = [Measured("a", "elbo", {}, i, held_out[seeds[i]]) for i in range(3)]
+        same = [Measured("b", "elbo", {"again": 1}, i, held_out[seeds[3 + i]]) for i in range(3)]
+        (pair,) = compare_variants([*runs, *same]).pairs
+        alarms += pair.told_apart
+        if number < 20:
+            worse = [Measured("c", "beta", {}, i, held_out_of("beta:beta=20", seeds[i], data)) for i in range(3)]
+            (pair,) = compare_variants([*runs, *worse]).pairs
+            found += pair.told_apart and pair.first == "a"
+    print(f"{alarms} of 100 false alarms, {found} of 20 differences found")
+    assert alarms <= 13
+    assert found >= 5

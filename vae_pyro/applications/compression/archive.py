@@ -1,0 +1,194 @@
+"""The file of a compressed data set: a header in JSON, the coded words, and a checksum of both. Nothing in it can run.
+
+``vae_pyro archive 1``, a line feed; the header's length in 4 bytes; the header; words of 4 bytes; row numbers, where
+they are not consecutive, as differences in 8 bytes, deflated; SHA-256 of all that. All numbers are little-endian.
+"""
+
+import hashlib
+import zlib
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from vae_pyro.applications.compression.ans import WORD_BITS
+from vae_pyro.core.config import Config
+from vae_pyro.core.files import write_atomically
+
+type Array = np.ndarray[Any, Any]
+type Count = Annotated[int, Field(ge=0)]
+type Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+_MAGIC = b"vae_pyro archive 1\n"
+_LENGTH, _CHECKSUM, _WORD, _ID = 4, 32, 4, 8
+# The longest header that can be meant: what is longer is damage.
+_LONGEST_HEADER = 1 << 16
+
+
+class ArchiveError(ValueError):
+    """An archive cannot be used; the message names the file and the reason."""
+
+
+class Header(Config):
+    """What an archive says of itself.
+
+    Attributes:
+        likelihood: name, for a reader.
+        x_shape: event shape of one datum.
+        num_data: how many there are.
+        dtype: of the values, as NumPy names it.
+        first_id: row of the first datum in its source where the rows are consecutive; ``None`` where they are listed.
+        id_bytes: what the list of rows takes.
+        words: coded words.
+        initial_words: how many of them were lent to the first datum, and come back when it is read.
+        bits: of each latent's grid.
+        block: rows of every run of a network.
+        low: least value, with ``symbols`` and ``escape`` an alphabet, see
+            `vae_pyro.applications.compression.elements.Alphabet`.
+        model: SHA-256 of the weights.
+        probabilities: SHA-256 of probabilities at fixed places, as the writing machine computed them.
+        data: SHA-256 of the values.
+        versions: of what wrote it.
+    """
+
+    likelihood: str
+    x_shape: tuple[Annotated[int, Field(gt=0)], ...]
+    num_data: Annotated[int, Field(gt=0)]
+    dtype: Annotated[str, Field(pattern="^(b1|[iu][1248]|f[248])$")]
+    first_id: int | None
+    id_bytes: Count
+    words: Count
+    initial_words: Count
+    bits: int
+    block: Annotated[int, Field(gt=0)]
+    low: int
+    symbols: Annotated[int, Field(gt=1)]
+    escape: bool
+    model: Digest
+    probabilities: Digest
+    data: Digest
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class CodeLength:
+    """What an archive takes, in bits.
+
+    Attributes:
+        num_data: data.
+        num_elements: elements of each.
+        payload: coded words.
+        initial: those of them that the first datum was lent; they are no part of the data, and come back on reading.
+        file: the whole file.
+    """
+
+    num_data: int
+    num_elements: int
+    payload: int
+    initial: int
+    file: int
+
+    def per_dimension(self, bits: float) -> float:
+        """Bits over all elements of all data."""
+        return bits / (self.num_data * self.num_elements)
+
+    @property
+    def net(self) -> float:
+        """Bits per dimension without those that were lent: what a datum adds to a long chain."""
+        return self.per_dimension(self.payload - self.initial)
+
+    @property
+    def gross(self) -> float:
+        """Bits per dimension with those that were lent."""
+        return self.per_dimension(self.payload)
+
+    @property
+    def whole(self) -> float:
+        """Bits per dimension of the file, header and checksum included."""
+        return self.per_dimension(self.file)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Compressed data.
+
+    Attributes:
+        header: what they are.
+        words: coded, uint32.
+        ids: row of each datum in its source, ``(datum,)``, int64.
+    """
+
+    header: Header
+    words: Array
+    ids: Array
+
+    def to_bytes(self) -> bytes:
+        """The content of the file."""
+        header = self.header.model_dump_json().encode()
+        words, ids = self.words.astype("<u4").tobytes(), listed(self.ids) if self.header.id_bytes else b""
+        content = _MAGIC + len(header).to_bytes(_LENGTH, "little") + header + words + ids
+        return content + hashlib.sha256(content).digest()
+
+    def write(self, path: str | Path) -> None:
+        """Write the file, whole or not at all."""
+        write_atomically(Path(path), self.to_bytes())
+
+    @property
+    def length(self) -> CodeLength:
+        """What it takes."""
+        header = self.header
+        return CodeLength(
+            num_data=header.num_data,
+            num_elements=prod(header.x_shape),
+            payload=WORD_BITS * header.words,
+            initial=WORD_BITS * header.initial_words,
+            file=8 * len(self.to_bytes()),
+        )
+
+
+def listed(ids: Array) -> bytes:
+    """Row numbers as the file has them."""
+    return zlib.compress(np.diff(ids.astype("<i8"), prepend=0).astype("<i8").tobytes(), 9)
+
+
+def _read_list(content: bytes, count: int) -> Array:
+    # No more is inflated than the list can hold, whatever the file says.
+    inflated = zlib.decompressobj().decompress(content, _ID * count)
+    return np.cumsum(np.frombuffer(inflated, "<i8"))
+
+
+def read_archive(path: str | Path) -> Archive:
+    """Read what `Archive.write` wrote.
+
+    Raises:
+        ArchiveError: the file is absent, foreign, truncated, or changed after it was written.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ArchiveError(f"{str(path)!r} cannot be read: {error.strerror}") from None
+    if not content.startswith(_MAGIC[: len(content)]) or not content:
+        raise ArchiveError(f"{str(path)!r} is foreign: it does not begin as an archive of vae-pyro compress does")
+    body, checksum = content[:-_CHECKSUM], content[-_CHECKSUM:]
+    begin = len(_MAGIC) + _LENGTH
+    length = int.from_bytes(content[len(_MAGIC) : begin], "little")
+    if length > _LONGEST_HEADER or len(content) < begin + length + _CHECKSUM:
+        raise ArchiveError(f"{str(path)!r} is truncated, or its beginning was changed: {len(content):,} bytes")
+    try:
+        header = Header.model_validate_json(content[begin : begin + length])
+    except ValueError as error:
+        raise ArchiveError(f"{str(path)!r} has a header that is not of this version, or was changed: {error}") from None
+    wanted = begin + length + _WORD * header.words + header.id_bytes + _CHECKSUM
+    if len(content) != wanted:
+        raise ArchiveError(f"{str(path)!r} is truncated or was added to: {len(content):,} bytes of {wanted:,}")
+    if hashlib.sha256(body).digest() != checksum:
+        raise ArchiveError(f"{str(path)!r} was changed after it was written: its checksum does not match")
+    middle = begin + length + _WORD * header.words
+    words = np.frombuffer(body[begin + length : middle], "<u4").astype(np.uint32)
+    if header.first_id is not None:
+        return Archive(header, words, header.first_id + np.arange(header.num_data))
+    return Archive(header, words, _read_list(body[middle:], header.num_data))

@@ -1,0 +1,407 @@
+"""What was not observed, given what was: moments, intervals and draws of p(x_missing | x_observed), with their errors.
+
+Latents come from the guide given the observed elements; self-normalised importance weights make of it the posterior of
+the model. A masked element's own value is never read.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+
+from vae_pyro.core.isolation import derive_seed, isolated, seeded
+from vae_pyro.data.dataset import as_split
+from vae_pyro.data.split import Given, Split
+from vae_pyro.densities.log_densities import MISSING_SITE, Program, draw_latents, score_latents
+from vae_pyro.evaluation.evaluation import ELEMENTS_AT_ONCE, blocks, numbers_held, place_of
+from vae_pyro.likelihoods.table_columns import Columns
+from vae_pyro.models.vae import VAE
+
+type Array = np.ndarray[Any, Any]
+type Pair = VAE | tuple[Program, Program]
+type Latents = dict[str, Tensor]
+
+_SITE = "x"
+_LATENT_STREAM, _PREDICTIVE_STREAM = 1, 2
+# Equally weighted draws that the ends of an interval are quantiles of: the share beyond an end at 0.9 has the standard
+# error 0.007.
+_PREDICTIVE_DRAWS = 1000
+# Numbers of all latents of a block: a site of missing elements is as wide as x.
+_LATENTS_AT_ONCE = 50_000_000
+# Effective draws below which the error of an average of them is itself no more than a guess.
+FEWEST_EFFECTIVE = 10
+
+
+@dataclass(frozen=True)
+class Imputation:
+    """Estimates of unobserved elements; an observed element is itself, with sd and error 0.
+
+    All arrays but `effective_sample_size` and `ids` have shape ``(datum, *x_shape)``.
+
+    Attributes:
+        mean: E[x | x_observed]; of binary elements the probability of a one, of classes the most probable one.
+        sd: standard deviation of p(x | x_observed), by the law of total variance; NaN of classes, infinite where
+            p(x | z) has no variance.
+        mean_se: Monte Carlo standard error of ``mean``; NaN of classes.
+        lower: lower end of the central interval that holds ``level`` of p(x | x_observed); ``None`` without a level.
+        upper: its upper end.
+        imputations: draws of p(x_missing | x_observed) beside the observed elements, ``(imputation, datum, *x_shape)``.
+        mask: true where observed.
+        effective_sample_size: of the importance weights, between 1 and the number of draws; NaN for a datum that misses
+            nothing. ``(datum,)``.
+        ids: of the data, ``(datum,)``.
+        level: of the intervals.
+        num_draws: draws of z for each datum.
+    """
+
+    mean: Array
+    sd: Array
+    mean_se: Array
+    lower: Array | None
+    upper: Array | None
+    imputations: Array
+    mask: Array
+    effective_sample_size: Array
+    ids: Array
+    level: float | None
+    num_draws: int
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    @property
+    def missing(self) -> Array:
+        """Boolean, ``(datum, *x_shape)``: what was imputed."""
+        return ~self.mask
+
+    def summary(self) -> dict[str, Any]:
+        """How much was missing, and how well the draws of the guide served: numbers for a table or JSON."""
+        ess = self.effective_sample_size[~np.isnan(self.effective_sample_size)]
+        missing = self.missing
+        error, sd = self.mean_se[missing], self.sd[missing]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share = (error / sd)[np.isfinite(sd) & (sd > 0)]
+        return {
+            "n": len(self),
+            "n_incomplete": len(ess),
+            "missing": float(missing.mean()),
+            "num_draws": self.num_draws,
+            "num_imputations": len(self.imputations),
+            "level": self.level,
+            "effective_sample_size_median": float(np.median(ess)) if len(ess) else None,
+            "effective_sample_size_least": float(ess.min()) if len(ess) else None,
+            "mean_se_share_of_sd": float(np.sqrt((share**2).mean())) if len(share) else None,
+        }
+
+    def __str__(self) -> str:
+        facts = self.summary()
+        if not facts["n_incomplete"]:
+            return f"{facts['n']:,} data, nothing missing"
+        error, size = facts["mean_se_share_of_sd"], "effective_sample_size"
+        return (
+            f"{facts['n_incomplete']:,} of {facts['n']:,} data with missing elements, {facts['missing']:.1%} of all; "
+            f"{self.num_draws:,} draws each, effective sample size {facts[f'{size}_median']:.0f} (median) and "
+            f"{facts[f'{size}_least']:.1f} (least)"
+            + ("" if error is None else f"; Monte Carlo error {error:.1%} of an element's standard deviation")
+            + (", itself uncertain with so few effective draws" if facts[f"{size}_median"] < FEWEST_EFFECTIVE else "")
+        )
+
+
+@torch.no_grad()
+def impute(
+    pair: Pair,
+    x: Split | Tensor | Array,
+    *,
+    mask: Tensor | None = None,
+    y: Any = None,
+    num_draws: int = 1000,
+    num_imputations: int = 0,
+    level: float | None = 0.9,
+    seed: int = 0,
+) -> Imputation:
+    """Estimate what was not observed by self-normalised importance sampling given what was.
+
+    With draws z_k of q(z | x_observed) and weights w_k = p(x_observed, z_k) / q(z_k | x_observed), normalised to sum 1,
+    the mean is sum_k w_k E[x | z_k], the variance sum_k w_k (Var[x | z_k] + E[x | z_k]^2) less the mean's square, and
+    the error of the mean sqrt(sum_k w_k^2 (E[x | z_k] - mean)^2). Draws take z_k with probability w_k, and then x of
+    p(x | z_k). Where the model has a site ``x_missing``, its draws stand for E[x | z_k], and the weights hold what the
+    model says of the mask.
+
+    Streams over data and particles. Data that miss nothing cost nothing.
+
+    Args:
+        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities.log_densities`,
+            gives p(x | z) at the site ``x`` when called as ``model(size=n)``, and whose elements of x are independent
+            given z.
+        x: ``(datum, *x_shape)``; NaN is unobserved. A split whose observations are random is fixed with ``seed`` first.
+        mask: boolean, shape of ``x``, true where observed.
+        y: labels or conditions, passed on where given.
+        num_draws: draws of z for each datum, at least 2.
+        num_imputations: complete data sets to draw.
+        level: share of p(x | x_observed) that an interval holds; ``None`` leaves intervals out, which saves time.
+        seed: of the draws. Mean and weights do not depend on ``num_imputations`` and ``level``.
+
+    Returns:
+        Estimates in float64, or float32 where the data are floats or bytes of no more digits.
+
+    Raises:
+        ValueError: too few draws, a level outside (0, 1), data outside the support of the likelihood, elements that
+            depend on each other given z, or a datum whose weights are all zero or not numbers.
+
+    References:
+        Mattei & Frellsen 2019, MIWAE: deep generative modelling and imputation of incomplete data sets, sec. 3 (single
+        and multiple imputation). arXiv:1812.02633
+        Owen 2013, Monte Carlo theory, methods and examples, ch. 9 (the error of a self-normalised estimate).
+    """
+    if num_draws < 2:
+        raise ValueError(f"num_draws must be at least 2, got {num_draws}")
+    if num_imputations < 0:
+        raise ValueError(f"num_imputations must be at least 0, got {num_imputations}")
+    if level is not None and not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level}")
+    split = as_split(x, mask, y).fixed(derive_seed(seed, 0))
+    if isinstance(pair, VAE):
+        pair.check_data(split, blank=True)
+    device, dtype = place_of(pair, split.head)
+    result = _Result(split, num_imputations, level)
+    rows = torch.from_numpy(result.incomplete)
+    chosen = split.take(rows.to(split.device)).to(device)
+    if not len(chosen):
+        return result.imputation(split.ids, num_draws, level)
+    reader = _Reader(pair)
+    held = numbers_held(pair, chosen)
+    data, particles = blocks(len(chosen), num_draws, held)
+    data = min(data, max(_LATENTS_AT_ONCE // (num_draws * _latent_numbers(reader, chosen, dtype)), 1))
+    predictive = num_imputations + (_PREDICTIVE_DRAWS if level is not None else 0)
+    with isolated(derive_seed(seed, _LATENT_STREAM)):
+        for start in range(0, len(chosen), data):
+            block = slice(start, start + data)
+            values, given = chosen.batch(block, dtype)
+            # Programs written by hand may multiply by the mask, and 0 * NaN is NaN.
+            values = torch.where(given["mask"], values, torch.zeros_like(values))
+            latents, log_guide = draw_latents(reader.guide, values, num_particles=num_draws, **given)
+            # The model's own draws come from another generator, so that the guide's are those of `evaluate`.
+            with seeded(derive_seed(seed, _PREDICTIVE_STREAM, start)):
+                whose = result.incomplete[block]
+                weight = _weights(reader.model, values, given, latents, log_guide, particles, whose)
+                result.moments(block, weight, *_moments(reader, values, given, latents, weight, particles))
+                if predictive:
+                    for some, draws in _predictive(reader, values, given, latents, weight, predictive, held):
+                        result.draws(slice(start + some.start, start + some.stop), draws)
+    return result.imputation(split.ids, num_draws, level)
+
+
+class _Result:
+    """Arrays that are filled block after block; observed elements are there from the start."""
+
+    def __init__(self, split: Split, num_imputations: int, level: float | None) -> None:
+        values = split.head.dtype
+        kind = np.float32 if values.itemsize < 4 or values == torch.float32 else np.float64
+        x, given = split.batch(slice(None), torch.float32 if kind == np.float32 else torch.float64)
+        shape = tuple(x.shape)
+        seen = given["mask"].cpu().numpy() if "mask" in given else np.ones(shape, dtype=bool)
+        self.mask: Array = seen
+        self.mean: Array = np.where(seen, x.cpu().numpy(), np.nan).astype(kind)
+        self.sd, self.mean_se = np.zeros(shape, kind), np.zeros(shape, kind)
+        self.lower = self.upper = None
+        if level is not None:
+            self.lower, self.upper = self.mean.copy(), self.mean.copy()
+            self._ends = ((1 - level) / 2, (1 + level) / 2)
+        self.imputations: Array = np.repeat(self.mean[None], num_imputations, 0)
+        self.effective_sample_size: Array = np.full(len(split), np.nan)
+        self.incomplete: Array = np.flatnonzero(~seen.reshape(len(split), -1).all(1))
+
+    def moments(self, block: slice, weight: Tensor, mean: Tensor, sd: Tensor, error: Tensor) -> None:
+        """Put in what was found for some of the incomplete data."""
+        rows = self.incomplete[block]
+        missing = ~self.mask[rows]
+        self.effective_sample_size[rows] = (1 / (weight**2).sum(0)).cpu().numpy()
+        for array, found in ((self.mean, mean), (self.sd, sd), (self.mean_se, error)):
+            array[rows] = np.where(missing, found.cpu().numpy(), array[rows])
+
+    def draws(self, block: slice, draws: Tensor) -> None:
+        """Put in draws ``(draw, datum, *x_shape)``: the first of them as imputations, quantiles of the others."""
+        rows = self.incomplete[block]
+        missing = ~self.mask[rows]
+        drawn = draws.cpu().numpy()
+        count = len(self.imputations)
+        self.imputations[:, rows] = np.where(missing, drawn[:count], self.imputations[:, rows])
+        if self.lower is not None and self.upper is not None:
+            ends = np.quantile(drawn[count:], self._ends, axis=0)
+            self.lower[rows] = np.where(missing, ends[0], self.lower[rows])
+            self.upper[rows] = np.where(missing, ends[1], self.upper[rows])
+
+    def imputation(self, ids: Tensor, num_draws: int, level: float | None) -> Imputation:
+        return Imputation(
+            mean=self.mean,
+            sd=self.sd,
+            mean_se=self.mean_se,
+            lower=self.lower,
+            upper=self.upper,
+            imputations=self.imputations,
+            mask=self.mask,
+            effective_sample_size=self.effective_sample_size,
+            ids=ids.cpu().numpy(),
+            level=level,
+            num_draws=num_draws,
+        )
+
+
+class _Reader:
+    """The programs of a pair, and what they say of x given its latents."""
+
+    def __init__(self, pair: Pair) -> None:
+        self.model: Program
+        self.guide: Program
+        self.model, self.guide = (pair.model, pair.guide) if isinstance(pair, VAE) else pair
+        self._mean: Callable[[TorchDistribution], Tensor] = (
+            pair.model.likelihood.expectation if isinstance(pair, VAE) else lambda elements: elements.mean
+        )
+
+    def elements(self, values: Tensor, given: Given, latents: Latents) -> TorchDistribution | Tensor:
+        """p(x | z) of each element, batch shape ``(particle, datum, *x_shape)``; draws of x where these are latent."""
+        if MISSING_SITE in latents:
+            return latents[MISSING_SITE]
+        drawn = poutine.Trace()
+        for name, value in latents.items():
+            drawn.add_node(name, type="sample", name=name, is_observed=False, value=value, infer={})
+        particles = len(next(iter(latents.values())))
+        conditions = {key: value for key, value in given.items() if key != "mask"}
+        with pyro.plate("particles", particles, dim=-2):
+            trace = poutine.trace(poutine.replay(self.model, trace=drawn)).get_trace(size=len(values), **conditions)
+        if _SITE not in trace.nodes:
+            raise ValueError(f"the model has no site {_SITE!r}; imputation reads p(x | z) there")
+        found = trace.nodes[_SITE]["fn"]
+        while isinstance(found, torch.distributions.Independent | pyro.distributions.MaskedDistribution):
+            found = found.base_dist
+        if found.event_shape:
+            raise ValueError(
+                f"site {_SITE!r} is a {type(found).__name__} over {tuple(found.event_shape)}, whose elements depend on "
+                "each other given z; imputation wants independent elements, .to_event()"
+            )
+        return found.expand((particles, *values.shape))
+
+    def mean(self, elements: TorchDistribution | Tensor) -> Tensor:
+        """E[x | z] of each element, float64, shape ``(particle, datum, *x_shape)``."""
+        return (elements if isinstance(elements, Tensor) else self._mean(elements)).double()
+
+
+def _latent_numbers(reader: _Reader, split: Split, dtype: torch.dtype) -> int:
+    """Numbers that the latents of one particle and datum hold."""
+    with seeded(0), isolated():
+        values, given = split.batch(slice(0, 1), dtype)
+        values = torch.where(given["mask"], values, torch.zeros_like(values))
+        latents, _ = draw_latents(reader.guide, values, num_particles=1, **given)
+    return sum(value.numel() for value in latents.values())
+
+
+def _weights(
+    model: Program,
+    values: Tensor,
+    given: Given,
+    latents: Latents,
+    log_guide: Tensor,
+    particles: int,
+    rows: Array,
+) -> Tensor:
+    """Normalised weights of a block, ``(particle, datum)``, float64, on the CPU."""
+    parts = []
+    for some in _slices(len(log_guide), particles):
+        log_likelihood, log_prior = score_latents(model, values, _some(latents, some), **given)
+        parts.append((log_likelihood + log_prior - log_guide[some]).to("cpu", torch.float64))
+    log_weight = torch.cat(parts)
+    largest = log_weight.amax(0)
+    bad = ~largest.isfinite()
+    if bad.any():
+        raise ValueError(
+            f"{int(bad.sum())} data have importance weights that are all zero or not numbers, the first is "
+            f"{int(rows[int(bad.nonzero()[0])])}; the model gives their observed elements no density"
+        )
+    return torch.softmax(log_weight, 0)
+
+
+def _moments(
+    reader: _Reader, values: Tensor, given: Given, latents: Latents, weight: Tensor, particles: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, standard deviation and error of the mean of every element, ``(datum, *x_shape)``, float64, on the CPU."""
+    shape = tuple(values.shape)
+    spread = weight.to(values.device).reshape(*weight.shape, *(1,) * (len(shape) - 1))
+    # Sums are of deviations from what the particle of the largest weight says, lest squares cancel.
+    best = weight.argmax(0, keepdim=True).to(values.device)
+    centre = reader.mean(reader.elements(values, given, {name: _gather(z, best) for name, z in latents.items()}))[0]
+    sums = [torch.zeros(shape, dtype=torch.float64, device=values.device) for _ in range(5)]
+    votes: dict[int | None, Tensor] = {}
+    for some in _slices(len(weight), particles):
+        elements = reader.elements(values, given, _some(latents, some))
+        share = spread[some]
+        for place, classes in _nominal(elements):
+            cells = share if place is None else share.expand(-1, *shape)[..., place]
+            chance = (cells.unsqueeze(-1) * classes.double()).sum(0)
+            votes[place] = votes[place] + chance if place in votes else chance
+        variance = torch.zeros_like(elements) if isinstance(elements, Tensor) else elements.variance
+        # A weight that has underflowed to 0 takes part in no sum, whatever it would multiply.
+        counts, square = share > 0, share**2
+        deviation = torch.where(counts, reader.mean(elements) - centre, 0.0)
+        spread_out = torch.where(counts, variance.double().nan_to_num(torch.inf, torch.inf) + deviation**2, 0.0)
+        terms = (share * deviation, share * spread_out, square, square * deviation, square * deviation**2)
+        sums = [total + term.sum(0) for total, term in zip(sums, terms, strict=True)]
+    first, second, squares, linear, quadratic = sums
+    mean, sd = centre + first, (second - first**2).clamp(min=0).sqrt()
+    error = (quadratic - 2 * first * linear + first**2 * squares).clamp(min=0).sqrt()
+    for place, chance in votes.items():
+        where = (Ellipsis,) if place is None else (Ellipsis, place)
+        mean[where] = chance.argmax(-1).double()
+        sd[where] = error[where] = torch.nan
+    return mean.cpu(), sd.cpu(), error.cpu()
+
+
+def _nominal(elements: TorchDistribution | Tensor) -> Iterator[tuple[int | None, Tensor]]:
+    """Probabilities of classes that are no numbers, ``(particle, datum, ..., class)``: of all elements (``None``), or
+    of one column of a table. Their average over z has a most probable class; an average of classes means nothing.
+    """
+    if isinstance(elements, Columns):
+        for part in elements.parts:
+            if isinstance(part.distribution, torch.distributions.Categorical):
+                for number, place in enumerate(part.places.tolist()):
+                    yield place, part.distribution.probs[..., number, :]
+    elif isinstance(elements, torch.distributions.Categorical) and bool(elements.mean.isnan().all()):
+        yield None, elements.probs
+
+
+def _predictive(
+    reader: _Reader, values: Tensor, given: Given, latents: Latents, weight: Tensor, count: int, held: int
+) -> Iterator[tuple[slice, Tensor]]:
+    """Draws of p(x | x_observed), ``(draw, datum, *x_shape)``, of a few data at a time."""
+    at_once = max(ELEMENTS_AT_ONCE // (count * max(prod(values.shape[1:]), 1)), 1)
+    for some in _slices(len(values), at_once):
+        index = torch.multinomial(weight[:, some].T, count, replacement=True).T.to(values.device)
+        chosen = {name: _gather(value[:, some], index) for name, value in latents.items()}
+        of_some = {key: value[some] for key, value in given.items()}
+        particles = max(ELEMENTS_AT_ONCE // (max(held, 1) * index.shape[1]), 1)
+        parts = []
+        for few in _slices(count, particles):
+            elements = reader.elements(values[some], of_some, _some(chosen, few))
+            parts.append(elements if isinstance(elements, Tensor) else elements.sample())
+        yield some, torch.cat(parts).double().cpu()
+
+
+def _gather(value: Tensor, index: Tensor) -> Tensor:
+    """For each datum the draws ``index`` of it, from ``(particle, datum, *event)`` by ``(draw, datum)``."""
+    wide = index.reshape(*index.shape, *(1,) * (value.dim() - 2)).expand(*index.shape, *value.shape[2:])
+    return value.gather(0, wide)
+
+
+def _some(latents: Latents, particles: slice) -> Latents:
+    return {name: value[particles] for name, value in latents.items()}
+
+
+def _slices(total: int, size: int) -> Iterator[slice]:
+    for start in range(0, total, size):
+        yield slice(start, min(start + size, total))

@@ -1,0 +1,103 @@
+"""A run folder with its model and data, as most commands begin."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vae_pyro.data.dataset import Dataset
+    from vae_pyro.data.split import Split
+    from vae_pyro.models.vae import VAE
+    from vae_pyro.runs.folder import RunFolder
+
+
+def open_run(
+    run: Path, split: str, data_root: Path | None, device: str
+) -> "tuple[RunFolder, VAE, Split, dict[str, Any]]":
+    """A run, its model, one split of its data, and their facts.
+
+    Raises:
+        RunError: the run cannot be used, or its data have changed.
+        ValueError: no such split, or one without data.
+    """
+    folder, vae, data = open_all(run, data_root, device)
+    return folder, vae, data.split(split), folder.config()["facts"]
+
+
+def chosen_data(
+    run: Path, data: str | None, split: str, data_root: Path | None, device: str, *, classes: bool = True
+) -> "tuple[RunFolder, VAE, Split]":
+    """A run, its model, and one split of its data, or all of other data where these are named; see `other_data`.
+
+    Raises:
+        RunError: see `open_run`.
+        FileNotFoundError: see `other_data`.
+        ValueError: see both.
+    """
+    if data is not None:
+        return other_data(run, data, data_root, device, classes=classes)
+    folder, vae, own, _ = open_run(run, split, data_root, device)
+    return folder, vae, own
+
+
+def open_all(run: Path, data_root: Path | None, device: str) -> "tuple[RunFolder, VAE, Dataset]":
+    """A run, its model and all its data.
+
+    Raises:
+        RunError: the run cannot be used, or its data have changed.
+    """
+    from vae_pyro.core.files import RunError
+
+    folder, vae = _open(run, device)
+    data = folder.data_config(data_root).load()
+    facts = folder.config()["facts"]
+    if facts["fingerprint"] != data.facts["fingerprint"]:
+        raise RunError(
+            f"the data of {str(run)!r} have changed: {data.config.source!r} now has fingerprint "
+            f"{data.facts['fingerprint'][:12]}, the run was fitted on {facts['fingerprint'][:12]}"
+        )
+    return folder, vae, data
+
+
+def other_data(
+    run: Path, data: str, data_root: Path | None, device: str, *, classes: bool = True
+) -> "tuple[RunFolder, VAE, Split]":
+    """A run, its model, and all of other data, observed as the run's are and accepted by the model.
+
+    Args:
+        run: the folder.
+        data: name or path.
+        data_root: folder of downloaded data sets.
+        device: where the model is to be.
+        classes: whether the programs are to be given classes, where they want them; a classifier finds them.
+
+    Raises:
+        RunError: the run cannot be used.
+        FileNotFoundError: no such data.
+        ValueError: data of another shape, a table that lacks a column, or data outside the support of the likelihood.
+    """
+    import torch
+
+    from vae_pyro.data.dataset import load_all
+
+    folder, vae = _open(run, device)
+    config = folder.data_config(data_root).replace(source=data, stream=None)
+    facts = folder.config()["facts"]
+    schema = facts.get("schema")
+    if schema is not None:  # the codes are those of the run's table, whatever categories the other one has
+        config = config.replace(kinds=None, columns=schema["columns"])
+    chosen = load_all(config, facts)
+    if chosen.y is not None and not vae.num_classes:
+        chosen = replace(chosen, y=None)
+    # A class that stands for those which a classifier will try.
+    tried = None if classes or not vae.num_classes else torch.zeros(1, dtype=torch.int64)
+    vae.check_data(chosen, blank=True, y=tried)
+    return folder, vae, chosen
+
+
+def _open(run: Path, device: str) -> "tuple[RunFolder, VAE]":
+    from vae_pyro.runs.folder import RunFolder
+    from vae_pyro.training.config import FitConfig
+
+    folder = RunFolder(run)
+    return folder, folder.load_model(FitConfig(device=device).torch_device())

@@ -1,1 +1,0 @@
-"""Commands of ``vae-pyro`` that have a file of their own; `vae_pyro.cli` names them."""

@@ -1,0 +1,1 @@
+"""A function of tensors as a flat graph, compiled by Inductor."""

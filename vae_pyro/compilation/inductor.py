@@ -1,0 +1,100 @@
+"""Inductor's version of a flat graph, compared with the graph itself before it is used."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from vae_pyro.compilation.products import choose_products
+from vae_pyro.core.isolation import undisturbed
+
+# Beyond this size glibc maps a tensor anew at each allocation, and every page of it faults, until one has been freed.
+_ALLOCATOR_THRESHOLD = 32 * 2**20 - 2**14
+
+
+class CompileError(RuntimeError):
+    """The compiler failed, or what it made disagrees with the graph."""
+
+
+def inductor(module: fx.GraphModule) -> Callable[[list[Tensor]], Any]:
+    """Compile a graph without mutations other than copies into its inputs.
+
+    Returns:
+        A function of one list of inputs.
+
+    Raises:
+        CompileError: there is no working compiler, or it cannot compile this.
+    """
+    example = [node.meta["val"] for node in module.graph.nodes if node.op == "placeholder"]
+    on_cpu = all(tensor.device.type == "cpu" for tensor in example)
+    if on_cpu:
+        torch.empty(_ALLOCATOR_THRESHOLD, dtype=torch.uint8)
+    with undisturbed():
+        from torch._inductor import config
+        from torch._inductor.compile_fx import compile_fx_inner
+        from torch._inductor.decomposition import select_decomp_table
+
+        # Threads: a pool of compiler processes would outlive the call. Random numbers: torch's own, in torch's order.
+        settings = {"cpp_wrapper": on_cpu, "fallback_random": True, "compile_threads": 1}
+        try:
+            module = make_fx(module, decomposition_table=select_decomp_table(), tracing_mode="fake")(*example)
+            example = [node.meta["val"] for node in module.graph.nodes if node.op == "placeholder"]
+            if on_cpu:
+                choose_products(module)
+            with config.patch(settings), torch.no_grad():
+                compiled = compile_fx_inner(module, example, cpp_wrapper=on_cpu)
+        except Exception as error:  # what a compiler raises has no common base; the graph itself has been proved
+            raise CompileError(f"compiling failed ({type(error).__name__}: {str(error).strip()[:200]})") from error
+    run: Callable[[list[Tensor]], Any] = compiled
+    return run
+
+
+def compare_outputs(compiled: Callable[[list[Tensor]], Any], graph: Callable[..., Any], inputs: list[Tensor]) -> None:
+    ours = [_copied(tensor) for tensor in inputs]
+    theirs = [_copied(tensor) for tensor in inputs]
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        kept = torch.get_rng_state()
+        try:
+            got = list(compiled(list(ours)))
+        except Exception as error:
+            raise CompileError(f"the compiled step failed ({type(error).__name__}: {str(error)[:200]})") from error
+        torch.set_rng_state(kept)
+        wanted = list(graph(*theirs))
+    reason = disagreement([*got, *ours], [*wanted, *theirs])
+    if reason is not None:
+        raise CompileError(f"the compiled step disagrees with its graph ({reason})")
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    """A copy with the same strides; an expanded tensor, which nothing can write to, is its own."""
+    expanded = any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
+    return tensor.detach() if expanded else tensor.detach().clone()
+
+
+def disagreement(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> str | None:
+    """Why two lists of tensors are not the same up to rounding; ``None`` if they are.
+
+    The tolerance is the square root of the type's precision, relative to the largest element of each tensor: what a
+    sum in another order moves is far below it, a missing term or factor far above.
+    """
+    for number, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        if a.shape != b.shape or a.dtype != b.dtype:
+            return f"output {number} is {tuple(a.shape)} {a.dtype}, not {tuple(b.shape)} {b.dtype}"
+        if not b.dtype.is_floating_point:
+            if not torch.equal(a, b):
+                return f"output {number} differs"
+            continue
+        if b.numel() == 0:
+            continue
+        finite = b.isfinite()
+        if not torch.equal(finite, a.isfinite()):
+            return f"output {number} is finite in other places"
+        zero = torch.zeros((), dtype=b.dtype, device=b.device)
+        scale = float(torch.where(finite, b, zero).abs().max())
+        distance = float(torch.where(finite, a - b, zero).abs().max())
+        tolerance = torch.finfo(b.dtype).eps ** 0.5
+        if distance > tolerance * max(scale, 1e-30):
+            return f"output {number} differs by {distance:.2g} at a size of {scale:.2g}"
+    return None

@@ -1,0 +1,1 @@
+"""Reading data, splits, observation (binarization, dequantization), streams."""

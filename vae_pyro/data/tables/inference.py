@@ -1,0 +1,302 @@
+"""What the columns of a table are: rules that are stated, and that a user overrides column by column.
+
+1. No value, or one value alone: left out; there is nothing to learn.
+2. Two values, of whatever type: ``binary``, the smaller (or first) is code 0.
+3. Text, and pandas categoricals: ``category``; ``ordinal`` where the categories have an order. More than
+   `MAX_CATEGORIES` of them, or fewer than two rows for each on average: left out, as they identify rows.
+4. Whole numbers from 0 to `MAX_COUNT`, in whatever type: ``count``. Those that number the rows are left out.
+5. Other numbers, all above zero, whose skewness is above 1 and whose logarithms are less skewed: ``positive``.
+6. Other numbers: ``real``.
+
+Dates are refused: they are numbers only once an origin and a unit are chosen.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from vae_pyro.data.tables.cells import Values, columns_of, listed, numbers, scalar
+from vae_pyro.data.tables.schema import CODED, CONTINUOUS, KINDS, Category, Column, Kind, Schema
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+
+type Kinds = Mapping[str, str | Sequence[Category]]
+
+MAX_CATEGORIES = 100
+MAX_COUNT = 10_000
+DROP = "drop"
+_SKEWED = 1.0
+# Rows from which whole numbers without a gap or a repetition are taken for the numbers of the rows.
+_NUMBERED_ROWS = 10
+_MOST_DECIMALS = 6
+# A column whose spread is fewer steps of float32 than this, at its magnitude, cannot be fitted in float32.
+_FEWEST_STEPS = 100
+
+
+def infer(frame: "DataFrame", kinds: Kinds | None = None) -> Schema:
+    """The schema of a table.
+
+    Args:
+        frame: a pandas table.
+        kinds: kind by name of column, where the rules are not wanted: a kind, ``drop`` to leave the column out, or the
+            categories of an ordinal column from the lowest to the highest.
+
+    Returns:
+        The columns in the order of the table, and those that were left out with the reason.
+
+    Raises:
+        ValueError: a column that is not there, an unknown kind, a kind that cannot hold a value, dates, values that are
+            not scalars, numbers that float32 cannot tell apart, or no column that is left.
+
+    >>> import pandas as pd
+    >>> print(infer(pd.DataFrame({"age": [31.5, 64.25, 47.0, 29.5], "smokes": [True, False, True, None]})))
+    column  kind    likelihood  range or categories           missing
+    age     real    normal      29.5 to 64.25, steps of 0.25  none
+    smokes  binary  Bernoulli   False, True                   25.0%
+    """
+    series = columns_of(frame)
+    kinds = {} if kinds is None else dict(kinds)
+    for name, kind in kinds.items():
+        _check(name, kind, list(series))
+    columns: list[Column] = []
+    left_out: dict[str, str] = {}
+    for name, one in series.items():
+        found = _describe(name, one, kinds.get(name))
+        if isinstance(found, Column):
+            columns.append(found)
+        else:
+            left_out[name] = found
+    if not columns:
+        reasons = "; ".join(f"{name!r}: {reason}" for name, reason in left_out.items())
+        raise ValueError(f"no column of the table can be described{f' ({reasons})' if reasons else ''}")
+    return Schema(columns=tuple(columns), left_out=left_out)
+
+
+def parse_kind(text: str) -> tuple[str, str | list[str]]:
+    """``age=real``, ``id=drop`` or ``size=small<medium<large`` as name and kind.
+
+    Raises:
+        ValueError: no ``=``, or an empty name or kind.
+
+    >>> parse_kind("size=small<medium<large")
+    ('size', ['small', 'medium', 'large'])
+    """
+    name, equals, kind = (piece.strip() for piece in text.rpartition("=") if text) if text else ("", "", "")
+    if not equals or not name or not kind:
+        raise ValueError(f"a kind is NAME=KIND, such as age=real or size=small<medium<large, got {text!r}")
+    return name, [level.strip() for level in kind.split("<")] if "<" in kind else kind
+
+
+def _check(name: str, kind: str | Sequence[Category], known: list[str]) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"kinds: the table has no column {name!r}; {hint}it has {listed(known)}")
+    if isinstance(kind, str) and kind not in (*KINDS, DROP):
+        raise ValueError(
+            f"kinds: column {name!r} cannot be {kind!r}; choose from {', '.join(KINDS)}, {DROP}, or name the "
+            "categories of an ordinal column in order"
+        )
+
+
+def _describe(name: str, series: "Series[Any]", wanted: str | Sequence[Category] | None) -> Column | str:
+    """The column, or why it is left out."""
+    if wanted == DROP:
+        return "as asked"
+    observed = series.dropna()
+    missing = 1 - len(observed) / max(len(series), 1)
+    if observed.empty:
+        return _or_refuse(name, wanted, "no value is observed")
+    dtype, series, numeric = _plain(name, series, observed)
+    observed = series.dropna()
+    levels = _levels(observed)
+    if len(levels) < 2 and isinstance(wanted, str | None):
+        return _or_refuse(name, wanted, f"every value is {levels[0]!r}")
+    about: dict[str, Any] = {"name": name, "dtype": dtype, "missing": missing}
+    if wanted is None:
+        chosen = (
+            _kind_of_numbers(numbers(name, observed), levels, len(series))
+            if numeric
+            else _kind_of_labels(series, levels)
+        )
+        if chosen not in KINDS:
+            return chosen
+        wanted = chosen
+    if not isinstance(wanted, str) or wanted in CODED:
+        categories = _categories(name, series, levels, wanted)
+        kind = wanted if isinstance(wanted, str) else "ordinal"
+        column = Column(**about, kind=cast(Kind, kind), categories=categories)
+        column.encode(series)  # a category that the user did not name is refused here
+        return column
+    values = _numbers(name, series, wanted, numeric)
+    step = _step(values, series) if wanted in CONTINUOUS else None
+    column = Column(**about, kind=cast(Kind, wanted), low=values.min(), high=values.max(), step=step)
+    column.encode(series)
+    _resolved(column, values)
+    return column
+
+
+def _or_refuse(name: str, wanted: str | Sequence[Category] | None, reason: str) -> str:
+    if wanted is None:
+        return f"{reason}; there is nothing to learn"
+    raise ValueError(f"column {name!r} cannot be {wanted!r}: {reason}; leave it out with {name}={DROP}")
+
+
+def _plain(name: str, series: "Series[Any]", observed: "Series[Any]") -> tuple[str, "Series[Any]", bool]:
+    """Type of a column in words, its values without exotic containers, and whether they are numbers.
+
+    Raises:
+        ValueError: dates, or values that are no scalars.
+    """
+    import pandas as pd
+    from pandas.api import types
+
+    if str(series.dtype).startswith("dictionary"):  # Arrow's name for it, which pandas cannot read back
+        series = series.array.__arrow_array__().to_pandas()
+    dtype = series.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        _scalars(name, dtype.categories.to_series())
+        return ("category[ordered]" if dtype.ordered else "category"), series, False
+    if types.is_bool_dtype(dtype):
+        return str(dtype), series, False
+    found = str(pd.api.types.infer_dtype(observed, skipna=True))
+    if found.startswith(("date", "time", "period", "interval")):
+        raise ValueError(
+            f"column {name!r} holds {found} values such as {str(observed.iloc[0])!r}, for which there is no "
+            "likelihood; make them numbers (days since the first), categories (the month), or leave them out with "
+            f"{name}={DROP}"
+        )
+    if found == "decimal":
+        return "float64", series.astype("float64"), True
+    numeric = types.is_numeric_dtype(dtype) and not types.is_complex_dtype(dtype)
+    if numeric or found in ("integer", "floating", "mixed-integer-float"):
+        return str(dtype), series, True
+    _scalars(name, observed)
+    return str(dtype), series, False
+
+
+def _scalars(name: str, observed: "Series[Any]") -> None:
+    for value in observed.unique() if observed.dtype != object else observed:
+        if not isinstance(scalar(value), bool | int | float | str):
+            raise ValueError(
+                f"column {name!r} holds {type(value).__name__} such as {str(value)[:40]!r}, for which there is no "
+                f"likelihood; take it apart into numbers or text, or leave it out with {name}={DROP}"
+            )
+
+
+def _levels(observed: "Series[Any]") -> list[Any]:
+    """The different values, in order."""
+    import pandas as pd
+
+    if isinstance(observed.dtype, pd.CategoricalDtype):
+        seen = set(observed.cat.codes)
+        return [scalar(value) for code, value in enumerate(observed.cat.categories) if code in seen]
+    found = [scalar(value) for value in observed.unique()]
+    try:
+        return sorted(found)
+    except TypeError:  # text beside numbers
+        return sorted(found, key=lambda value: (isinstance(value, str), str(value)))
+
+
+def _kind_of_labels(series: "Series[Any]", levels: list[Any]) -> str:
+    import pandas as pd
+
+    rows = int(series.notna().sum())
+    ordered = isinstance(series.dtype, pd.CategoricalDtype) and series.dtype.ordered
+    if len(levels) == 2:
+        return "binary"
+    if len(levels) > MAX_CATEGORIES or 2 * len(levels) > rows:
+        return (
+            f"{len(levels):,} different values in {rows:,} rows identify rather than describe; to keep them, choose "
+            "category, or make them fewer"
+        )
+    return "ordinal" if ordered else "category"
+
+
+def _kind_of_numbers(values: Values, levels: list[Any], rows: int) -> str:
+    if len(levels) == 2:
+        return "binary"
+    low, high = float(values.min()), float(values.max())
+    if (values == np.round(values)).all():
+        if len(levels) == rows >= _NUMBERED_ROWS and high - low + 1 == rows:
+            return "whole numbers without a gap or a repetition number the rows; to keep them, choose a kind"
+        if low >= 0 and high <= MAX_COUNT:
+            return "count"
+    if low > 0 and _skewness(values) > max(_SKEWED, abs(_skewness(np.log(values)))):
+        return "positive"
+    return "real"
+
+
+def _skewness(values: Values) -> float:
+    deviation = values - values.mean()
+    variance = float((deviation**2).mean())
+    return float((deviation**3).mean()) / variance**1.5 if variance > 0 else 0.0
+
+
+def _categories(
+    name: str, series: "Series[Any]", levels: list[Any], wanted: str | Sequence[Category]
+) -> tuple[Category, ...]:
+    """Values in the order of their codes."""
+    import pandas as pd
+
+    if not isinstance(wanted, str):
+        spelled = {str(level): level for level in levels}  # a command line knows text alone
+        return tuple(level if level in levels else spelled.get(str(level), level) for level in wanted)
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        if wanted == "ordinal" and not series.dtype.ordered:
+            raise ValueError(_unordered(name, levels))
+        declared = [scalar(value) for value in series.dtype.categories]
+        return tuple(levels if wanted == "binary" else declared)
+    if wanted == "ordinal" and any(isinstance(level, str) for level in levels):
+        raise ValueError(_unordered(name, levels))
+    if wanted == "binary" and len(levels) != 2:
+        raise ValueError(f"column {name!r} is binary and wants 2 values, got {len(levels)}: {listed(levels)}")
+    return tuple(levels)
+
+
+def _unordered(name: str, levels: list[Any]) -> str:
+    order = "<".join(str(level) for level in levels)
+    return (
+        f"column {name!r} is ordinal, but its order is not known; name it, from the lowest: {name}={order}, for example"
+    )
+
+
+def _numbers(name: str, series: "Series[Any]", wanted: str, numeric: bool) -> Values:
+    if not numeric and str(series.dtype) not in ("bool", "boolean"):
+        try:
+            values = numbers(name, series)
+        except ValueError as error:
+            raise ValueError(f"{error}, or choose a kind other than {wanted}") from None
+    else:
+        values = numbers(name, series)
+    return values[~np.isnan(values)]
+
+
+def _step(values: Values, series: "Series[Any]") -> float | None:
+    """Spacing of the lattice of decimals that numbers lie on, or ``None`` where they lie on none."""
+    precision = np.finfo(np.float32 if str(series.dtype).lower().startswith("float32") else np.float64).eps
+    for decimals in range(_MOST_DECIMALS + 1):
+        scaled = values * 10.0**decimals
+        error = 4 * precision * float(np.abs(scaled).max())
+        if error > 1e-2:
+            return None
+        whole = np.round(scaled)
+        if (np.abs(scaled - whole) <= max(error, 1e-12)).all():
+            step = int(np.gcd.reduce(np.abs(whole).astype(np.int64)))
+            return step / 10**decimals if step else None
+    return None
+
+
+def _resolved(column: Column, values: Values) -> None:
+    """Refuse numbers that float32, the type of a fit, cannot tell apart."""
+    if column.kind != "real":
+        return
+    spacing, spread = float(np.spacing(np.float32(np.abs(values).max()))), float(values.std())
+    if spread < _FEWEST_STEPS * spacing:
+        raise ValueError(
+            f"column {column.name!r} lies at {values.mean():g} and varies by {spread:g}, which float32 resolves in "
+            f"steps of {spacing:g}: subtract a constant, or leave it out with {column.name}={DROP}"
+        )

@@ -1,0 +1,1 @@
+"""Log densities of draws, and their moments."""

@@ -1,0 +1,1 @@
+"""Held-out ELBO and log p(x)."""

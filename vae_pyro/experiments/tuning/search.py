@@ -1,0 +1,206 @@
+"""A search as its folder tells it: its trials, the best one, the table. Others may be at work on it.
+
+``search.json`` says what is searched, ``journal.log`` is Optuna's journal, ``trials/0007`` an ordinary run folder, with
+the validation figures of the weights kept in ``validation.safetensors``, and ``best.json`` holds the settings of the
+best trial for ``vae-pyro fit --config``.
+"""
+
+from collections.abc import Mapping, Set
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vae_pyro.core.files import RunError, read_json, read_tensors
+from vae_pyro.evaluation.evaluation import Evaluation
+from vae_pyro.experiments.tuning.space import Dimension, parse_space
+from vae_pyro.experiments.tuning.study import open_study, quiet, search_lock, trial_lock
+from vae_pyro.parallel.locks import is_held, locked
+from vae_pyro.runs.folder import RunFolder
+
+FORMAT = "vae_pyro search 1"
+
+
+@dataclass(frozen=True)
+class TuningTrial:
+    """One trial of a search.
+
+    Attributes:
+        number: counted from 0.
+        state: ``complete``, ``pruned``, ``failed``, ``running``, or ``stopped`` where its process died.
+        params: values by the names of the dimensions; those of a choice are texts, as ``--set`` takes them.
+        value: validation ELBO at the best epoch, nats per datum; ``None`` where no epoch has counted yet.
+        curve: validation ELBO by epoch, epochs of the KL warm-up left out.
+        seconds: that its epochs took; ``None`` until it has ended.
+        failure: why it failed.
+        processes: ``host:pid`` of each process that worked on it.
+        folder: its run folder.
+    """
+
+    number: int
+    state: str
+    params: Mapping[str, Any]
+    value: float | None
+    curve: Mapping[int, float]
+    seconds: float | None
+    failure: str | None
+    processes: tuple[str, ...]
+    folder: RunFolder
+
+    @property
+    def best_epoch(self) -> int | None:
+        """Epoch that `value` belongs to."""
+        return max(self.curve, key=lambda epoch: (self.curve[epoch], -epoch)) if self.curve else None
+
+    def validation(self) -> Evaluation | None:
+        """Validation figures of the weights kept, datum by datum; ``None`` where the trial is not complete.
+
+        Raises:
+            RunError: the file is absent or damaged.
+        """
+        if self.state != "complete":
+            return None
+        tensors, info = read_tensors(validation_file(self.folder), "validation")
+        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
+        return Evaluation(**arrays, **info)
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search as its folder tells it.
+
+    Attributes:
+        path: the folder.
+        space: what was searched.
+        trials: by number.
+        plan: the rest of ``search.json``: settings that all trials share, facts of the data, sampler and pruner.
+    """
+
+    path: Path
+    space: tuple[Dimension, ...]
+    trials: tuple[TuningTrial, ...]
+    plan: Mapping[str, Any]
+
+    def of_state(self, *states: str) -> list[TuningTrial]:
+        """Trials that ended, or stand, so."""
+        return [trial for trial in self.trials if trial.state in states]
+
+    @property
+    def best(self) -> TuningTrial:
+        """The complete trial of the highest validation ELBO, of equals the first.
+
+        Raises:
+            ValueError: no trial is complete; the message gives the first failure.
+        """
+        complete = self.of_state("complete")
+        if complete:
+            return max(complete, key=lambda trial: (trial.value, -trial.number))
+        failed = self.of_state("failed")
+        if failed:
+            raise ValueError(
+                f"no trial of {str(self.path)!r} was completed, {len(failed)} of {len(self.trials)} failed; the first "
+                f"({_words(failed[0].params)}): {failed[0].failure}"
+            )
+        raise ValueError(f"no trial of {str(self.path)!r} is complete yet; the same call of tune continues it")
+
+    def settings(self, trial: TuningTrial | None = None) -> dict[str, Any]:
+        """Model, fit, data and seed of a trial (of the best one), as `assemble` takes them."""
+        config = (self.best if trial is None else trial).folder.config()
+        return {key: config[key] for key in ("model", "fit", "data", "seed")}
+
+    def __str__(self) -> str:
+        names = [dimension.name for dimension in self.space]
+        rows = [["trial", "state", "validation ELBO", "epoch", *names]]
+        for trial in self.trials:
+            value = "" if trial.value is None else f"{trial.value:.4f}"
+            figures = [str(trial.number), trial.state, value, str(trial.best_epoch or "")]
+            rows.append([*figures, *(shown(trial.params.get(name, "")) for name in names)])
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+        if self.of_state("complete"):
+            lines.append(f"best: trial {self.best.number}, {self.best.folder.path}; chosen on validation data")
+        return "\n".join(lines)
+
+
+def shown(param: Any) -> str:
+    """A parameter as tables have it."""
+    return f"{param:.4g}" if isinstance(param, float) else str(param)
+
+
+def _words(params: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={shown(param)}" for name, param in params.items())
+
+
+def trial_folder(path: Path, number: int) -> RunFolder:
+    """The run folder of a trial."""
+    return RunFolder(path / "trials" / f"{number:04d}")
+
+
+def validation_file(run: RunFolder) -> Path:
+    """Where a complete trial keeps the validation figures of its weights, datum by datum."""
+    return run.path / "validation.safetensors"
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """What a folder searches.
+
+    Raises:
+        RunError: it holds no search, or a damaged one.
+    """
+    file = path / "search.json"
+    if not file.exists():
+        raise RunError(f"no search.json in {str(path)!r}: not the folder of a search")
+    plan = read_json(file)
+    if plan.get("format") != FORMAT:
+        raise RunError(f"{str(file)!r} has format {plan.get('format')!r}, wanted {FORMAT!r}")
+    return plan
+
+
+def read_search(path: str | Path) -> Search:
+    """The search in a folder, as it stands; others may be at work on it.
+
+    Raises:
+        RunError: see `read_plan`.
+    """
+    path = Path(path)
+    plan = read_plan(path)
+    with quiet(), ExitStack() as held:
+        study = open_study(path, plan)
+        trials, idle = study.get_trials(deepcopy=False), set()
+        running = [trial.number for trial in trials if not trial.state.is_finished()]
+        if running:
+            # Whether a process works on a trial is asked of its lock, which nobody else may be taking just then. It may
+            # end in between: what is free and unfinished afterwards has stopped.
+            held.enter_context(locked(search_lock(path, "search")))
+            idle = {number for number in running if _is_free(path, number)}
+            trials = study.get_trials(deepcopy=False)
+        return Search(path, space_of(plan), tuple(_read_trial(path, trial, idle) for trial in trials), plan)
+
+
+def _is_free(path: Path, number: int) -> bool:
+    return not is_held(trial_lock(path, number))
+
+
+def _read_trial(path: Path, trial: Any, idle: Set[int]) -> TuningTrial:
+    state = {"PRUNED": "pruned", "COMPLETE": "complete"}.get(trial.state.name, "running")
+    if state == "pruned" and "failure" in trial.user_attrs:
+        state = "failed"
+    if state == "running" and trial.number in idle:
+        state = "stopped"
+    curve = dict(sorted(trial.intermediate_values.items()))
+    return TuningTrial(
+        number=trial.number,
+        state=state,
+        params=dict(trial.params),
+        value=trial.value if state == "complete" else max(curve.values(), default=None),
+        curve=curve,
+        seconds=trial.user_attrs.get("seconds"),
+        failure=trial.user_attrs.get("failure"),
+        processes=tuple(trial.user_attrs.get("processes", ())),
+        folder=trial_folder(path, trial.number),
+    )
+
+
+def space_of(plan: Mapping[str, Any]) -> tuple[Dimension, ...]:
+    """The dimensions of a plan, in its order."""
+    return tuple(parse_space(text) for text in plan["space"])

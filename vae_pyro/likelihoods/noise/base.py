@@ -1,0 +1,174 @@
+"""What a noise is: p(x | x_clean), put on a likelihood of the clean signal, which makes a likelihood of noisy data.
+
+Given z the clean signal is marginalised in closed form, so that log p(x | z) of noisy data is exact, a model is fitted
+from noisy data alone, and p(x_clean | z, x) is a known distribution.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from math import isfinite
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+
+from vae_pyro.core.isolation import seeded
+from vae_pyro.core.registry import Choice, Registry
+from vae_pyro.data.summary import DataSummary
+from vae_pyro.likelihoods import LIKELIHOODS, Likelihood, LocationScale
+from vae_pyro.likelihoods.gamma import Gamma
+
+# A scale or a peak: an infinite one would leave nothing of the signal.
+type FinitePositive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Noise(Likelihood):
+    """The likelihood p(x | z) of noisy data: the integral of p(x | x_clean) p(x_clean | z) over x_clean.
+
+    Args:
+        signal: p(x_clean | z). The noise takes it over.
+        deterministic: the clean signal is the mean of ``signal``, a function of z without a spread of its own.
+
+    Attributes:
+        signal: as given; its scale, where it has one, is gone if ``deterministic``.
+        signals: names of the likelihoods whose draws this noise can be put on.
+        mean_signals: names of those whose means it can be put on.
+
+    Raises:
+        ValueError: the integral has no closed form for this likelihood; the message names those that have one.
+    """
+
+    signals: ClassVar[tuple[str, ...]]
+    mean_signals: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, signal: Likelihood, *, deterministic: bool = False) -> None:
+        super().__init__(signal.x_shape)
+        self._require(signal, deterministic)
+        self.deterministic = deterministic
+        if deterministic and isinstance(signal, LocationScale):
+            signal.scale, signal.raw_scale, signal.num_params = 0.0, None, 1
+        elif deterministic and isinstance(signal, Gamma):
+            signal.drop_shape()
+        self.signal = signal
+        self.features = signal.features
+        self.num_params, self.fill = signal.num_params, signal.fill
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        return self.signal.output_shape
+
+    @abstractmethod
+    def clean(self, output: Tensor, x: Tensor, mask: Tensor | None = None) -> TorchDistribution:
+        """p(x_clean | z, x), exact.
+
+        Args:
+            output: of the decoder, ``(*batch, *output_shape)``.
+            x: noisy data, broadcasts to ``(*batch, *x_shape)``.
+            mask: boolean, shape of ``x``; where it is false nothing was observed, and p(x_clean | z) is given.
+
+        Returns:
+            Batch shape ``(*batch, *x_shape)``, in units of the clean signal; it has mean, variance and draws.
+        """
+
+    @classmethod
+    @abstractmethod
+    def given(cls, x_clean: Tensor, low: float, high: float, **options: Any) -> TorchDistribution:
+        """p(x | x_clean), batch shape that of ``x_clean``.
+
+        Args:
+            x_clean: the clean signal, any shape.
+            low: lowest level of a clean signal.
+            high: highest level.
+            options: as registered.
+
+        Raises:
+            ValueError: a clean signal that this noise cannot have.
+        """
+
+    def rescaled(self, x: Tensor) -> Tensor:
+        """Noisy data in units of the clean signal, any shape."""
+        return x
+
+    def mean_signal(self, output: Tensor) -> Tensor:
+        """E[x_clean | z], shape ``(*batch, *x_shape)``."""
+        if isinstance(self.signal, LocationScale):
+            return self.signal.loc_scale(output)[0]
+        return self.signal.expectation(self.signal(output))
+
+    def check(self, summary: DataSummary, name: str) -> None:
+        """Refuse data that this noise does not make.
+
+        Raises:
+            ValueError: the message names the range.
+        """
+        if not self.holds(summary):
+            noise = next((known for known in NOISES if NOISES[known] in type(self).__mro__), type(self).__name__)
+            raise ValueError(
+                f"noise {noise!r} on likelihood {name!r} makes {self.wants_with_options()}, got {summary.range}"
+                f"{'' if summary.integral else ' with fractions'}; scale the data, or choose another noise"
+            )
+
+    @classmethod
+    def _require(cls, signal: Likelihood, deterministic: bool) -> None:
+        possible = cls.mean_signals if deterministic else cls.signals
+        if isinstance(signal, _classes(possible)):
+            return
+        name = next((known for known in LIKELIHOODS if type(signal) is LIKELIHOODS[known]), type(signal).__name__)
+        noise = next((known for known in NOISES if NOISES[known] is cls), cls.__name__)
+        other = cls.signals if deterministic else cls.mean_signals
+        hint = ""
+        if isinstance(signal, _classes(other)):
+            hint = f"; with deterministic={'false' if deterministic else 'true'} it can"
+        what = "the mean of likelihood" if deterministic else "likelihood"
+        raise ValueError(
+            f"noise {noise!r} cannot be put on {what} {name!r} in closed form{hint}; choose from "
+            f"{', '.join(possible) or 'none'}"
+        )
+
+
+NOISES: Registry[Noise] = Registry("noise")
+
+
+def _classes(names: tuple[str, ...]) -> tuple[type, ...]:
+    return tuple(kind for kind in (LIKELIHOODS[name] for name in names) if isinstance(kind, type))
+
+
+def add_noise(
+    x_clean: Any,
+    noise: str | Mapping[str, Any] | Choice,
+    *,
+    seed: int,
+    low: float | None = None,
+    high: float | None = None,
+) -> Tensor:
+    """Noisy data from clean ones, for experiments whose truth is known.
+
+    Args:
+        x_clean: any shape.
+        noise: name, ``"name:option=value"``, or a mapping, as in ``VAEConfig.noise``.
+        seed: of the noise.
+        low: lowest level of a clean signal, for salt and pepper; the least of ``x_clean`` if not given.
+        high: highest level; the greatest if not given.
+
+    Returns:
+        Shape of ``x_clean``, floating point. Poisson noise gives counts, whose mean is the peak times ``x_clean``.
+
+    Raises:
+        ValueError: an unknown noise or option, ends that are not finite, or a clean signal that the noise cannot have.
+    """
+    x = torch.as_tensor(x_clean)
+    x = x if x.dtype.is_floating_point else x.to(torch.get_default_dtype())
+    if not x.numel() or not x.isfinite().all():
+        raise ValueError(f"clean data are finite numbers, at least one; got shape {tuple(x.shape)}")
+    choice = NOISES.resolve(noise)
+    kind = NOISES[choice.name]
+    assert isinstance(kind, type)
+    assert issubclass(kind, Noise)
+    ends = (float(x.min()) if low is None else low, float(x.max()) if high is None else high)
+    if not all(map(isfinite, ends)):
+        raise ValueError(f"low and high are levels of a clean signal, finite numbers; got {ends[0]:g} and {ends[1]:g}")
+    with seeded(seed):
+        drawn: Tensor = kind.given(x, *ends, **choice.options).sample()
+    return drawn

@@ -1,0 +1,103 @@
+"""Photon counts: Poisson noise at a stated peak."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+
+from vae_pyro.data.summary import DataSummary
+from vae_pyro.likelihoods import Likelihood
+from vae_pyro.likelihoods.counts import RATE_FLOOR
+from vae_pyro.likelihoods.gamma import Gamma
+from vae_pyro.likelihoods.noise.base import NOISES, FinitePositive, Noise
+from vae_pyro.likelihoods.noise.levels import level_given, number_of_levels, over_levels
+from vae_pyro.nn.features import Features
+
+
+class RootCounts(Features):
+    """``sqrt((x + 3/8) / (peak + 3/8))``: the variance of what a Poisson count becomes hardly depends on its mean.
+
+    References:
+        Anscombe 1948, The transformation of Poisson, binomial and negative-binomial data, Biometrika 35.
+        doi:10.1093/biomet/35.3-4.246
+    """
+
+    def __init__(self, x_shape: Sequence[int], peak: float) -> None:
+        super().__init__(x_shape)
+        self.peak = peak
+
+    def transform(self, x: Tensor) -> Tensor:
+        return ((x + 0.375).clamp(min=0) / (self.peak + 0.375)).sqrt()
+
+
+@NOISES.register("poisson")
+class PoissonNoise(Noise):
+    """``x ~ Poisson(peak * x_clean)``: a gamma signal makes x negative binomial, a deterministic one Poisson.
+
+    A gamma signal of mean m and shape r given x is gamma of shape ``r + x`` and rate ``r / m + peak``; it is never 0. A
+    signal of levels, which may be, makes x a mixture of Poissons, one for each level.
+
+    Args:
+        signal: p(x_clean | z) of a signal that is not negative.
+        peak: mean count where the clean signal is 1, finite and positive.
+        deterministic: see `Noise`.
+
+    References:
+        Gelman et al. 2013, Bayesian data analysis, 3rd ed., sec. 2.6 (Poisson model with a gamma prior).
+    """
+
+    wants = "integer counts from 0 up"
+    signals = ("gamma", "bernoulli", "discretized_logistic")
+    mean_signals = ("gamma", "bernoulli", "continuous_bernoulli", "poisson")
+
+    def __init__(self, signal: Likelihood, *, peak: FinitePositive, deterministic: bool = False) -> None:
+        super().__init__(signal, deterministic=deterministic)
+        self.discrete = True
+        self.peak, self.fill = peak, 0.0
+        number = number_of_levels(signal)
+        self.features = RootCounts(signal.x_shape, peak * (1 if number is None else number - 1))
+        self.num_levels = None if deterministic else number
+
+    @staticmethod
+    def accepts(summary: DataSummary) -> bool:
+        return summary.integral and summary.low >= 0
+
+    @classmethod
+    def given(cls, x_clean: Tensor, low: float, high: float, **options: Any) -> TorchDistribution:
+        if x_clean.min() < 0:
+            raise ValueError(f"Poisson noise wants a clean signal of at least 0, got {float(x_clean.min()):g}")
+        return dist.Poisson(options["peak"] * x_clean)
+
+    def rescaled(self, x: Tensor) -> Tensor:
+        return x / self.peak
+
+    def _given(self, x_clean: Tensor) -> TorchDistribution:
+        return dist.Poisson(self.peak * x_clean)
+
+    def forward(self, output: Tensor) -> TorchDistribution:
+        if self.num_levels is not None:
+            return over_levels(self.signal(output), self.num_levels, self._given)
+        if self.deterministic:
+            return dist.Poisson(self.peak * self.mean_signal(output) + RATE_FLOOR)
+        signal = self.signal(output)
+        return dist.NegativeBinomial(signal.concentration, logits=torch.log(self.peak / signal.rate))
+
+    def clean(self, output: Tensor, x: Tensor, mask: Tensor | None = None) -> TorchDistribution:
+        if self.deterministic:
+            return dist.Delta(torch.broadcast_tensors(self.mean_signal(output), x)[0])
+        signal = self.signal(output)
+        if self.num_levels is not None:
+            x = x if mask is None else self.filled(x, mask)
+            return level_given(signal, self.num_levels, self._given, x, mask)
+        seen = torch.ones_like(signal.rate) if mask is None else mask.to(signal.rate.dtype)
+        x = x if mask is None else self.filled(x, mask)
+        return dist.Gamma(signal.concentration + seen * x, signal.rate + seen * self.peak)
+
+    def initialize(self, x: Tensor, observed: Tensor, step: float | None = None) -> Tensor:
+        # The mean of x / peak is that of the clean data; only a gamma signal looks at more than the mean.
+        if isinstance(self.signal, Gamma):
+            return self.signal.initialize(x / self.peak, observed, noise_per_mean=1 / self.peak)
+        return self.signal.initialize(x / self.peak, observed)

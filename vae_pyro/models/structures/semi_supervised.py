@@ -1,0 +1,292 @@
+"""Labels that are known for some data: y ~ p(y), z ~ p(z), x ~ p(x | z, y), with y inferred where it is not given."""
+
+from typing import Annotated, Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pydantic import Field
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+
+from vae_pyro.core.config import choice_of
+from vae_pyro.models.guide import Guide
+from vae_pyro.models.model import Model
+from vae_pyro.models.posteriors import Posterior
+from vae_pyro.models.structures.base import STRUCTURES, Parts, Structure
+from vae_pyro.nn.features import Inputs, indicators
+from vae_pyro.nn.networks import ACTIVATIONS, ENCODERS, Activation, Encoder
+
+# Log probability of a class that a datum does not have. Its exponential is exactly 0 in every floating-point type, and
+# unlike minus infinity it stays 0 when it is multiplied by such a probability, as sums over classes do.
+_NEVER = -1e30
+
+
+class PartlyGiven(dist.Categorical):
+    """A class for each datum: drawn where it is unknown, fixed where it is given.
+
+    Known and unknown classes are one site of static shape in this way, so that a batch may mix them, as often as it
+    comes in a compiled step. A sum over classes that is weighted by the guide's has the one term of the given class
+    there, and all terms elsewhere: the labelled and the unlabelled bound of Kingma et al. 2014, eqs. 6 and 7.
+
+    Args:
+        logits: of the classes, shape ``(*batch, class)``.
+        given: classes, shape ``batch``, -1 where unknown; ``None`` for none given.
+        joint: keep the probability of what was given in the density, as a model does that is conditioned on it; without
+            it the density is normalised, as a guide's is.
+
+    Attributes:
+        log_given: log probability that ``logits`` give to the given class, 0 where it is unknown, shape ``batch``.
+    """
+
+    def __init__(
+        self, logits: Tensor, given: Tensor | None = None, *, joint: bool = False, validate_args: bool | None = None
+    ) -> None:
+        logits = logits.log_softmax(-1)
+        self.log_given = torch.zeros_like(logits[..., 0])
+        if given is not None:
+            logits = logits.expand(*torch.broadcast_shapes(given.shape, logits.shape[:-1]), logits.shape[-1])
+            known = given >= 0
+            inferred = logits.gather(-1, given.clamp(min=0).expand(logits.shape[:-1]).unsqueeze(-1)).squeeze(-1)
+            self.log_given = torch.where(known, inferred, torch.zeros_like(inferred))
+            certain = (1 - indicators(given, logits.shape[-1], logits.dtype)) * _NEVER
+            logits = torch.where(known.unsqueeze(-1), certain, logits)
+        self.log_mass = self.log_given if joint else torch.zeros_like(self.log_given)
+        super().__init__(logits=logits, validate_args=validate_args)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "PartlyGiven":
+        new = super().expand(batch_shape, self._get_checked_instance(PartlyGiven, _instance or self._bare()))
+        new.log_given = self.log_given.expand(batch_shape)
+        new.log_mass = self.log_mass.expand(batch_shape)
+        return new
+
+    def _bare(self) -> "PartlyGiven":
+        return PartlyGiven.__new__(PartlyGiven)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        log_prob: Tensor = super().log_prob(value) + self.log_mass
+        return log_prob
+
+
+class SemiSupervisedModel(Model):
+    """p(y) p(z) p(x | z, y), with a uniform p(y).
+
+    Args:
+        num_classes: values that y takes.
+        parts: as for `vae_pyro.models.model.Model`.
+    """
+
+    lowest_class = -1
+
+    def __init__(self, num_classes: int, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.num_classes = num_classes
+        self.register_buffer("class_logits", torch.zeros(num_classes), persistent=False)
+
+    def forward(
+        self,
+        x: Tensor | None = None,
+        *,
+        size: int | None = None,
+        mask: Tensor | None = None,
+        y: Tensor | None = None,
+    ) -> Tensor:
+        """Run the program.
+
+        Args:
+            x: observed data ``(datum, *x_shape)``, or ``None`` to draw them.
+            size: number of data to draw where ``x`` is ``None``.
+            mask: boolean, shape of ``x``, true where observed.
+            y: classes ``(datum,)``, -1 where unknown; ``None`` for none known. The density of a datum with a class is
+                that of both, log p(x, y, z).
+
+        Returns:
+            x, shape ``(datum, *x_shape)``, behind the dimensions of outer plates and enumerated classes.
+
+        Raises:
+            ValueError: neither ``x`` nor ``size`` is given.
+        """
+        with self.plate(x, size):
+            classes = pyro.sample("y", self.label(y))
+            z = pyro.sample("z", self.prior(self._encode[0]))
+            return self.observe(self.output(z, classes), x, mask)
+
+    def label(self, y: Tensor | None = None) -> PartlyGiven:
+        """p(y), or what remains of it where classes are given, with their probability as its mass."""
+        assert isinstance(self.class_logits, Tensor)
+        return PartlyGiven(self.class_logits.to(self._dtype), y, joint=True)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.decoder.parameters()).dtype
+
+    def require(self, y: Tensor | None) -> None:
+        """Classes may be given or not."""
+
+    def code(self, z: Tensor, y: Tensor | None) -> Tensor:
+        if y is None:
+            raise ValueError(f"this decoder reads a class: give y, from 0 to {self.num_classes - 1}")
+        classes = indicators(y, self.num_classes, z.dtype)
+        shape = torch.broadcast_shapes(z.shape[:-1], y.shape)
+        return torch.cat([z.expand(*shape, z.shape[-1]), classes.expand(*shape, self.num_classes)], dim=-1)
+
+    def draw(self, size: int, y: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        classes = self.label(y)
+        return self.prior(self._encode[0]).sample((size,)), classes.expand((size,)).sample()
+
+
+class WithLabel(nn.Module):
+    """A hidden layer of ``(h, y)``: the encoder has seen x once, whatever the number of classes that are tried.
+
+    Args:
+        width: numbers of h.
+        num_classes: values that y takes.
+        hidden: width of the layer.
+        activation: after it.
+    """
+
+    def __init__(self, width: int, num_classes: int, hidden: int, activation: str) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.of_x, self.of_y = nn.Linear(width, hidden), nn.Linear(num_classes, hidden, bias=False)
+        self.activation = ACTIVATIONS[activation]()
+
+    def forward(self, hidden: Tensor, y: Tensor) -> Tensor:
+        """h ``(datum, width)`` and y ``(*batch, datum)``, or 1 in its place -> ``(*batch, datum, hidden)``."""
+        joined: Tensor = self.activation(self.of_x(hidden) + self.of_y(indicators(y, self.num_classes, hidden.dtype)))
+        return joined
+
+
+class SemiSupervisedGuide(Guide):
+    """q(y | x) q(z | x, y): the first is a classifier, with a body of its own.
+
+    Args:
+        inputs: as for `vae_pyro.models.guide.Guide`; likewise ``encoder``, the part of q(z | x, y) before y comes in,
+            ``posterior`` and ``x_dim``.
+        classifier: body of q(y | x).
+        head: from its output to the logits of the classes.
+        join: where y comes in.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        encoder: Encoder,
+        posterior: Posterior,
+        x_dim: int,
+        classifier: Encoder,
+        head: nn.Linear,
+        join: WithLabel,
+    ) -> None:
+        super().__init__(inputs, encoder, posterior, x_dim)
+        self.classifier, self.head, self.join = classifier, head, join
+
+    @property
+    def closed_moments(self) -> bool:
+        """Never: q(z | x) is a mixture over classes."""
+        return False
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+        """Run the program.
+
+        Args:
+            x: data ``(datum, *x_shape)``.
+            mask: boolean, shape of ``x``, true where observed.
+            y: classes ``(datum,)``, -1 where unknown; ``None`` for none known.
+
+        Returns:
+            z, shape ``(datum, latent_dim)``, behind the dimensions of outer plates and enumerated classes.
+        """
+        with pyro.plate("data", x.shape[-self.x_dim - 1]):
+            features = self.inputs(x, mask)
+            classes = pyro.sample("y", self.label(features, y))
+            z: Tensor = pyro.sample("z", self.latent(features, classes))
+            return z
+
+    def label(self, features: Tensor, y: Tensor | None = None) -> PartlyGiven:
+        """q(y | x), certain where a class is given."""
+        return PartlyGiven(self.head(self.classifier(features)), y)
+
+    def latent(self, features: Tensor, y: Tensor) -> TorchDistribution:
+        """q(z | x, y)."""
+        return self.posterior(self.join(self.encoder(features), y))
+
+    def classify(self, x: Tensor, mask: Tensor | None = None) -> dist.Categorical:
+        """q(y | x), batch shape ``(datum,)``."""
+        return self.label(self.inputs(x, mask))
+
+    def encode_features(self, features: Tensor) -> TorchDistribution:
+        raise ValueError("q(z | x) of structure 'm2' is a mixture over classes; give y, or use its draws")
+
+    def encode(self, x: Tensor, mask: Tensor | None = None, y: Tensor | None = None) -> TorchDistribution:
+        """q(z | x, y), batch shape ``(datum,)``.
+
+        Raises:
+            ValueError: the class of a datum is not given: q(z | x) is a mixture, of which `draw` draws.
+        """
+        if y is None or bool((y < 0).any()):
+            raise ValueError("q(z | x) of structure 'm2' is a mixture over classes; give y for all data, or use draws")
+        return self.latent(self.inputs(x, mask), y)
+
+    @torch.no_grad()
+    def draw(
+        self, x: Tensor, mask: Tensor | None = None, y: Tensor | None = None, shape: tuple[int, ...] = ()
+    ) -> tuple[Tensor, Tensor | None]:
+        features = self.inputs(x, mask)
+        classes = self.label(features, y).sample(shape)
+        return self.latent(features, classes).sample(), classes
+
+
+@STRUCTURES.register("m2")
+class SemiSupervised(Structure):
+    """Semi-supervised VAE (M2): a class y for each datum, known for some; the guide is a classifier and an encoder.
+
+    Both programs take ``y`` with -1 where a class is unknown, and any mixture of the two in a batch. Objective ``m2``
+    sums over unknown classes; every other objective, and `vae_pyro.evaluate`, draws them from the classifier. The
+    networks: q(y | x) is an encoder's body and a linear layer; q(z | x, y) is a second body for x alone, then one
+    hidden layer that y comes into (the paper's takes y into the first), so that ten classes do not cost ten passes
+    over x; the decoder reads z and y.
+
+    Args:
+        num_classes: values that y takes, 0 to ``num_classes - 1``; all are equally probable beforehand.
+        hidden: width of the layer that y comes into.
+        activation: after it.
+        classifier: body of q(y | x), see `vae_pyro.nn.networks`; as the encoder if not given.
+
+    References:
+        Kingma, Rezende, Mohamed & Welling 2014, Semi-supervised learning with deep generative models, sec. 2 (M2),
+        eqs. 2 and 4. arXiv:1406.5298
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: Annotated[int, Field(ge=2)],
+        hidden: Annotated[int, Field(ge=1)] = 256,
+        activation: Activation = "relu",
+        classifier: choice_of(ENCODERS) | None = None,  # type: ignore[valid-type]
+    ) -> None:
+        self.num_classes, self.hidden, self.activation = num_classes, hidden, activation
+        self.classifier = None if classifier is None else ENCODERS.resolve(classifier)
+
+    def scored(self, *, data: int, known: int) -> str:
+        return "x" if known == 0 else "x and y" if known == data else f"x, and y of {known:,} in {data:,} data"
+
+    def check(self, config: Any) -> None:
+        if config.prior.name == "vamp":
+            raise ValueError("prior 'vamp' is made of posteriors, which here want a label; choose another prior")
+
+    def build(self, parts: Parts) -> tuple[Model, Guide]:
+        inputs = parts.inputs()
+        if self.classifier is None:
+            classifier = parts.encoder()
+        else:
+            classifier = parts.initialized(ENCODERS.build(self.classifier, inputs.feature_shape))
+        head = parts.initialized(nn.Linear(classifier.width, self.num_classes))
+        encoder = parts.encoder()
+        join = parts.initialized(WithLabel(encoder.width, self.num_classes, self.hidden, self.activation))
+        posterior = parts.posterior(self.hidden)
+        guide = SemiSupervisedGuide(inputs, encoder, posterior, parts.x_dim, classifier, head, join)
+        decoder = parts.decoder(parts.config.latent_dim + self.num_classes)
+        model = SemiSupervisedModel(self.num_classes, parts.prior(), decoder, parts.likelihood, guide.encode_features)
+        return model, guide

@@ -1,0 +1,22 @@
+"""One latent: z ~ p(z), x ~ p(x | z)."""
+
+from vae_pyro.models.guide import Guide
+from vae_pyro.models.model import Model
+from vae_pyro.models.structures.base import STRUCTURES, Parts, Structure
+
+
+@STRUCTURES.register("single")
+class Single(Structure):
+    """One latent z and nothing else.
+
+    References:
+        Kingma & Welling 2014, Auto-encoding variational Bayes. arXiv:1312.6114
+    """
+
+    def build(self, parts: Parts) -> tuple[Model, Guide]:
+        inputs = parts.inputs()
+        encoder = parts.encoder()
+        posterior = parts.posterior(encoder.width)
+        prior = parts.prior()
+        guide = Guide(inputs, encoder, posterior, parts.x_dim)
+        return Model(prior, parts.decoder(), parts.likelihood, guide.encode_features), guide

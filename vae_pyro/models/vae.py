@@ -1,0 +1,355 @@
+"""The variational autoencoder: a Pyro model and its amortized guide, built from one validated configuration."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+
+from vae_pyro.core.config import Config, choice_of
+from vae_pyro.core.isolation import isolated, seeded
+from vae_pyro.data.sparse import SparseRows, is_sparse
+from vae_pyro.data.summary import DataSummary
+from vae_pyro.densities.log_densities import merge_moments
+from vae_pyro.likelihoods import LIKELIHOODS
+from vae_pyro.likelihoods.noise import NOISES
+from vae_pyro.models.posteriors import POSTERIORS, Posterior
+from vae_pyro.models.priors import PRIORS, Prior
+from vae_pyro.models.structures import STRUCTURES, Parts
+from vae_pyro.nn.networks import DECODERS, ENCODERS
+
+
+class VAEConfig(Config):
+    """What a VAE is made of. Each choice is a name, ``"name:option=value"``, or a mapping with ``name`` and options.
+
+    Attributes:
+        x_shape: event shape of one datum.
+        latent_dim: dimension of z.
+        likelihood: p(x | z), see `vae_pyro.likelihoods`.
+        prior: p(z), see `vae_pyro.models.priors`.
+        posterior: q(z | x), see `vae_pyro.models.posteriors`.
+        encoder: body of the guide, see `vae_pyro.nn.networks`.
+        decoder: body of the model; ``None`` mirrors the encoder.
+        init: of the weights of encoder, posterior and decoder: ``torch`` keeps torch's own (uniform, of variance
+            1 / (3 fan-in)), ``glorot`` is uniform with biases at zero (Glorot & Bengio 2010), ``he`` normal with the
+            variance 2 / fan-in of He et al. 2015 (arXiv:1502.01852) and biases at zero.
+        structure: how latents and labels hang together, see `vae_pyro.models.structures`.
+        noise: what stands between the clean signal, which the likelihood then describes, and x, see
+            `vae_pyro.likelihoods.noise`.
+        encode_mask: the encoder is told which elements are observed, see `vae_pyro.nn.features.Inputs`.
+    """
+
+    x_shape: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1, max_length=3)]
+    latent_dim: Annotated[int, Field(gt=0)]
+    likelihood: choice_of(LIKELIHOODS) = "bernoulli"  # type: ignore[valid-type]
+    prior: choice_of(PRIORS) = "normal"  # type: ignore[valid-type]
+    posterior: choice_of(POSTERIORS) = "mean_field"  # type: ignore[valid-type]
+    encoder: choice_of(ENCODERS) = "mlp"  # type: ignore[valid-type]
+    decoder: choice_of(DECODERS) | None = None  # type: ignore[valid-type]
+    init: Literal["torch", "glorot", "he"] = "torch"
+    structure: choice_of(STRUCTURES) = "single"  # type: ignore[valid-type]
+    noise: choice_of(NOISES) | None = None  # type: ignore[valid-type]
+    encode_mask: bool = False
+
+    def replace(self, **changes: Any) -> Self:
+        """A validated copy with some fields changed; a decoder that mirrors the encoder goes on doing so."""
+        kept = self.model_dump()
+        mirrored = type(self)(**{**kept, "decoder": None}).decoder == self.decoder
+        if "encoder" in changes and mirrored:
+            changes.setdefault("decoder", None)
+        return type(self)(**{**kept, **changes})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mirror(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("decoder") is None:
+            encoder = ENCODERS.resolve(values.get("encoder", "mlp"))
+            mirrored = {key: encoder.options[key] for key in encoder.options}
+            for layers in ("hidden", "channels"):
+                if isinstance(mirrored.get(layers), tuple | list):
+                    mirrored[layers] = tuple(reversed(mirrored[layers]))
+            return {**values, "decoder": {"name": encoder.name, **mirrored}}
+        return values
+
+    @model_validator(mode="after")
+    def _combine(self) -> Self:
+        posterior, prior = POSTERIORS[self.posterior.name], PRIORS[self.prior.name]
+        if isinstance(posterior, type) and issubclass(posterior, Posterior):
+            posterior.check(self.latent_dim)
+            if isinstance(prior, type) and issubclass(prior, Prior):
+                prior.check(self.latent_dim, posterior)
+        STRUCTURES.build(self.structure).check(self)
+        return self
+
+
+_MOMENT_DRAWS = 50
+# Data whose values are looked at together.
+_ROWS = 10_000
+
+
+class VAE(nn.Module):
+    """A Pyro model and guide that belong together.
+
+    ``pyro.infer.SVI(vae.model, vae.guide, ...)``, ``Predictive`` and ``MCMC`` take the two as they are; `vae_pyro.fit`
+    trains them.
+
+    Args:
+        config: what to build.
+        seed: of the initial weights.
+
+    Attributes:
+        model: ``model(x=None, *, size=None, mask=None, y=None)``.
+        guide: ``guide(x, *, mask=None, y=None)``.
+        config: as given.
+        num_classes: values that the label y takes; 0 where the programs have none.
+
+    Raises:
+        ValueError: a network does not fit the shape of the data.
+    """
+
+    initialized: Tensor
+
+    def __init__(self, config: VAEConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        with seeded(seed):
+            likelihood = LIKELIHOODS.build(config.likelihood, config.x_shape)
+            if config.noise is not None:
+                likelihood = NOISES.build(config.noise, likelihood)
+            parts = Parts(config, likelihood)
+            structure = STRUCTURES.build(config.structure)
+            model, guide = structure.build(parts)
+            parts.finish()
+        self.num_classes = structure.num_classes
+        self.guide, self.model = guide, model
+        self.register_buffer("initialized", torch.tensor(False))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the weights."""
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def as_input(self, x: Any) -> Tensor:
+        """``x`` as a tensor of this VAE's type and device.
+
+        Raises:
+            ValueError: the shape of a datum is not ``config.x_shape``.
+        """
+        if is_sparse(x):
+            x = SparseRows.of(x)[:]
+        x = torch.as_tensor(x, dtype=self.dtype, device=self.device)
+        shape = self.config.x_shape
+        if x.dim() != len(shape) + 1 or x.shape[1:] != shape:
+            raise ValueError(f"data of shape (datum, {', '.join(map(str, shape))}) wanted, got {tuple(x.shape)}")
+        return x
+
+    def check_data(self, split: Any, *, blank: bool = False, y: Tensor | None = None) -> None:
+        """Refuse data that the model cannot describe: `check` of a split, and of each value where no range says enough.
+
+        Args:
+            split: a `vae_pyro.data.dataset.Split`.
+            blank: take data of which nothing is observed, too; only their shape can be wrong.
+            y: classes in place of the split's, such as one that stands for all that will be tried.
+
+        Raises:
+            ValueError: see `check`.
+        """
+        unseen = blank and split.mask is not None and not bool(split.mask.any())
+        self.check(split.head, None if unseen else split.summary(), split.y if y is None else y)
+        if self.model.likelihood.by_value:
+            for start in range(0, len(split), _ROWS):
+                values, given = split.batch(slice(start, start + _ROWS), torch.float64)
+                everything = torch.ones_like(values, dtype=torch.bool)
+                self.model.likelihood.refuse(values, given.get("mask", everything))
+
+    def check(self, values: Tensor, summary: DataSummary | None, y: Tensor | None = None) -> None:
+        """Refuse data of another shape, or outside the support of the likelihood, and classes that there are not.
+
+        Args:
+            values: some of the data, ``(datum, *x_shape)``.
+            summary: of all of them, see `vae_pyro.data.dataset.Split.summary`; ``None`` where nothing is observed.
+            y: classes of all of them, where they are given to the programs.
+
+        Raises:
+            ValueError: the message names the shape, the range and the likelihoods that would fit, or the classes.
+        """
+        self.as_input(values[:1])
+        if summary is not None:
+            self.model.likelihood.check(summary, self.config.likelihood.name)
+        self.model.require(y)
+        if y is not None:
+            self._require_classes(y)
+
+    def initialize(self, x: Tensor, mask: Tensor | None = None, *, step: float | None = None) -> None:
+        """Start statistics, scales, output bias and pseudo-inputs from training data; only the first call acts.
+
+        Args:
+            x: ``(datum, *x_shape)``, a random subset is enough.
+            mask: boolean, shape of ``x``, true where observed.
+            step: lattice spacing of quantised data, see `vae_pyro.likelihoods.DataSummary`.
+        """
+        if self.initialized:
+            return
+        x = self.as_input(x)
+        observed = torch.ones_like(x, dtype=torch.bool) if mask is None else mask.to(self.device)
+        with torch.no_grad():
+            self.model.decoder.set_output_bias(self.model.likelihood.initialize(x, observed, step))
+            rows = self.model.prior.initial_rows
+            if rows:
+                self.model.prior.initialize(self.guide.inputs(x[:rows], observed[:rows]))
+            self.initialized.fill_(True)
+
+    def encode(self, x: Any, *, mask: Tensor | None = None, y: Any = None) -> TorchDistribution:
+        """q(z | x): batch shape ``(datum,)``, event shape ``(latent_dim,)``.
+
+        Args:
+            x: ``(datum, *x_shape)``.
+            mask: boolean, shape of ``x``, true where observed.
+            y: classes ``(datum,)``, of a VAE that has labels; -1 where it infers one.
+
+        Raises:
+            ValueError: wrong shape, labels that are missing or not wanted, or a structure without such a distribution.
+        """
+        return self.guide.encode(self.as_input(x), *self._given(mask, y))
+
+    def _given(self, mask: Tensor | None, y: Any) -> tuple[Tensor | None, Tensor | None]:
+        """Mask and labels on the device.
+
+        Raises:
+            ValueError: labels that are no integers, or no classes of the model.
+        """
+        mask = None if mask is None else mask.to(self.device)
+        if y is None:
+            return mask, None
+        classes = torch.as_tensor(y)
+        if classes.dtype.is_floating_point or classes.dtype.is_complex:
+            raise ValueError(f"y holds integers, got {classes.dtype}")
+        self._require_classes(classes)
+        return mask, classes.to(device=self.device, dtype=torch.int64)
+
+    def _require_classes(self, y: Tensor) -> None:
+        if not self.num_classes or y.numel() == 0:
+            return  # of a structure without classes y is refused where it is passed on
+        lowest, low, high = self.model.lowest_class, int(y.min()), int(y.max())
+        if low < lowest or high >= self.num_classes:
+            raise ValueError(
+                f"structure {self.config.structure.name!r} has classes from {lowest} to {self.num_classes - 1}, got y "
+                f"from {low} to {high}; give every datum such a class, or set structure.num_classes"
+            )
+
+    def _latent(self, z: Any) -> Tensor:
+        z = torch.as_tensor(z, dtype=self.dtype, device=self.device)
+        if z.shape[-1:] != (self.config.latent_dim,):
+            raise ValueError(f"z of shape (..., {self.config.latent_dim}) wanted, got {tuple(z.shape)}")
+        return z
+
+    def decode(self, z: Any, *, y: Any = None) -> TorchDistribution:
+        """p(x | z): batch shape ``(*batch,)``, event shape ``x_shape``, for z of shape ``(*batch, latent_dim)``.
+
+        Args:
+            z: latents.
+            y: classes that broadcast to ``batch``, of a VAE that has labels.
+
+        Raises:
+            ValueError: wrong shape, or labels that are missing or not wanted.
+        """
+        return self.model.likelihood.observed(self.model.output(self._latent(z), self._class(y)))
+
+    def expectation(self, z: Any, *, y: Any = None) -> Tensor:
+        """E[x | z] (the most probable class for a categorical likelihood), shape ``(*batch, *x_shape)``."""
+        return self._expectation(self._latent(z), self._class(y))
+
+    def _class(self, y: Any) -> Tensor | None:
+        """Classes for the decoder, which reads a class and cannot infer it."""
+        classes = self._given(None, y)[1]
+        if classes is not None and classes.numel() and int(classes.min()) < 0:
+            raise ValueError(f"the decoder reads a class from 0 to {self.num_classes - 1}, got {int(classes.min())}")
+        return classes
+
+    def _expectation(self, z: Tensor, y: Tensor | None) -> Tensor:
+        likelihood = self.model.likelihood
+        return likelihood.expectation(likelihood(self.model.output(z, y)))
+
+    @torch.no_grad()
+    def posterior_moments(
+        self, x: Any, *, mask: Tensor | None = None, y: Any = None, num_particles: int = 1000, seed: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of q(z | x), each ``(datum, latent_dim)``.
+
+        Exact for a Gaussian posterior; for others they are those of ``num_particles`` draws.
+
+        Args:
+            x: ``(datum, *x_shape)``.
+            mask: boolean, shape of ``x``, true where observed.
+            y: see `encode`.
+            num_particles: draws for each datum, where the moments are not closed.
+            seed: of the draws.
+
+        Raises:
+            ValueError: wrong shape.
+        """
+        given = self._given(mask, y)
+        with isolated(seed):
+            if self.guide.closed_moments:
+                posterior = self.guide.encode(self.as_input(x), *given)
+                return posterior.mean, posterior.variance.sqrt()
+            moments: tuple[Tensor, Tensor] | None = None
+            for done in range(0, num_particles, _MOMENT_DRAWS):
+                count = min(_MOMENT_DRAWS, num_particles - done)
+                moments = merge_moments(moments, done, self.guide.draw(self.as_input(x), *given, (count,))[0].double())
+        assert moments is not None
+        mean, squares = moments
+        return mean.to(self.dtype), (squares / max(num_particles - 1, 1)).sqrt().to(self.dtype)
+
+    @torch.no_grad()
+    def reconstruct(
+        self, x: Any, *, mask: Tensor | None = None, y: Any = None, num_particles: int = 1, seed: int = 0
+    ) -> Tensor:
+        """E[x | z] averaged over draws of q(z | x), shape ``(datum, *x_shape)``.
+
+        Args:
+            x: ``(datum, *x_shape)``.
+            mask: boolean, shape of ``x``, true where observed.
+            y: see `encode`.
+            num_particles: draws of z for each datum.
+            seed: of the draws.
+
+        Raises:
+            ValueError: wrong shape.
+        """
+        given = self._given(mask, y)
+        with isolated(seed):
+            total = sum(self._expectation(*self.guide.draw(self.as_input(x), *given)) for _ in range(num_particles))
+        assert isinstance(total, Tensor)
+        return total / num_particles
+
+    @torch.no_grad()
+    def sample(self, size: int, *, y: Any = None, seed: int = 0, expectation: bool = False) -> Tensor:
+        """Draw from the prior predictive.
+
+        Args:
+            size: number of data.
+            y: classes ``(size,)``, which a conditional VAE wants.
+            seed: of the draws.
+            expectation: give E[x | z] for each z drawn from the prior, instead of a draw of x.
+
+        Returns:
+            Shape ``(size, *x_shape)``.
+
+        Raises:
+            ValueError: ``size`` is below 1.
+        """
+        if size < 1:
+            raise ValueError(f"size must be at least 1, got {size}")
+        with isolated(seed):
+            drawn = self.model.draw(size, self._given(None, y)[1])
+            if expectation:
+                return self._expectation(*drawn)
+            return self.model.likelihood.observed(self.model.output(*drawn)).sample()

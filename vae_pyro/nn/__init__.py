@@ -1,0 +1,1 @@
+"""Encoder and decoder bodies, and what the encoder sees of x; no probability."""

@@ -1,0 +1,1 @@
+"""`fit`: configuration, loop, schedules, progress, warm starts, ensembles."""

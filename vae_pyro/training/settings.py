@@ -1,0 +1,201 @@
+"""The settings of one run, put together from a preset, a file, and single values; the later wins."""
+
+import json
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from vae_pyro.core.registry import Registry, parse_choice, parse_scalar
+from vae_pyro.data.dataset import DataConfig, Dataset
+from vae_pyro.data.tables.reading import is_mixed
+from vae_pyro.likelihoods import LIKELIHOODS
+from vae_pyro.likelihoods.noise import NOISES
+from vae_pyro.models.posteriors import POSTERIORS
+from vae_pyro.models.presets import preset
+from vae_pyro.models.priors import PRIORS
+from vae_pyro.models.structures import STRUCTURES
+from vae_pyro.models.vae import VAEConfig
+from vae_pyro.nn.networks import DECODERS, ENCODERS
+from vae_pyro.objectives import OBJECTIVES
+from vae_pyro.training.config import FitConfig
+from vae_pyro.training.optimizers import OPTIMIZERS
+from vae_pyro.training.schedules import SCHEDULES
+
+_SECTIONS: dict[str, type[VAEConfig] | type[FitConfig] | type[DataConfig]] = {
+    "model": VAEConfig,
+    "fit": FitConfig,
+    "data": DataConfig,
+}
+_EXPERIMENT = ("objectives", "seeds", "grid", "baseline")
+_CHOICES: dict[str, Registry[Any]] = {
+    "likelihood": LIKELIHOODS,
+    "prior": PRIORS,
+    "posterior": POSTERIORS,
+    "encoder": ENCODERS,
+    "decoder": DECODERS,
+    "structure": STRUCTURES,
+    "noise": NOISES,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "objective": OBJECTIVES,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a run is made of.
+
+    Attributes:
+        data: loaded, with its configuration.
+        model: `VAEConfig`.
+        fit: `FitConfig`.
+        seed: of weights and fit.
+    """
+
+    data: Dataset
+    model: VAEConfig
+    fit: FitConfig
+    seed: int
+
+
+def read_settings_file(path: Path) -> dict[str, Any]:
+    """A TOML or JSON file with the tables ``model``, ``fit`` and ``data`` and perhaps ``seed`` and ``preset``.
+
+    A table ``experiment`` (objectives, seeds, grid, baseline) is for ``vae-pyro compare``; other commands pass it over.
+
+    Raises:
+        ValueError: it cannot be read, or has another key.
+    """
+    try:
+        settings = json.loads(path.read_text()) if path.suffix == ".json" else tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read the settings in {str(path)!r}: {error}") from None
+    unknown = sorted(set(settings) - {*_SECTIONS, "seed", "preset", "experiment"})
+    if unknown:
+        raise ValueError(
+            f"{str(path)!r}: unknown key {unknown[0]!r}; known are model, fit, data, seed, preset, experiment"
+        )
+    wrong = sorted(set(settings.get("experiment", {})) - set(_EXPERIMENT))
+    if wrong:
+        raise ValueError(f"{str(path)!r}: unknown key experiment.{wrong[0]}; known are {', '.join(_EXPERIMENT)}")
+    return dict(settings)
+
+
+def parse_assignment(text: str) -> tuple[list[str], Any]:
+    """``key=value`` or ``section.key=value`` or ``choice.option=value`` as a path and a value.
+
+    Raises:
+        ValueError: no ``=``, or a key of no section.
+    """
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set wants key=value, got {text!r}")
+    path = key.strip().split(".")
+    if path[0] in _SECTIONS and len(path) == 1:
+        raise ValueError(
+            f"--set {path[0]}: name a key of it, such as {path[0]}.{next(iter(_SECTIONS[path[0]].model_fields))}"
+        )
+    if path[0] not in _SECTIONS and path != ["seed"]:
+        section = next((name for name, config in _SECTIONS.items() if path[0] in config.model_fields), None)
+        if section is None:
+            known = ", ".join(field for config in _SECTIONS.values() for field in config.model_fields)
+            raise ValueError(f"--set: unknown key {path[0]!r}; known are {known}")
+        path = [section, *path]
+    return path, parse_scalar(value.strip())
+
+
+def assign(settings: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Set one value; a choice given by name is opened so that an option of it can be set.
+
+    Raises:
+        ValueError: the path goes into something that has no parts.
+    """
+    place = settings
+    for key in path[:-1]:
+        inner = place.get(key)
+        if inner is None and key in _CHOICES:
+            raise ValueError(f"--set {'.'.join(path[1:])}: choose the {key} as well, with {key}=NAME")
+        if isinstance(inner, str) and key in _CHOICES:
+            inner = parse_choice(inner)
+        if not isinstance(inner, dict | type(None)):
+            raise ValueError(f"--set {'.'.join(path)}: {key} has no parts")
+        place[key] = {} if inner is None else dict(inner)
+        place = place[key]
+    place[path[-1]] = value
+
+
+def merge(*parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Join settings section by section; a later value replaces an earlier one."""
+    joined: dict[str, Any] = {"model": {}, "fit": {}, "data": {}, "seed": 0}
+    for part in parts:
+        for key, value in part.items():
+            if key in _SECTIONS:
+                joined[key] = {**joined[key], **value}
+            elif key not in ("preset", "experiment"):
+                joined[key] = value
+    return joined
+
+
+def assemble(
+    source: str,
+    *,
+    base: Mapping[str, Any] | None = None,
+    preset_name: str | None = None,
+    file: Path | None = None,
+    assignments: Sequence[tuple[Sequence[str], Any]] = (),
+    load: Callable[[DataConfig], Dataset] = DataConfig.load,
+) -> Settings:
+    """Load the data and complete the configurations.
+
+    Args:
+        source: name or path of the data.
+        base: settings to start from (those of a run that is resumed).
+        preset_name: see `vae_pyro.models.presets`.
+        file: see `read_settings_file`.
+        assignments: paths and values, applied in order.
+        load: from the configuration of the data to the data.
+
+    Raises:
+        ValueError: an unknown key or an impossible value.
+        FileNotFoundError: the data are not there.
+    """
+    from_file = read_settings_file(file) if file is not None else {}
+    preset_name = preset_name or from_file.get("preset")
+    chosen = preset(preset_name) if preset_name else None
+    named = {"model": chosen.model, "fit": chosen.fit} if chosen else {}
+    settings = merge(base or {}, named, from_file, {"data": {"source": source}})
+    assigned = {tuple(path): value for path, value in assignments}
+    if (assigned.get(("data", "binarize")) or settings["data"].get("binarize", "none")) == "none":
+        if "likelihood" not in settings["model"] and ("model", "likelihood") not in assigned:
+            kinds = assigned.get(("data", "kinds"), settings["data"].get("kinds"))
+            settings["model"]["likelihood"] = "table" if kinds is not None or is_mixed(source) else "gaussian"
+        settings["model"].setdefault("likelihood", "gaussian")
+    for choice in ("likelihood", "prior", "posterior", "encoder", "structure"):
+        settings["model"].setdefault(choice, VAEConfig.model_fields[choice].default)
+    for choice in ("optimizer", "schedule", "objective"):
+        settings["fit"].setdefault(choice, FitConfig.model_fields[choice].default)
+    for path, value in assignments:
+        assign(settings, path, value)
+
+    likelihood = LIKELIHOODS.resolve(settings["model"]["likelihood"])
+    if chosen and likelihood.name == LIKELIHOODS.resolve(chosen.model["likelihood"]).name:
+        settings["data"].setdefault("binarize", chosen.binarize)
+    if likelihood.name in ("poisson", "negative_binomial", "categorical", "discretized_logistic"):
+        settings["data"].setdefault("scale", "none")  # these describe integers as they are stored
+    if likelihood.name == "table":
+        settings["data"].setdefault("kinds", {})
+    elif settings["data"].get("kinds") is not None:
+        raise ValueError(f"kinds of columns are for the likelihood 'table', not {likelihood.name!r}; leave one out")
+    data = load(DataConfig(**settings["data"]))
+    if likelihood.name == "table":
+        settings["model"]["likelihood"] = {**likelihood.model_dump(), "columns": data.facts["schema"]["columns"]}
+    settings["model"].setdefault("latent_dim", min(8, max(1, prod(data.x_shape) // 2)))
+    settings["model"]["x_shape"] = data.x_shape
+    if data.facts.get("missing"):
+        settings["model"].setdefault("encode_mask", True)
+    if not isinstance(settings["seed"], int):
+        raise ValueError(f"seed is an integer, got {settings['seed']!r}")
+    return Settings(data, VAEConfig(**settings["model"]), FitConfig(**settings["fit"]), settings["seed"])
