@@ -16,10 +16,9 @@ import torch
 
 from benchmarks import common
 from vae_pyro import VAE, Dataset, FitConfig, RunFolder, VAEConfig, fit, load_data
-from vae_pyro.applications.compression import rates
 from vae_pyro.applications.compression.archive import read_archive
 from vae_pyro.applications.compression.codec import compress, decompress
-from vae_pyro.applications.compression.rates import Rates
+from vae_pyro.applications.compression.rates import Rates, rates
 from vae_pyro.core.isolation import derive_seed
 from vae_pyro.models.presets import preset
 

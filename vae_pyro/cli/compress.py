@@ -27,8 +27,8 @@ def compress(
     import json
     from time import perf_counter
 
-    from vae_pyro.applications.compression import rates
     from vae_pyro.applications.compression.codec import compress as code
+    from vae_pyro.applications.compression.rates import rates
     from vae_pyro.cli.opening import chosen_data
     from vae_pyro.core.isolation import derive_seed
 

@@ -1,7 +1,7 @@
 """Every combination of objective, grid value and seed as a run folder of its own, on the same data."""
 
 from vae_pyro.experiments.folder import Experiment, Status, Trial, read_experiment
-from vae_pyro.experiments.plan import ExperimentConfig, Variant, parse_grid, plan
+from vae_pyro.experiments.plan import ExperimentConfig, Variant, parse_grid
 from vae_pyro.experiments.running import ExperimentInterruptedError, run
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "Trial",
     "Variant",
     "parse_grid",
-    "plan",
     "read_experiment",
     "run",
 ]

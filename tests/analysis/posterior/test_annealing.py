@@ -141,7 +141,7 @@ def test_latents_that_are_not_real_are_refused(truth: PPCA) -> None:
         with pyro.plate("data", len(x)):
             pyro.sample("rate", dist.Gamma(torch.ones(1), 1.0).to_event(1))
 
-    with pytest.raises(ValueError, match="site 'rate' has support .*GreaterThanEq.* or use analysis.density.elpd"):
+    with pytest.raises(ValueError, match="site 'rate' has support .*GreaterThanEq.* or use analysis.elpd"):
         annealed_importance_sampling((model, guide), torch.ones(3, 1))
 
 

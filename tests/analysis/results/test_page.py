@@ -267,7 +267,7 @@ def test_the_same_page_gives_the_same_bytes_in_one_file(tmp_path: Path) -> None:
 
 
 def test_the_templates_lie_within_the_package() -> None:
-    templates = Path(analysis.__file__).parent / "templates"
+    templates = Path(analysis.__file__).parent / "results" / "templates"
     assert {path.name for path in templates.iterdir()} == {"report.html.j2", "report.css"}
 
 

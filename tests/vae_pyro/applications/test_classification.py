@@ -391,8 +391,8 @@ def test_command_scores_before_it_writes_and_leaves_sparse_data_so(
 ) -> None:
     import typer
     from scipy import sparse
-    from vae_pyro.commands import opening
 
+    from vae_pyro.cli import opening
     from vae_pyro.cli.classify import classify as command
     from vae_pyro.data.sparse import SparseSplit
 

@@ -23,7 +23,6 @@ from typer.testing import CliRunner
 from vae_pyro import VAE, Dataset, FitConfig, Split, VAEConfig, fit, load_data
 from vae_pyro.applications.compression import codec as codec_room
 from vae_pyro.applications.compression import grid as grid_room
-from vae_pyro.applications.compression import rates
 from vae_pyro.applications.compression import rivals as rivals_room
 from vae_pyro.applications.compression.ans import Stack, random_words
 from vae_pyro.applications.compression.archive import Archive, ArchiveError, read_archive
@@ -32,6 +31,7 @@ from vae_pyro.applications.compression.codec import compress, decompress
 from vae_pyro.applications.compression.elements import Alphabet, alphabet_of
 from vae_pyro.applications.compression.grid import Grid
 from vae_pyro.applications.compression.networks import Networks, exact
+from vae_pyro.applications.compression.rates import rates
 from vae_pyro.applications.compression.rivals import rival_sizes
 from vae_pyro.cli.compress import compress as compress_command
 from vae_pyro.cli.compress import decompress as decompress_command

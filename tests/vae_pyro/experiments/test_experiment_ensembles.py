@@ -18,9 +18,9 @@ from rich.console import Console
 from tests.vae_pyro.experiments.test_experiments import SMALL, go, note_visit, tensors
 from vae_pyro import VAE, RunError
 from vae_pyro.core.files import read_json, read_tensors
-from vae_pyro.experiments import plan
 from vae_pyro.experiments import worker as experiment_worker
 from vae_pyro.experiments.folder import Experiment, read_experiment
+from vae_pyro.experiments.plan import plan
 from vae_pyro.experiments.progress import ExperimentProgress
 from vae_pyro.experiments.running import ExperimentInterruptedError
 from vae_pyro.training import ensemble as ensembles

@@ -24,9 +24,8 @@ from vae_pyro import VAE, FitConfig, RunError, RunFolder, VAEConfig, fit
 from vae_pyro.core import isolation
 from vae_pyro.core.files import read_json, read_tensors
 from vae_pyro.data.dataset import DataConfig, Dataset
-from vae_pyro.experiments import plan
 from vae_pyro.experiments.folder import Experiment, lock_file, read_experiment, trials_of
-from vae_pyro.experiments.plan import parse_grid
+from vae_pyro.experiments.plan import parse_grid, plan
 from vae_pyro.experiments.progress import ExperimentProgress
 from vae_pyro.experiments.running import ExperimentInterruptedError, run
 from vae_pyro.parallel.locks import is_held, locked

@@ -2,7 +2,7 @@
 
 from vae_pyro.applications.compression.archive import Archive, ArchiveError, CodeLength, read_archive
 from vae_pyro.applications.compression.codec import compress, decompress
-from vae_pyro.applications.compression.rates import Rates, rates
+from vae_pyro.applications.compression.rates import Rates
 from vae_pyro.applications.compression.rivals import rival_sizes
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "Rates",
     "compress",
     "decompress",
-    "rates",
     "read_archive",
     "rival_sizes",
 ]
