@@ -53,7 +53,7 @@ def posterior_means(
             batch, given = resident.batch(slice(start, start + size), dtype)
             own = derive_seed(seed, 1, number)
             if isinstance(pair, VAE):
-                mean, _ = pair.posterior_moments(batch, **given, num_particles=num_draws, seed=own)
+                mean, _ = pair.posterior_moments(batch, **given, num_draws=num_draws, seed=own)
             else:
                 with isolated(own):
                     latents, _ = draw_latents(pair[1], batch, num_particles=num_draws, **given)

@@ -290,7 +290,7 @@ def _codes(vae: VAE, split: Split, num_draws: int, seed: int) -> tuple[Array, Ar
     for index, rows in enumerate(_pieces(split, vae)):
         x, given = split.batch(rows, vae.dtype)
         mean, sd = vae.posterior_moments(
-            x, **given, num_particles=num_draws, seed=derive_seed(seed, _CODES_STREAM, index)
+            x, **given, num_draws=num_draws, seed=derive_seed(seed, _CODES_STREAM, index)
         )
         means.append(mean.cpu().numpy())
         spreads.append(sd.cpu().numpy().astype(np.float64))

@@ -79,6 +79,35 @@ def isolated(seed: int | None = None, *, validate: bool = False) -> Iterator[Non
             del store[name]
 
 
+class RandomStream:
+    """One stream of torch's random numbers, entered and left any number of times.
+
+    What is drawn inside `active` depends on the seed and on what the stream has drawn before, not on what anything else
+    draws in between.
+
+    Args:
+        seed: of the stream, for the CPU and every CUDA device.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._states: tuple[torch.Tensor, list[torch.Tensor]] | None = None
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Draw from the stream, as in `isolated`, and put the caller's generators back afterwards."""
+        with isolated(self._seed):
+            if self._states is not None:
+                torch.default_generator.set_state(self._states[0])
+                if self._states[1]:
+                    torch.cuda.set_rng_state_all(self._states[1])
+            try:
+                yield
+            finally:
+                on_cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+                self._states = torch.default_generator.get_state(), on_cuda
+
+
 @contextmanager
 def muted(logger_name: str, level: int) -> Iterator[None]:
     """Without what a logger says below a level; its own level is put back."""

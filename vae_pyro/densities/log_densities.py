@@ -1,12 +1,13 @@
-"""The ledger: log p(x | z), log p(z) and log q(z | x) for every particle and datum, of any Pyro model and guide.
+"""Log densities of draws: log p(x | z), log p(z) and log q(z | x) for every particle and datum.
 
-Every estimate is a reduction of it. Contract with the programs: latents are local, inside ``pyro.plate("data", n)``;
-``guide(x)`` draws them and ``model(x)`` scores them; both take ``mask`` and ``y`` as keywords where those are used.
+Every objective and every estimate is a reduction of them. Contract with the programs: latents are local, inside
+``pyro.plate("data", n)``; ``guide(x)`` draws them and ``model(x)`` scores them; both take ``mask`` and ``y`` as keywords
+where those are used.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pyro
 import torch
@@ -23,7 +24,7 @@ MISSING_SITE = "x_missing"
 
 
 @dataclass(frozen=True)
-class Ledger:
+class LogDensities:
     """Log densities in nats, each of shape ``(particle, datum)``.
 
     Attributes:
@@ -59,7 +60,7 @@ class Ledger:
     def scale_draw_gradients(self, scale: Tensor) -> None:
         """From now on, multiply what a backward pass sends from the model through the draws into the guide.
 
-        The model's own parameters keep their gradient. In a ledger made with ``stop_guide`` the gradient of
+        The model's own parameters keep their gradient. In log densities made with ``stop_guide`` the gradient of
         `log_guide` takes the same way, and is scaled with it.
 
         Args:
@@ -85,7 +86,7 @@ def log_densities(
     y: Tensor | None = None,
     stop_guide: bool = False,
     stop_draws: bool = False,
-) -> Ledger:
+) -> LogDensities:
     """Draw latents from the guide, all particles in one vectorised pass, and score them.
 
     Differentiable with respect to the parameters of both programs; the gradient of ``log_guide`` with respect to the
@@ -107,7 +108,7 @@ def log_densities(
             score-function gradients want them. A guide of several latent sites is run once more.
 
     Returns:
-        The ledger, each entry of shape ``(num_particles, datum)``.
+        Log densities, each entry of shape ``(num_particles, datum)``.
 
     Raises:
         ValueError: ``num_particles`` is below 1, a site lies outside ``plate("data")``, both parts are stopped, or
@@ -160,7 +161,7 @@ def log_densities(
         if name not in model_trace:
             raise ValueError(f"site {name!r} of the guide is not in the model; only the model's latents belong there")
     latents = {name: latents[name] for name, _ in _sample_sites(guide_trace)}
-    return Ledger(log_likelihood, log_prior, log_guide, latents, sites, distributions)
+    return LogDensities(log_likelihood, log_prior, log_guide, latents, sites, distributions)
 
 
 @torch.no_grad()
@@ -227,6 +228,32 @@ def score_latents(
     Raises:
         ValueError: a latent site of the model is not among the draws.
     """
+    scored = score_sites(model, x, latents, mask=mask, y=y)
+    log_prior = torch.zeros_like(scored.log_likelihood)
+    for value in scored.log_prior.values():
+        log_prior = log_prior + value
+    return scored.log_likelihood, log_prior
+
+
+class SiteScores(NamedTuple):
+    """Densities of a model at given draws, site by site.
+
+    Attributes:
+        log_likelihood: log p(x | z), summed over observed sites, nats, ``(particle, datum)``.
+        log_prior: log p of each latent site, in the order of the model, nats, ``(particle, datum)``.
+        outputs: p(x | z) of each observed site.
+    """
+
+    log_likelihood: Tensor
+    log_prior: dict[str, Tensor]
+    outputs: dict[str, TorchDistribution]
+
+
+@torch.no_grad()
+def score_sites(
+    model: Program, x: Tensor, latents: dict[str, Tensor], *, mask: Tensor | None = None, y: Tensor | None = None
+) -> SiteScores:
+    """As `score_latents`, with each latent site's density on its own and the distributions of what is observed."""
     given = {key: value for key, value in (("mask", mask), ("y", y)) if value is not None}
     num_particles = len(next(iter(latents.values())))
     drawn = poutine.Trace()
@@ -235,16 +262,19 @@ def score_latents(
     with pyro.plate("particles", num_particles, dim=_PARTICLE_DIM):
         trace = poutine.trace(poutine.replay(model, trace=drawn)).get_trace(x, **given)
     shape = (num_particles, len(x))
-    log_likelihood = log_prior = x.new_zeros(shape)
+    log_likelihood = x.new_zeros(shape)
+    log_prior: dict[str, Tensor] = {}
+    outputs: dict[str, TorchDistribution] = {}
     for name, site in _sample_sites(trace):
         log_p = _log_prob(name, site, shape)
         if site["is_observed"]:
             log_likelihood = log_likelihood + log_p
+            outputs[name] = site["fn"]
         elif name in latents:
-            log_prior = log_prior + log_p
+            log_prior[name] = log_p
         else:
             raise ValueError(f"latent site {name!r} of the model is not in the guide; draw it in the guide as well")
-    return log_likelihood, log_prior
+    return SiteScores(log_likelihood, log_prior, outputs)
 
 
 def _discrete(distribution: TorchDistribution) -> bool:
@@ -319,111 +349,4 @@ def _masked(site: dict[str, Any]) -> TorchDistribution:
     return site["fn"] if site["mask"] is None else site["fn"].mask(site["mask"])
 
 
-class LedgerMoments:
-    """What the estimates need of a ledger, accumulated over particles in float64 and memory that does not grow.
-
-    Attributes:
-        count: particles so far.
-        tail: the largest log weights of each datum, falling, shape ``(kept, datum)``.
-
-    Args:
-        num_data: number of data in the block.
-        tail: how many of the largest log weights of each datum to keep, for a tail index; none at first.
-    """
-
-    def __init__(self, num_data: int, *, tail: int = 0) -> None:
-        self.count = 0
-        self.tail = torch.empty(0, num_data, dtype=torch.float64)
-        self._keep = tail
-        self._largest = torch.full((num_data,), -torch.inf, dtype=torch.float64)
-        self._weight = torch.zeros(num_data, dtype=torch.float64)  # sum of w / w_max
-        self._weight_square = torch.zeros(num_data, dtype=torch.float64)
-        self._terms: dict[str, tuple[Tensor, Tensor]] = {}  # mean and sum of squared deviations (Welford)
-        self._latents: dict[str, tuple[Tensor, Tensor]] = {}
-
-    def update(self, ledger: Ledger) -> None:
-        """Add the particles of ``ledger``."""
-        log_weight = ledger.log_weight.detach().to("cpu", torch.float64)
-        if self._keep:
-            joined = torch.cat([self.tail, log_weight])
-            self.tail = joined.topk(min(self._keep, len(joined)), dim=0).values
-        largest = torch.maximum(self._largest, log_weight.amax(0))
-        # Where every weight so far is zero the shift is immaterial, and -inf - -inf would not be a number.
-        shift = torch.where(largest.isfinite(), largest, torch.zeros_like(largest))
-        keep = torch.exp(self._largest - shift)
-        weight = torch.exp(log_weight - shift)
-        self._weight = self._weight * keep + weight.sum(0)
-        self._weight_square = self._weight_square * keep**2 + (weight**2).sum(0)
-        self._largest = largest
-        log_likelihood = ledger.log_likelihood.detach().to("cpu", torch.float64)
-        terms = {
-            "elbo": log_weight,
-            "reconstruction": log_likelihood,
-            "kl": log_likelihood - log_weight,
-        }
-        for name, value in terms.items():
-            self._terms[name] = merge_moments(self._terms.get(name), self.count, value)
-        for name, value in ledger.latents.items():
-            draws = value.detach().to("cpu", torch.float64)
-            self._latents[name] = merge_moments(self._latents.get(name), self.count, draws)
-        self.count += len(log_weight)
-
-    def term(self, name: str) -> tuple[Tensor, Tensor]:
-        """Estimate of ``elbo``, ``reconstruction`` or ``kl`` and its Monte Carlo standard error, each ``(datum,)``."""
-        mean, squares = self._terms[name]
-        return mean, (squares / max(self.count - 1, 1) / self.count).sqrt()
-
-    def log_evidence(self) -> tuple[Tensor, Tensor]:
-        """Importance-sampling estimate of log p(x) and its standard error, each ``(datum,)``.
-
-        The estimate is a stochastic lower bound; its bias is about minus half the squared standard error. The error
-        comes from the delta method, ``Var(log mean w) = (sum w^2 / (sum w)^2) - 1 / K``.
-
-        References:
-            Burda et al. 2016, Importance weighted autoencoders, eq. 8 and sec. 3. arXiv:1509.00519
-            Owen 2013, Monte Carlo theory, methods and examples, ch. 9.
-        """
-        estimate = self._largest + self._weight.log() - torch.tensor(self.count, dtype=torch.float64).log()
-        relative = self._weight_square / self._weight**2 - 1 / self.count
-        return estimate, relative.clamp(min=0).sqrt()
-
-    def cubo(self) -> Tensor:
-        """Estimate of the upper bound ``1/2 log E_q[w^2]`` on log p(x), ``(datum,)``.
-
-        The sandwich with `log_evidence` holds in the limit of many draws; see `vae_pyro.objectives.bounds.cubo` for its
-        bias.
-
-        References:
-            Dieng et al. 2017, Variational inference via chi upper bound minimization, CUBO at n = 2. arXiv:1611.00328
-        """
-        count = torch.tensor(self.count, dtype=torch.float64)
-        return self._largest + 0.5 * (self._weight_square.log() - count.log())
-
-    def effective_sample_size(self) -> Tensor:
-        """``(sum w)^2 / sum w^2`` of each datum, between 1 and K."""
-        return self._weight**2 / self._weight_square
-
-    def latent(self, name: str) -> tuple[Tensor, Tensor]:
-        """Mean and variance over particles of a latent site, each ``(datum, *event)``."""
-        mean, squares = self._latents[name]
-        return mean, squares / max(self.count - 1, 1)
-
-    @property
-    def latent_names(self) -> list[str]:
-        """Names of the latent sites seen so far."""
-        return list(self._latents)
-
-
-def merge_moments(old: tuple[Tensor, Tensor] | None, count: int, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and sum of squared deviations over the first dimension, joined with those of ``count`` earlier rows.
-
-    References:
-        Chan, Golub & LeVeque 1983, Algorithms for computing the sample variance, The American Statistician 37, eq. 2.1.
-    """
-    new, mean = len(value), value.mean(0)
-    squares = ((value - mean) ** 2).sum(0)
-    if old is None:
-        return mean, squares
-    difference = mean - old[0]
-    total = count + new
-    return old[0] + difference * (new / total), old[1] + squares + difference**2 * (count * new / total)
+Ledger = LogDensities

@@ -1,6 +1,7 @@
 """The variational autoencoder: a Pyro model and its amortized guide, built from one validated configuration."""
 
 from collections.abc import Mapping
+from math import prod
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -11,8 +12,11 @@ from torch import Tensor, nn
 from vae_pyro.core.config import Config, choice_of
 from vae_pyro.core.isolation import isolated, seeded
 from vae_pyro.data.sparse import SparseRows, is_sparse
+from vae_pyro.data.split import Split
 from vae_pyro.data.summary import DataSummary
-from vae_pyro.densities.log_densities import merge_moments
+from vae_pyro.densities.measure import Measure, Target
+from vae_pyro.densities.moments import merge_moments
+from vae_pyro.densities.pair import Pair
 from vae_pyro.likelihoods import LIKELIHOODS
 from vae_pyro.likelihoods.noise import NOISES
 from vae_pyro.models.posteriors import POSTERIORS, Posterior
@@ -89,7 +93,7 @@ _MOMENT_DRAWS = 50
 _ROWS = 10_000
 
 
-class VAE(nn.Module):
+class VAE(nn.Module, Pair):
     """A Pyro model and guide that belong together.
 
     ``pyro.infer.SVI(vae.model, vae.guide, ...)``, ``Predictive`` and ``MCMC`` take the two as they are; `vae_pyro.fit`
@@ -110,9 +114,10 @@ class VAE(nn.Module):
     """
 
     initialized: Tensor
+    outputs_ignore_data = True
 
     def __init__(self, config: VAEConfig, *, seed: int = 0) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # `Pair.__init__` takes programs that are there already
         self.config = config
         with seeded(seed):
             likelihood = LIKELIHOODS.build(config.likelihood, config.x_shape)
@@ -136,6 +141,37 @@ class VAE(nn.Module):
         """Where the weights are."""
         return next(self.parameters()).device
 
+    @property
+    def measure(self) -> Measure:
+        """Whether p(x) is a probability, given the total of x or not, or a density."""
+        likelihood = self.model.likelihood
+        if likelihood.given_total:
+            return Measure.GIVEN_TOTAL
+        return Measure.PROBABILITY if likelihood.discrete else Measure.DENSITY
+
+    def target(self, split: Split) -> Target:
+        """What the log densities of some data are of: x, x given y, x and y, or x and the mask."""
+        known = 0 if split.y is None else int((split.y >= 0).sum())
+        return STRUCTURES.build(self.config.structure).scored(data=len(split), known=known)
+
+    def width(self, split: Split) -> int:
+        """Numbers that the widest tensor of a pass holds for each particle and datum."""
+        likelihood = self.model.likelihood
+        # With noise on a signal of levels, x is scored at each of them.
+        levels = getattr(likelihood, "num_levels", None) or 1
+        widths = [super().width(split), prod(self.config.x_shape) * max(likelihood.num_params, levels)]
+        widths += [layer.out_features for layer in self.model.decoder.modules() if isinstance(layer, nn.Linear)]
+        widths.append(self.config.prior.options.get("components", 1) * self.config.latent_dim)
+        return max(widths)
+
+    def expectation_of(self, elements: TorchDistribution) -> Tensor:
+        """E[x | z] of a distribution of x (the most probable class for a categorical likelihood)."""
+        return self.model.likelihood.expectation(elements)
+
+    def posterior_means(self, x: Tensor, *, num_draws: int, seed: int, **given: Tensor) -> Tensor:
+        """E_q[z | x] in float64, ``(datum, latent)``: exact for a Gaussian posterior, see `posterior_moments`."""
+        return self.posterior_moments(x, **given, num_draws=num_draws, seed=seed)[0].double()
+
     def as_input(self, x: Any) -> Tensor:
         """``x`` as a tensor of this VAE's type and device.
 
@@ -150,7 +186,7 @@ class VAE(nn.Module):
             raise ValueError(f"data of shape (datum, {', '.join(map(str, shape))}) wanted, got {tuple(x.shape)}")
         return x
 
-    def check_data(self, split: Any, *, blank: bool = False, y: Tensor | None = None) -> None:
+    def check_data(self, split: Split, *, blank: bool = False, y: Tensor | None = None) -> None:
         """Refuse data that the model cannot describe: `check` of a split, and of each value where no range says enough.
 
         Args:
@@ -279,17 +315,17 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def posterior_moments(
-        self, x: Any, *, mask: Tensor | None = None, y: Any = None, num_particles: int = 1000, seed: int = 0
+        self, x: Any, *, mask: Tensor | None = None, y: Any = None, num_draws: int = 1000, seed: int = 0
     ) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z | x), each ``(datum, latent_dim)``.
 
-        Exact for a Gaussian posterior; for others they are those of ``num_particles`` draws.
+        Exact for a Gaussian posterior; for others they are those of ``num_draws`` draws.
 
         Args:
             x: ``(datum, *x_shape)``.
             mask: boolean, shape of ``x``, true where observed.
             y: see `encode`.
-            num_particles: draws for each datum, where the moments are not closed.
+            num_draws: draws for each datum, where the moments are not closed.
             seed: of the draws.
 
         Raises:
@@ -301,16 +337,16 @@ class VAE(nn.Module):
                 posterior = self.guide.encode(self.as_input(x), *given)
                 return posterior.mean, posterior.variance.sqrt()
             moments: tuple[Tensor, Tensor] | None = None
-            for done in range(0, num_particles, _MOMENT_DRAWS):
-                count = min(_MOMENT_DRAWS, num_particles - done)
+            for done in range(0, num_draws, _MOMENT_DRAWS):
+                count = min(_MOMENT_DRAWS, num_draws - done)
                 moments = merge_moments(moments, done, self.guide.draw(self.as_input(x), *given, (count,))[0].double())
         assert moments is not None
         mean, squares = moments
-        return mean.to(self.dtype), (squares / max(num_particles - 1, 1)).sqrt().to(self.dtype)
+        return mean.to(self.dtype), (squares / max(num_draws - 1, 1)).sqrt().to(self.dtype)
 
     @torch.no_grad()
     def reconstruct(
-        self, x: Any, *, mask: Tensor | None = None, y: Any = None, num_particles: int = 1, seed: int = 0
+        self, x: Any, *, mask: Tensor | None = None, y: Any = None, num_draws: int = 1, seed: int = 0
     ) -> Tensor:
         """E[x | z] averaged over draws of q(z | x), shape ``(datum, *x_shape)``.
 
@@ -318,7 +354,7 @@ class VAE(nn.Module):
             x: ``(datum, *x_shape)``.
             mask: boolean, shape of ``x``, true where observed.
             y: see `encode`.
-            num_particles: draws of z for each datum.
+            num_draws: draws of z for each datum.
             seed: of the draws.
 
         Raises:
@@ -326,9 +362,9 @@ class VAE(nn.Module):
         """
         given = self._given(mask, y)
         with isolated(seed):
-            total = sum(self._expectation(*self.guide.draw(self.as_input(x), *given)) for _ in range(num_particles))
+            total = sum(self._expectation(*self.guide.draw(self.as_input(x), *given)) for _ in range(num_draws))
         assert isinstance(total, Tensor)
-        return total / num_particles
+        return total / num_draws
 
     @torch.no_grad()
     def sample(self, size: int, *, y: Any = None, seed: int = 0, expectation: bool = False) -> Tensor:

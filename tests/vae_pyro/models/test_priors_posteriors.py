@@ -71,7 +71,7 @@ def test_the_density_of_a_draw_is_that_of_the_point(posterior: str) -> None:
 def test_moments_agree_with_draws(posterior: str) -> None:
     vae = build(posterior=posterior)
     x = torch.tensor([[0.3, -1.0, 2.0]], dtype=torch.float64)
-    loc, scale = vae.posterior_moments(x, num_particles=200_000, seed=3)
+    loc, scale = vae.posterior_moments(x, num_draws=200_000, seed=3)
     with isolated(4), torch.no_grad():
         draws = vae.encode(x).sample((50_000,))
     assert ((draws.mean(0) - loc).abs() < 5 * scale / 50_000**0.5).all()  # fails for 1 seed in 10^6

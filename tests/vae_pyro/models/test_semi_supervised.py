@@ -333,7 +333,7 @@ def test_programs_draw_and_condition() -> None:
     with pytest.raises(ValueError, match="reads a class"):
         vae.decode(torch.zeros(3, 2))
     assert vae.reconstruct(x, y=None).shape == (5, 6)
-    mean, scale = vae.posterior_moments(x, num_particles=200)
+    mean, scale = vae.posterior_moments(x, num_draws=200)
     assert mean.shape == scale.shape == (5, 2)
     with pytest.raises(ValueError, match="vamp"):
         VAE(VAEConfig(x_shape=(6,), latent_dim=2, structure=STRUCTURE, prior="vamp"))

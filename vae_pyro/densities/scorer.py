@@ -1,0 +1,67 @@
+"""log p(x | z) and log p(z) of one model at many draws, compiled where that pays."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vae_pyro.compilation.capture import CaptureError, capture_function
+from vae_pyro.compilation.inductor import CompileError, disagreement, inductor
+from vae_pyro.data.split import Given
+from vae_pyro.densities.log_densities import Program, score_sites
+
+# Elements of x, over particles and data, beyond which compiling the model's density repays its seconds.
+_WORTH_COMPILING = 1_000_000_000
+
+
+class Scorer:
+    """`vae_pyro.densities.log_densities.score_sites` of one model, compiled for the first shape where that pays.
+
+    Args:
+        model: Pyro model that keeps the contract of `vae_pyro.densities.log_densities`.
+        elements: numbers that all calls together will hold: draws times data times the width of a pass.
+    """
+
+    def __init__(self, model: Program, elements: int) -> None:
+        self.model = model
+        self._compile_next = elements >= _WORTH_COMPILING
+        self._shapes: list[torch.Size] = []
+        self._run: Any = None
+        self._constants: list[Tensor] = []
+
+    def __call__(self, x: Tensor, given: Given, latents: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """log p(x | z) and log p of each latent site, nats, each ``(particle, datum)``.
+
+        Args:
+            x: ``(datum, *x_shape)``.
+            given: ``mask`` and ``y`` that the model is given.
+            latents: draws of every latent site, ``(particle, datum, *event)``.
+        """
+        beside, names = list(given), list(latents)
+        tensors = [x, *given.values(), *(latents[name].contiguous() for name in names)]
+
+        def score(*flat: Tensor) -> tuple[Tensor, ...]:
+            first = 1 + len(beside)
+            at = dict(zip(names, flat[first:], strict=True))
+            scores = score_sites(self.model, flat[0], at, **dict(zip(beside, flat[1:first], strict=True)))
+            return scores.log_likelihood, *(scores.log_prior[name] for name in names)
+
+        if self._compile_next:
+            self._compile_next = False
+            self._compile(score, tensors)
+        if self._run is not None and [tensor.shape for tensor in tensors] == self._shapes:
+            log_likelihood, *log_prior = self._run([*tensors, *self._constants])
+        else:
+            log_likelihood, *log_prior = score(*tensors)
+        return log_likelihood, dict(zip(names, log_prior, strict=True))
+
+    def _compile(self, score: Any, tensors: list[Tensor]) -> None:
+        try:
+            graph = capture_function(score, tensors)
+            run = inductor(graph.module)
+            ours = run([*tensors, *graph.constants])
+        except (CaptureError, CompileError):
+            return  # the programs as they are give the same numbers, later
+        if disagreement(list(ours), list(score(*tensors))) is None:
+            self._run, self._constants = run, graph.constants
+            self._shapes = [tensor.shape for tensor in tensors]
