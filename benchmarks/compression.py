@@ -50,7 +50,7 @@ def there_and_back(vae: VAE, data: Dataset, count: int, draws: int, seed: int) -
         decoded = perf_counter() - begin
     if not np.array_equal(again, split.values.numpy()):
         raise RuntimeError(f"{int((again != split.values.numpy()).any(axis=(1, 2, 3)).sum())} images came out changed")
-    found = rates(vae, split, archive, num_samples=draws, seed=seed)
+    found = rates(vae, split, archive, num_draws=draws, seed=seed)
     times = {"compress": coded / len(split), "decompress": decoded / len(split), "exact": True}
     return found, times
 

@@ -91,7 +91,7 @@ def carry_out(net: str, seed: int, data: Dataset, given: argparse.Namespace) -> 
     file = folder.path / f"layers-{given.num_samples}-draws-{len(test)}-images.npz"
     if not file.exists():
         began = perf_counter()
-        found = evaluate(result.vae, test, num_samples=given.num_samples)
+        found = evaluate(result.vae, test, num_draws=given.num_samples)
         arrays = {name: getattr(found, name) for name in (*_POINTWISE, "activity")}
         write_atomically(file, _npz(arrays))
         print(f"    evaluated in {common.duration(perf_counter() - began)}", flush=True)

@@ -170,7 +170,7 @@ def carry_out(plan: Plan, data: Dataset, given: argparse.Namespace) -> dict[str,
     train_seconds = sum(row["seconds"] for row in result.history)
     print(f"    {result.epochs} epochs took {common.duration(train_seconds)}; evaluating", flush=True)
     began = perf_counter()
-    figures = evaluate(result.vae, test, num_samples=given.num_samples).summary()
+    figures = evaluate(result.vae, test, num_draws=given.num_samples).summary()
     outcome = {
         "method": plan.method,
         "particles": plan.particles,

@@ -185,7 +185,7 @@ def densities(given: argparse.Namespace, rows: int, seed: int) -> dict[str, Any]
     task = Task.of(process.draw(rows + given.test, seed), given.test, seed)
     truth, _ = process.known(task.test, _everything(task.test))
     vae, seconds = fitted(task, _everything, given, seed)
-    figures = evaluate(vae, torch.from_numpy(task.test), num_samples=given.draws, seed=seed)
+    figures = evaluate(vae, torch.from_numpy(task.test), num_draws=given.draws, seed=seed)
     found = {"marginals": marginals(task), "vae": np.asarray(figures.log_px), "elbo": np.asarray(figures.elbo)}
     lost = {name: _mean(truth - values) for name, values in found.items()}
     return {"rows": rows, "seed": seed, "seconds": seconds, "truth": _mean(truth), "below truth": lost}
@@ -226,7 +226,7 @@ def measured_table(name: str, given: argparse.Namespace, seed: int) -> dict[str,
     # Progression of diabetes is an index, and the class of a wine has no order.
     task = Task.of(frame, len(frame) // 4, seed, {"target": "category"} if name == "wine" else None)
     vae, seconds = fitted(task, _everything, given, seed)
-    log_px = np.asarray(evaluate(vae, torch.from_numpy(task.test), num_samples=given.draws, seed=seed).log_px)
+    log_px = np.asarray(evaluate(vae, torch.from_numpy(task.test), num_draws=given.draws, seed=seed).log_px)
     gain = log_px - marginals(task)
     return {"table": name, "seed": seed, "seconds": seconds, "gain": _mean(gain), "space": task.schema.space}
 

@@ -4,7 +4,9 @@ from vae_pyro.core.files import RunError
 from vae_pyro.data.dataset import DataConfig, Dataset, load_data, stream
 from vae_pyro.data.split import Split
 from vae_pyro.data.streams.split import StreamedSplit
-from vae_pyro.densities.log_densities import Ledger, LedgerMoments, log_densities
+from vae_pyro.densities.log_densities import LogDensities, log_densities
+from vae_pyro.densities.pair import Pair
+from vae_pyro.densities.walk import walk
 from vae_pyro.evaluation.evaluation import Evaluation, evaluate
 from vae_pyro.models.vae import VAE, VAEConfig
 from vae_pyro.parallel.signals import FitInterruptedError
@@ -23,9 +25,9 @@ __all__ = [
     "FitConfig",
     "FitInterruptedError",
     "FitResult",
-    "Ledger",
-    "LedgerMoments",
+    "LogDensities",
     "NonFiniteLossError",
+    "Pair",
     "RunError",
     "RunFolder",
     "Split",
@@ -36,4 +38,5 @@ __all__ = [
     "load_data",
     "log_densities",
     "stream",
+    "walk",
 ]

@@ -17,12 +17,14 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
-from analysis.draws.weights import Fingerprint, Measure, Pair, Weighed, measure_of, scored_by, weigh
+from analysis.draws.weights import Fingerprint, Weighed, weigh
 from analysis.results.verdict import Outcome, Verdict, worst
 from analysis.stats.pareto_smoothing import good_k, pareto_k, smooth_rows
 from vae_pyro.core.isolation import derive_seed
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
+from vae_pyro.densities.measure import Measure
+from vae_pyro.densities.pair import PairLike, as_pair
 
 type Array = np.ndarray[Any, Any]
 
@@ -366,7 +368,7 @@ def elpd(tree: xr.DataTree) -> ELPD:
 
 
 def elpd_of(
-    pair: Pair,
+    pair: PairLike,
     x: Split | Tensor | Array,
     *,
     num_draws: int = 1000,
@@ -400,8 +402,8 @@ def elpd_of(
         num_draws=num_draws,
         ids=split.ids.cpu().numpy(),
         space=split.space,
-        measure=measure_of(pair),
-        of=scored_by(pair, split),
+        measure=as_pair(pair).measure,
+        of=as_pair(pair).target(split),
         fingerprint=digest.value,
     )
 

@@ -1,23 +1,20 @@
-"""Codes: where a guide puts data, as rows that other rooms look at."""
+"""Codes: where a guide puts data, as rows of an array."""
 
 from typing import Any
 
 import numpy as np
 import torch
 
-from analysis.draws.weights import Pair
-from vae_pyro.core.isolation import derive_seed, isolated
-from vae_pyro.data.dataset import as_split
+from vae_pyro.core.isolation import derive_seed
 from vae_pyro.data.split import Split
-from vae_pyro.densities.log_densities import draw_latents
-from vae_pyro.evaluation.evaluation import blocks, numbers_held, place_of
-from vae_pyro.models.vae import VAE
+from vae_pyro.densities.pair import PairLike
+from vae_pyro.densities.walk import bind, block_sizes, pieces
 
 type Array = np.ndarray[Any, Any]
 
 
 def posterior_means(
-    pair: Pair,
+    pair: PairLike,
     x: Split | torch.Tensor | Array,
     *,
     num_draws: int = 100,
@@ -42,28 +39,17 @@ def posterior_means(
     Raises:
         ValueError: wrong shapes, or data outside the support of the likelihood.
     """
-    split = as_split(x, mask, y).fixed(derive_seed(seed, 0))
-    if isinstance(pair, VAE):
-        pair.check_data(split)
-    device, dtype = place_of(pair, split.head)
-    size, _ = blocks(len(split), num_draws, numbers_held(pair, split))
-    resident, parts = split.to(device), []
-    with torch.no_grad():
-        for number, start in enumerate(range(0, len(split), size)):
-            batch, given = resident.batch(slice(start, start + size), dtype)
-            own = derive_seed(seed, 1, number)
-            if isinstance(pair, VAE):
-                mean, _ = pair.posterior_moments(batch, **given, num_draws=num_draws, seed=own)
-            else:
-                with isolated(own):
-                    latents, _ = draw_latents(pair[1], batch, num_particles=num_draws, **given)
-                mean = torch.cat([value.double().mean(0).reshape(len(batch), -1) for value in latents.values()], 1)
-            parts.append(mean.double().cpu().numpy())
+    data = bind(pair, x, seed=seed, mask=mask, y=y)
+    size, _ = block_sizes(len(data), num_draws, data.width)
+    parts = []
+    for number, rows in enumerate(pieces(len(data), size)):
+        batch, given = data.batch(rows)
+        mean = data.pair.posterior_means(batch, num_draws=num_draws, seed=derive_seed(seed, 1, number), **given)
+        parts.append(mean.cpu().numpy())
     return np.concatenate(parts)
 
 
-@torch.no_grad()
-def drawn_means(pair: Pair, split: Split, *, num_draws: int, seed: int) -> tuple[list[str], Array]:
+def drawn_means(pair: PairLike, split: Split, *, num_draws: int, seed: int) -> tuple[list[str], Array]:
     """Mean of the guide's draws of every continuous latent, for each datum, with its name.
 
     Unlike `posterior_means` it takes draws of any guide alike, of every layer, and leaves classes out.
@@ -80,23 +66,16 @@ def drawn_means(pair: Pair, split: Split, *, num_draws: int, seed: int) -> tuple
     Raises:
         ValueError: the guide has no continuous latent.
     """
-    guide = pair.guide if isinstance(pair, VAE) else pair[1]
-    device, dtype = place_of(pair, split.head)
-    resident = split.to(device)
-    size, _ = blocks(len(split), num_draws, numbers_held(pair, split))
     names: list[str] = []
     parts = []
-    with isolated(seed):
-        for start in range(0, len(split), size):
-            x, given = resident.batch(slice(start, start + size), dtype)
-            latents, _ = draw_latents(guide, x, num_particles=num_draws, **given)
-            means = {
-                name: draws.double().mean(0).flatten(1)
-                for name, draws in sorted(latents.items())
-                if draws.dtype.is_floating_point
-            }
-            if not means:
-                raise ValueError(f"the guide has no continuous latent, only {', '.join(latents) or 'none'}")
-            names = [f"{name}[{i}]" for name, mean in means.items() for i in range(mean.shape[1])]
-            parts.append(torch.cat(list(means.values()), 1).cpu().numpy())
+    for block in bind(pair, split, seed=seed, check=False).walk(num_draws, seed=seed):
+        means = {
+            name: draws.double().mean(0).flatten(1)
+            for name, draws in sorted(block.latents.items())
+            if draws.dtype.is_floating_point
+        }
+        if not means:
+            raise ValueError(f"the guide has no continuous latent, only {', '.join(block.latents) or 'none'}")
+        names = [f"{name}[{i}]" for name, mean in means.items() for i in range(mean.shape[1])]
+        parts.append(torch.cat(list(means.values()), 1).cpu().numpy())
     return names, np.concatenate(parts)

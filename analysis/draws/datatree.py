@@ -6,26 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 from torch import Tensor
 
 from analysis.draws.sampler import Draws, Sampler
-from analysis.draws.weights import measure_of, scored_by
 from analysis.stats.test_statistics import STATISTICS, default_statistics, measure
 from vae_pyro.core.files import atomically
-from vae_pyro.core.isolation import derive_seed, isolated
-from vae_pyro.data.dataset import as_split
+from vae_pyro.core.isolation import derive_seed
 from vae_pyro.data.split import Split
-from vae_pyro.densities.log_densities import Program
-from vae_pyro.models.vae import VAE
+from vae_pyro.densities.pair import PairLike
+from vae_pyro.densities.walk import bind
 
 type Array = np.ndarray[Any, Any]
 
 _PREDICTIVE_BYTES = 512 * 1024**2
 # Elements drawn from the prior where no number of data sets is asked for, and the least number of data sets then.
 _PRIOR_ELEMENTS, _LEAST_PRIOR = 1_000_000_000, 100
-_DATA_STREAM, _POSTERIOR_STREAM, _PRIOR_STREAM, _PIT_STREAM = range(4)
+_PIT_STREAM = 3
 
 
 def write_netcdf(data: xr.Dataset | xr.DataTree, path: Path) -> None:
@@ -34,13 +31,14 @@ def write_netcdf(data: xr.Dataset | xr.DataTree, path: Path) -> None:
         data.to_netcdf(temporary, engine="h5netcdf")
 
 
-@torch.no_grad()
 def to_datatree(
-    pair: VAE | tuple[Program, Program],
+    pair: PairLike,
     x: Split | Tensor | Array,
     *,
     num_draws: int = 500,
     seed: int = 0,
+    mask: Tensor | None = None,
+    y: Any = None,
     predictive: bool | None = None,
     statistics: Sequence[str] | None = None,
     prior_predictive: int | None = None,
@@ -70,7 +68,9 @@ def to_datatree(
         pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities.log_densities`.
         x: ``(datum, *x_shape)``. A split whose observations are random is fixed with ``seed`` first.
         num_draws: draws for each datum.
-        seed: of the draws.
+        seed: of the draws. Latents are those of `vae_pyro.evaluate` with the same seed and number of draws.
+        mask: boolean, shape of ``x``, true where observed; NaN is not observed.
+        y: classes ``(datum,)`` that the programs are given.
         predictive: ``None`` as above, ``True`` keeps every predictive draw whatever it takes, ``False`` draws none.
         statistics: names of `analysis.stats.test_statistics.STATISTICS`; ``None`` takes those that suit the shape of
             the data.
@@ -91,12 +91,11 @@ def to_datatree(
         raise ValueError(f"num_draws must be at least 1, got {num_draws}")
     if prior_predictive is not None and prior_predictive < 0:
         raise ValueError(f"prior_predictive is a number of data sets, 0 for none, got {prior_predictive}")
-    split = as_split(x).fixed(derive_seed(seed, _DATA_STREAM))
-    if isinstance(pair, VAE):
-        pair.check_data(split)
+    data = bind(pair, x, seed=seed, mask=mask, y=y)
+    split = data.split
     names = default_statistics(split.x_shape) if statistics is None else statistics
-    sampler = Sampler(pair, split, tuple(STATISTICS.resolve(name) for name in names))
-    observed = sampler.observed()
+    sampler = Sampler(data, tuple(STATISTICS.resolve(name) for name in names), seed)
+    observed = data.observed()
     measured = measure(observed, sampler.statistics, event_dim=len(split.x_shape))
 
     replicate = predictive is not False
@@ -104,10 +103,8 @@ def to_datatree(
         affordable = max(_PRIOR_ELEMENTS // observed.size, _LEAST_PRIOR)
         prior_predictive = min(num_draws, affordable) if replicate else 0
     fit = None if predictive else max(_PREDICTIVE_BYTES // max(observed.nbytes, 1), 1)
-    with isolated(derive_seed(seed, _POSTERIOR_STREAM)):
-        posterior = sampler.posterior(num_draws, kept=_thinned(num_draws, fit), replicate=replicate)
-    with isolated(derive_seed(seed, _PRIOR_STREAM)):
-        prior = sampler.prior(prior_predictive, kept=_thinned(prior_predictive, fit))
+    posterior = sampler.posterior(num_draws, kept=_thinned(num_draws, fit), replicate=replicate)
+    prior = sampler.prior(prior_predictive, kept=_thinned(prior_predictive, fit))
 
     coords: dict[str, Any] = {"chain": [0], "draw": np.arange(num_draws), "datum": split.ids.numpy()}
     if split.labels is not None:
@@ -132,12 +129,9 @@ def to_datatree(
             nodes["predictive_statistics/observed_data"] = _dataset(statistics_of, coords)
     tree = xr.DataTree.from_dict(nodes)
     tree.attrs |= {"space": split.space, "seed": seed, "num_draws": num_draws, "units": "nats"}
-    kind = measure_of(pair)
-    if kind is not None:
-        tree.attrs["measure"] = kind
-    of = scored_by(pair, split)
-    if of is not None:
-        tree.attrs["of"] = of
+    for name, value in (("measure", data.pair.measure), ("of", data.pair.target(split))):
+        if value is not None:
+            tree.attrs[name] = str(value)
     return tree
 
 

@@ -12,18 +12,20 @@ import numpy as np
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from analysis.stats.test_statistics import measure
+from vae_pyro.core.isolation import RandomStream, derive_seed, isolated
 from vae_pyro.core.registry import Choice
-from vae_pyro.data.split import Given, Split, visible
-from vae_pyro.densities.log_densities import Program, draw_latents, merge_moments, score_latents
-from vae_pyro.evaluation.evaluation import ELEMENTS_AT_ONCE, Scorer, blocks, numbers_held, place_of
-from vae_pyro.models.vae import VAE
+from vae_pyro.data.split import Given, visible
+from vae_pyro.densities.log_densities import Program, score_sites
+from vae_pyro.densities.moments import merge_moments
+from vae_pyro.densities.walk import ELEMENTS_AT_ONCE, Block, PairData, pieces, take
 
 type Array = np.ndarray[Any, Any]
+
+_PRIOR_STREAM, _REPLICATION_STREAM = 2, 4
 
 
 @dataclass
@@ -55,6 +57,11 @@ class Draws:
                 arrays[name] = np.empty((self.num_draws, self.num_data, *block.shape[2:]), block.dtype)
             arrays[name][particles, rows] = block
 
+    def put_scores(self, log_likelihood: Tensor, log_prior: dict[str, Tensor], particles: slice, rows: slice) -> None:
+        """Write log p(x | z) and the log p of each latent site to their places, in float64."""
+        self.put("log_likelihood", {"x": log_likelihood.double()}, particles, rows)
+        self.put("log_prior", {name: value.double() for name, value in log_prior.items()}, particles, rows)
+
     def keep(self, replications: Array, particles: slice, rows: slice) -> None:
         """Keep what the thinning keeps of a block."""
         arrays = self.groups.setdefault("replications", {})
@@ -80,65 +87,55 @@ class Draws:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Draws from a pair, for some data. Wrap its calls in `vae_pyro.core.isolation.isolated` to seed them.
+    """Draws from a pair at some data, with replicated data and what these are measured by.
 
     Attributes:
-        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities.log_densities`.
-        split: data with fixed observations.
+        data: the pair and its data.
         statistics: what replications are measured by.
+        seed: of everything drawn.
     """
 
-    pair: VAE | tuple[Program, Program]
-    split: Split
+    data: PairData
     statistics: tuple[Choice, ...] = ()
+    seed: int = 0
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Floating-point type of the pair."""
-        return place_of(self.pair, self.split.head)[1]
-
-    def observed(self) -> Array:
-        """The data, ``(datum, *event)``, NaN where an element is not observed."""
-        return as_array(visible(*self.split.batch(slice(None), self.dtype)))
-
+    @torch.no_grad()
     def posterior(self, num_draws: int, *, kept: Array, replicate: bool = True) -> Draws:
-        """Latents from the guide, their ledger, and data replicated given each; the guide runs once for a datum.
+        """Latents from the guide, their log densities, and data replicated given each; the guide runs once for a datum.
 
         Args:
             num_draws: draws for each datum.
             kept: numbers of the draws whose replications are kept whole, rising.
-            replicate: draw replications at all.
+            replicate: draw replications at all. The latents do not depend on it.
         """
-        model, guide = (self.pair.model, self.pair.guide) if isinstance(self.pair, VAE) else self.pair
-        held = numbers_held(self.pair, self.split)
-        scorer = Scorer(model, len(self.split) * num_draws * held)
-        draws = Draws(num_draws, len(self.split), kept)
-        resident = self._resident()
-        for rows in _pieces(len(self.split), blocks(len(self.split), num_draws, held)[0]):
-            x, given = resident.batch(rows, self.dtype)
-            latents, log_guide = draw_latents(guide, x, num_particles=num_draws, **given)
-            draws.put("latents", latents, slice(None), rows)
-            draws.put("log_guide", {"log_guide": log_guide.double()}, slice(None), rows)
-            for particles, some in _cells(num_draws, len(x), held):
-                at = {name: value[particles, some].contiguous() for name, value in latents.items()}
-                beside = {name: value[some] for name, value in given.items()}
-                element = None
-                if replicate or len(at) > 1:
-                    log_likelihood, log_prior, element = _score(model, x[some], at, beside)
-                else:  # log p(z) is that of the one site, and nothing else is asked of the model
-                    log_likelihood, whole = scorer(x[some], beside, at)
-                    log_prior = {name: whole.double() for name in at}
-                place = particles, slice(rows.start + some.start, rows.start + some.stop)
-                draws.put("log_likelihood", {"x": log_likelihood.double()}, *place)
-                draws.put("log_prior", log_prior, *place)
-                if replicate:
-                    # The decoder of a VAE does not look at x, so that one run of it both scores and draws.
-                    known = isinstance(self.pair, VAE)
-                    size = some.stop - some.start
-                    drawn = _draw(element) if known else _replicate(model, at, particles, size, beside.get("y"))
-                    self._record(draws, drawn, x[some], beside.get("mask"), *place)
+        draws = Draws(num_draws, len(self.data), kept)
+        stream = RandomStream(derive_seed(self.seed, _REPLICATION_STREAM))
+        for block in self.data.walk(num_draws, seed=self.seed):
+            draws.put("latents", block.latents, slice(None), block.rows)
+            draws.put("log_guide", {"log_guide": block.log_guide.double()}, slice(None), block.rows)
+            if not replicate:
+                for scores in block.scores():
+                    draws.put_scores(scores.log_likelihood, scores.log_prior, scores.particles, block.rows)
+                continue
+            for particles, some in _cells(num_draws, len(block), self.data.width):
+                rows = slice(block.rows.start + some.start, block.rows.start + some.stop)
+                with stream.active():
+                    drawn = self._replicated(draws, block, particles, some, rows)
+                self._record(draws, drawn, block.x[some], _of(block.given, some).get("mask"), particles, rows)
         return draws
 
+    def _replicated(self, draws: Draws, block: Block, particles: slice, some: slice, rows: slice) -> Tensor:
+        """Score some draws and replicate the data given each of them; one run of the model where that is enough."""
+        model = self.data.pair.model
+        at = {name: value.contiguous() for name, value in take(block.latents, particles, some).items()}
+        beside = _of(block.given, some)
+        scores = score_sites(model, block.x[some], at, **beside)
+        draws.put_scores(scores.log_likelihood, scores.log_prior, particles, rows)
+        if self.data.pair.outputs_ignore_data:
+            return _draw(scores.outputs["x"])
+        return _replicate(model, at, particles, some.stop - some.start, beside.get("y"))
+
+    @torch.no_grad()
     def prior(self, num_draws: int, *, kept: Array) -> Draws:
         """Data sets of the same size from ``model(size=n)``, unobserved where the data are.
 
@@ -146,31 +143,28 @@ class Sampler:
             num_draws: number of data sets.
             kept: numbers of the data sets that are kept whole, rising.
         """
-        model = self.pair.model if isinstance(self.pair, VAE) else self.pair[0]
-        draws = Draws(num_draws, len(self.split), kept)
-        resident = self._resident()
-        for particles, rows in _cells(num_draws, len(self.split), numbers_held(self.pair, self.split)):
-            mask = None if resident.mask is None else resident.mask[rows]
-            y = None if resident.y is None else resident.y[rows]
-            drawn = _replicate(model, {}, particles, rows.stop - rows.start, y)
-            self._record(draws, drawn, None, mask, particles, rows)
+        draws = Draws(num_draws, len(self.data), kept)
+        split = self.data.split
+        with isolated(derive_seed(self.seed, _PRIOR_STREAM)):
+            for particles, rows in _cells(num_draws, len(split), self.data.width):
+                mask, y = (None if part is None else part[rows] for part in (split.mask, split.y))
+                drawn = _replicate(self.data.pair.model, {}, particles, rows.stop - rows.start, y)
+                self._record(draws, drawn, None, mask, particles, rows)
         return draws
-
-    def _resident(self) -> Split:
-        return self.split.to(place_of(self.pair, self.split.head)[0])
 
     def _record(
         self, draws: Draws, drawn: Tensor, x: Tensor | None, mask: Tensor | None, particles: slice, rows: slice
     ) -> None:
-        shape = (particles.stop - particles.start, rows.stop - rows.start, *self.split.x_shape)
+        x_shape = self.data.split.x_shape
+        shape = (particles.stop - particles.start, rows.stop - rows.start, *x_shape)
         if drawn.numel() != prod(shape):
-            raise ValueError(f"the model draws x of shape {tuple(drawn.shape)}, and the data want {shape}")
+            raise ValueError(f"the model draws x of shape {tuple(drawn.shape)}, the data require {shape}")
         drawn = drawn.reshape(shape)
         draws.keep(as_array(drawn), particles, rows)
         if x is not None:
             draws.compare(drawn, x, particles, rows)
         seen = as_array(drawn if mask is None else visible(drawn, {"mask": mask}))
-        measured = measure(seen, self.statistics, event_dim=len(self.split.x_shape))
+        measured = measure(seen, self.statistics, event_dim=len(x_shape))
         draws.put("statistics", {name: value.astype(seen.dtype) for name, value in measured.items()}, particles, rows)
 
 
@@ -179,35 +173,19 @@ def as_array(tensor: Tensor | Array) -> Array:
     return tensor.detach().cpu().numpy() if isinstance(tensor, Tensor) else tensor
 
 
-def _pieces(total: int, size: int) -> Iterator[slice]:
-    for start in range(0, total, size):
-        yield slice(start, min(start + size, total))
-
-
-def _cells(num_draws: int, num_data: int, held: int) -> Iterator[tuple[slice, slice]]:
+def _cells(num_draws: int, num_data: int, width: int) -> Iterator[tuple[slice, slice]]:
     """Draws and data to take at once: all draws of few data, so that what is kept of a datum is written once."""
     if num_draws == 0:
         return
-    data = min(num_data, max(ELEMENTS_AT_ONCE // (num_draws * held), 1))
-    particles = min(num_draws, max(ELEMENTS_AT_ONCE // (data * held), 1))
-    for rows in _pieces(num_data, ceil(num_data / ceil(num_data / data))):
-        for some in _pieces(num_draws, ceil(num_draws / ceil(num_draws / particles))):
+    data = min(num_data, max(ELEMENTS_AT_ONCE // (num_draws * width), 1))
+    particles = min(num_draws, max(ELEMENTS_AT_ONCE // (data * width), 1))
+    for rows in pieces(num_data, ceil(num_data / ceil(num_data / data))):
+        for some in pieces(num_draws, ceil(num_draws / ceil(num_draws / particles))):
             yield some, rows
 
 
-def _score(
-    model: Program, x: Tensor, latents: dict[str, Tensor], given: Given
-) -> tuple[Tensor, dict[str, Tensor], Any]:
-    """log p(x | z), log p of each latent site in float64, each ``(particle, datum)``, and the distribution of x."""
-    with poutine.trace() as tracer:
-        log_likelihood, log_prior = score_latents(model, x, latents, **given)
-    nodes = tracer.trace.nodes
-    sites = {}
-    for name in latents:
-        site = nodes[name]
-        log_p = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
-        sites[name] = log_p.expand(log_prior.shape).double()
-    return log_likelihood, sites, nodes["x"]["fn"]
+def _of(given: Given, rows: slice) -> Given:
+    return {name: value[rows] for name, value in given.items()}
 
 
 def _replicate(

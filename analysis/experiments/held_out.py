@@ -14,13 +14,15 @@ import xarray as xr
 
 from analysis.density.elpd import ELPD, Estimates, estimates
 from analysis.draws.datatree import write_netcdf
-from analysis.draws.weights import Fingerprint, Measure, Weighed, measure_of, scored_by, weigh
+from analysis.draws.weights import Fingerprint, Weighed, weigh
 from analysis.stats.pareto_smoothing import good_k
 from vae_pyro.core.files import RunError, read_tensors
 from vae_pyro.core.isolation import derive_seed
 from vae_pyro.data.dataset import Dataset
 from vae_pyro.data.split import Split, visible
-from vae_pyro.evaluation.evaluation import ACTIVE_VARIANCE, activity_of, blocks, numbers_held
+from vae_pyro.densities.measure import Measure
+from vae_pyro.densities.walk import block_sizes, pieces
+from vae_pyro.evaluation.evaluation import ACTIVE_VARIANCE, activity_of
 from vae_pyro.models.vae import VAE
 from vae_pyro.runs.folder import RunFolder, weights
 
@@ -174,7 +176,7 @@ def measure_run(
         "values": fingerprint,
         "ids": hashlib.sha256(_ids(chosen).astype("<i8").tobytes()).hexdigest(),
         "space": chosen.space,
-        "of": scored_by(vae, chosen),
+        "of": vae.target(chosen),
         "split": split,
         "num_draws": num_draws,
         "seed": seed,
@@ -228,8 +230,7 @@ def _ids(split: Split) -> Array:
 
 
 def _pieces(split: Split, vae: VAE) -> Iterator[slice]:
-    size, _ = blocks(len(split), 1, numbers_held(vae, split))
-    return (slice(start, start + size) for start in range(0, len(split), size))
+    return pieces(len(split), block_sizes(len(split), 1, vae.width(split))[0])
 
 
 def _fingerprint(split: Split, vae: VAE) -> str:
@@ -271,8 +272,8 @@ def _measure(folder: RunFolder, vae: VAE, split: Split, fingerprint: str, num_dr
         ids=_ids(split),
         num_draws=num_draws,
         space=split.space,
-        measure=measure_of(vae),
-        of=scored_by(vae, split),
+        measure=vae.measure,
+        of=vae.target(split),
         fingerprint=fingerprint,
         epochs=len(history),
         seconds=float(sum(row.get("seconds", np.nan) for row in history)) if history else float("nan"),
@@ -289,9 +290,7 @@ def _codes(vae: VAE, split: Split, num_draws: int, seed: int) -> tuple[Array, Ar
     means, spreads = [], []
     for index, rows in enumerate(_pieces(split, vae)):
         x, given = split.batch(rows, vae.dtype)
-        mean, sd = vae.posterior_moments(
-            x, **given, num_draws=num_draws, seed=derive_seed(seed, _CODES_STREAM, index)
-        )
+        mean, sd = vae.posterior_moments(x, **given, num_draws=num_draws, seed=derive_seed(seed, _CODES_STREAM, index))
         means.append(mean.cpu().numpy())
         spreads.append(sd.cpu().numpy().astype(np.float64))
     return np.concatenate(means), np.concatenate(spreads)

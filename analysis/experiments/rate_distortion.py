@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from analysis.draws.weights import Pair, Weighed, weigh
+from analysis.draws.weights import Weighed, weigh
 from analysis.experiments.measurement import gather
 from analysis.latent.summary import describe_latent
 from analysis.results.estimate import plus_minus
@@ -28,6 +28,7 @@ from analysis.stats.information import Bracket
 from vae_pyro.core.isolation import derive_seed
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
+from vae_pyro.densities.pair import Pair
 from vae_pyro.experiments.folder import Experiment, read_experiment
 from vae_pyro.objectives import OBJECTIVES
 from vae_pyro.runs.folder import RunFolder

@@ -130,7 +130,7 @@ def best_section(search: Search, seed: int) -> Section:
             "ELBO of the best trial, nats per datum",
             ["validation ELBO", "estimate ± Monte Carlo", "± other validation data"], rows,
             note=f"Trial {best.number} at epoch {best.best_epoch}; {luck.num_data:,} validation data, "
-            f"{own.num_samples} draws for each, the best of {luck.num_candidates:,} complete trials.", name="elbo",
+            f"{own.num_draws} draws for each, the best of {luck.num_candidates:,} complete trials.", name="elbo",
         ),
         f"The validation ELBO of the best trial is optimistic: it is the largest of {luck.num_candidates:,}, and the "
         "largest is so partly by the luck of the validation data. Repeating the choice on bootstrap samples and "

@@ -1,6 +1,6 @@
 """The aggregate posterior of a pair: draws, closed forms where there are some, and densities of all pairs of data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,9 @@ from analysis.stats.mixtures import (
     pair_densities,
 )
 from vae_pyro.core.isolation import isolated
-from vae_pyro.data.split import Given, Split
+from vae_pyro.data.split import Given
 from vae_pyro.densities.log_densities import Program, draw_sites, log_densities, score_latents
-from vae_pyro.evaluation.evaluation import ELEMENTS_AT_ONCE
+from vae_pyro.densities.walk import ELEMENTS_AT_ONCE, PairData, pieces
 
 type Array = np.ndarray[Any, Any]
 
@@ -95,23 +95,18 @@ class _Gaussian:
     scale_tril: Tensor | None
 
 
-def draw_guide(
-    model: Program, guide: Program, split: Split, compared: Array, dtype: torch.dtype, held: int
-) -> GuideDraws:
+def draw_guide(data: PairData, compared: Array) -> GuideDraws:
     """Two draws of each datum's latents, with the prior's density there, from torch's generator as it stands.
 
     Args:
-        model: Pyro model that keeps the contract of `vae_pyro.densities.log_densities`.
-        guide: Pyro guide that keeps it.
-        split: data on the device.
+        data: the pair and its data.
         compared: rows whose Cholesky factors are kept.
-        dtype: of the data in the programs.
-        held: numbers that the widest tensor holds for each particle and datum.
 
     Raises:
         ValueError: no site is a code, several are classes, or one has values that cannot be listed.
     """
-    x, given = split.batch(slice(0, 1), dtype)
+    model, guide = data.pair.model, data.pair.guide
+    x, given = data.batch(slice(0, 1))
     kinds = draw_sites(guide, x, num_particles=1, **given)[2]
     sites = [name for name, kind in kinds.items() if kind == "code"]  # in the order of `Evaluation.activity`
     labels = [name for name, kind in kinds.items() if kind == "class"]
@@ -124,9 +119,8 @@ def draw_guide(
     events: dict[str, tuple[int, ...]] = {}
     parts: dict[str, list[Array]] = {}
     closed, full, kept = True, False, np.sort(compared)
-    size = max(ELEMENTS_AT_ONCE // (_PAIR_DRAWS * held), 1)
-    for start in range(0, len(split), size):
-        x, given = split.batch(slice(start, start + size), dtype)
+    for rows in data.rows(_PAIR_DRAWS):
+        x, given = data.batch(rows)
         ledger = log_densities(model, guide, x, num_particles=_PAIR_DRAWS, **given)
         log_prior: Any = sum(log_p for name, (log_p, _) in ledger.sites.items() if name in sites)
         for name in labels:
@@ -155,7 +149,7 @@ def draw_guide(
             tril = found[0].scale_tril
             full = any(gaussian.scale_tril is not None for gaussian in found)
             if tril is not None and len(sites) == 1:
-                here = kept[(kept >= start) & (kept < start + size)] - start
+                here = kept[(kept >= rows.start) & (kept < rows.stop)] - rows.start
                 parts.setdefault("tril", []).append(_array(tril[torch.from_numpy(here).to(tril.device)])[None])
     joined = {name: np.concatenate(values, axis=1) for name, values in parts.items()}
     return GuideDraws(
@@ -173,17 +167,14 @@ def draw_guide(
     )
 
 
-def draw_prior(
-    model: Program, sizes: dict[str, int], size: int, held: int, y: Tensor | None = None
-) -> tuple[Array, list[MixtureMarginals] | None]:
+def draw_prior(data: PairData, sizes: dict[str, int], size: int) -> tuple[Array, list[MixtureMarginals] | None]:
     """Draws of the prior, from torch's generator as it stands, and its marginals where they are in closed form.
 
     Args:
-        model: Pyro model that keeps the contract of `vae_pyro.densities.log_densities`; ``model(size=n)`` draws.
+        data: the pair, whose ``model(size=n)`` draws, and its data, whose classes the draws are given one after the
+            other.
         sizes: latents of each site.
         size: number of draws.
-        held: numbers that the widest tensor holds for each draw.
-        y: classes that the programs are given, ``(any,)``: those of the draws, one after the other.
 
     Returns:
         Draws, shape ``(row, latent)``, and the marginals of each site; ``None`` where one is not a mixture of Gaussians
@@ -191,11 +182,11 @@ def draw_prior(
     """
     parts: list[Array] = []
     families: list[MixtureMarginals | None] = []
-    block = max(ELEMENTS_AT_ONCE // held, 2)
-    for start in range(0, size, block):
-        count = min(block, size - start)
+    y = data.split.y
+    for rows in pieces(size, max(ELEMENTS_AT_ONCE // data.width, 2)):
+        start, count = rows.start, rows.stop - rows.start
         given = {} if y is None else {"y": y[torch.arange(start, start + count, device=y.device) % len(y)]}
-        trace = poutine.trace(model).get_trace(size=count, **given)
+        trace = poutine.trace(data.pair.model).get_trace(size=count, **given)
         sites = [trace.nodes[name] for name in sizes]
         parts.append(np.concatenate([_array(site["value"]).reshape(count, -1) for site in sites], axis=1))
         if start == 0:
@@ -205,22 +196,21 @@ def draw_prior(
 
 
 def aggregate_densities(
-    drawn: GuideDraws, guide: Program, split: Split, rows: Array, prior: Array, dtype: torch.dtype
+    drawn: GuideDraws, data: PairData, rows: Array, prior: Array
 ) -> tuple[Densities, Densities | None, Array]:
     """Densities of the aggregate posterior of some data.
 
     Args:
         drawn: of `draw_guide`.
-        guide: Pyro guide; run for all pairs where its density is not in closed form.
-        split: data on the device.
+        data: the pair and its data; the guide is run for all pairs where its density is not in closed form.
         rows: the data that are compared, among ``drawn.kept`` where factors are used.
         prior: draws of the prior, shape ``(row, latent)``.
-        dtype: of the data in the guide.
 
     Returns:
         Joint densities ``(particle, datum)`` and marginal ones ``(particle, datum, latent)`` (or ``None``) at the
         data's own draws, and the joint log density at the prior's draws, ``(row,)``.
     """
+    guide, split = data.pair.guide, data.split
     z = drawn.z[:, rows]
     particles, n, latents = z.shape
     marginal: Densities | None = None
@@ -236,16 +226,16 @@ def aggregate_densities(
         def log_q(some: slice) -> Array:
             return full_rank_log_density(everything, loc[some], tril[some])
     else:
-        chosen = split.take(torch.from_numpy(rows).to(split.device))
+        chosen = replace(data, split=split.take(torch.from_numpy(rows).to(split.device)))
         ends = np.cumsum(list(drawn.sizes.values()))[:-1]
         columns = dict(zip(drawn.sizes, np.split(everything, ends, axis=1), strict=True))
         at = {
-            name: torch.from_numpy(values).to(split.device, dtype).reshape(-1, 1, *drawn.events[name])
+            name: torch.from_numpy(values).to(split.device, data.dtype).reshape(-1, 1, *drawn.events[name])
             for name, values in columns.items()
         }
 
         def log_q(some: slice) -> Array:
-            x, given = chosen.batch(some, dtype)
+            x, given = chosen.batch(some)
             expanded = {name: value.expand(-1, len(x), *value.shape[2:]) for name, value in at.items()}
             if not drawn.bare:
                 return _array(_summed(guide, x, expanded, drawn.classes, given))

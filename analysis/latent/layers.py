@@ -20,11 +20,11 @@ from analysis.results.verdict import Outcome, Verdict
 from analysis.stats.information import Bracket, best_floor, collapsed, mutual_information
 from analysis.stats.mixtures import fitted_log_density, gaussian_densities
 from vae_pyro.core.isolation import derive_seed, isolated
-from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
-from vae_pyro.densities.log_densities import Ledger, Program, draw_sites, log_densities
-from vae_pyro.evaluation.evaluation import ACTIVE_VARIANCE, ELEMENTS_AT_ONCE, activity_of, numbers_held, place_of
-from vae_pyro.models.vae import VAE
+from vae_pyro.densities.log_densities import Ledger, draw_sites, log_densities
+from vae_pyro.densities.pair import PairLike
+from vae_pyro.densities.walk import bind
+from vae_pyro.evaluation.evaluation import ACTIVE_VARIANCE, activity_of
 from vae_pyro.objectives.regularizers import conditional_sites
 
 type Array = np.ndarray[Any, Any]
@@ -227,7 +227,7 @@ class LayersSummary:
 
 @torch.no_grad()
 def describe_layers(
-    pair: VAE | tuple[Program, Program],
+    pair: PairLike,
     x: Split | Tensor | Array,
     *,
     num_draws: int = 30,
@@ -261,26 +261,23 @@ def describe_layers(
     """
     if num_draws < 2:
         raise ValueError(f"num_draws must be at least 2 for a standard error, got {num_draws}")
-    split = as_split(x, mask, y).fixed(derive_seed(seed, 0))
+    data = bind(pair, x, mask=mask, y=y, seed=seed)
+    split, model, guide = data.split, data.pair.model, data.pair.guide
     if len(split) < 2:
-        raise ValueError(f"at least 2 data wanted, got {len(split)}")
-    model, guide = (pair.model, pair.guide) if isinstance(pair, VAE) else pair
-    device, dtype = place_of(pair, split.head)
-    size = max(ELEMENTS_AT_ONCE // (num_draws * numbers_held(pair, split)), 1)
+        raise ValueError(f"at least 2 data are required, got {len(split)}")
     parts: dict[str, dict[str, list[Array]]] = {}
     totals: list[Array] = []
     others: list[Array] = []
     kinds: dict[str, tuple[bool, bool]] = {}
-    resident = split.to(device)
     with isolated(derive_seed(seed, 1)):
-        head, given = resident.batch(slice(0, 1), dtype)
+        head, given = data.batch(slice(0, 1))
         sites = draw_sites(guide, head, num_particles=1, **given)[2]
         order = tuple(sites)
         names = tuple(name for name in order if sites[name] == "code")
         if not names:
             raise ValueError(f"no layer: the guide draws {', '.join(order) or 'nothing'}, and none of it is continuous")
-        for start in range(0, len(split), size):
-            block, given = resident.batch(slice(start, start + size), dtype)
+        for piece in data.rows(num_draws):
+            block, given = data.batch(piece)
             ledger = log_densities(model, guide, block, num_particles=num_draws, **given)
             conditional = conditional_sites(_in_order(ledger, order))
             totals.append(_array(_moments(ledger.log_guide - ledger.log_prior)))

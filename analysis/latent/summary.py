@@ -25,11 +25,10 @@ from analysis.stats.information import (
 from analysis.stats.mixtures import fitted_log_density, gaussian_mixture_kl, gaussian_mixture_log_density
 from analysis.stats.mmd import MMD, mmd
 from vae_pyro.core.isolation import derive_seed, isolated
-from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
-from vae_pyro.densities.log_densities import Program
-from vae_pyro.evaluation.evaluation import ACTIVE_VARIANCE, Evaluation, evaluate, numbers_held, place_of
-from vae_pyro.models.vae import VAE
+from vae_pyro.densities.pair import PairLike
+from vae_pyro.densities.walk import bind
+from vae_pyro.evaluation.evaluation import ACTIVE_VARIANCE, Evaluation, evaluate
 
 type Array = np.ndarray[Any, Any]
 
@@ -233,7 +232,7 @@ class LatentSummary:
             "holes": self.holes,
             "holes_se": self.holes_se,
             "num_data": len(self.evaluation),
-            "num_draws": self.evaluation.num_samples,
+            "num_draws": self.evaluation.num_draws,
             "num_compared": self.num_compared,
             "log_num_compared": self.ceiling,
             "mmd": self.mmd.summary(),
@@ -263,7 +262,7 @@ class LatentSummary:
 
 @torch.no_grad()
 def describe_latent(
-    pair: VAE | tuple[Program, Program],
+    pair: PairLike,
     x: Split | Tensor | Array,
     *,
     num_draws: int = 30,
@@ -300,24 +299,21 @@ def describe_latent(
     Raises:
         ValueError: fewer than 20 data, or what `vae_pyro.evaluate` raises.
     """
-    split = as_split(x, mask, y).fixed(derive_seed(seed, 0))
+    data = bind(pair, x, mask=mask, y=y, seed=seed, check=False)
+    split = data.split
     if len(split) < 20 or (num_data is not None and num_data < 20):
-        raise ValueError(f"at least 20 data wanted to compare, got {len(split)} with num_data={num_data}")
-    evaluation = evaluate(pair, split, num_samples=num_draws, seed=derive_seed(seed, 1))
-    model, guide = (pair.model, pair.guide) if isinstance(pair, VAE) else pair
-    device, dtype = place_of(pair, split.head)
-    held = numbers_held(pair, split)
-    resident = split.to(device)
+        raise ValueError(f"at least 20 data are required to compare, got {len(split)} with num_data={num_data}")
+    evaluation = evaluate(pair, split, num_draws=num_draws, seed=derive_seed(seed, 1))
     order = np.random.default_rng(derive_seed(seed, 2)).permutation(len(split))
     with isolated(derive_seed(seed, 3)):
-        drawn = draw_guide(model, guide, resident, order[: num_data or _NUM_DATA], dtype, held)
+        drawn = draw_guide(data, order[: num_data or _NUM_DATA])
     wanted = num_data or (_NUM_DATA if drawn.closed else _NUM_DATA_REPLAYED)
     rows, others = order[:wanted], order[wanted:]
     with isolated(derive_seed(seed, 4)):
-        prior, families = draw_prior(model, drawn.sizes, len(rows), held, resident.y)
+        prior, families = draw_prior(data, drawn.sizes, len(rows))
 
     z, log_prior = drawn.z[:, rows], drawn.log_prior[:, rows]
-    joint, marginal, log_density_prior = aggregate_densities(drawn, guide, resident, rows, prior, dtype)
+    joint, marginal, log_density_prior = aggregate_densities(drawn, data, rows, prior)
     floors = [joint.outside, log_prior, fitted_log_density(z, drawn.z[0, others], seed=derive_seed(seed, 5))]
     if marginal is not None:
         floors.append(marginal.outside.sum(-1))

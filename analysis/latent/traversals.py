@@ -9,7 +9,7 @@ import torch
 
 from analysis.draws.codes import posterior_means
 from vae_pyro.core.isolation import derive_seed, isolated
-from vae_pyro.evaluation.evaluation import ELEMENTS_AT_ONCE
+from vae_pyro.densities.walk import ELEMENTS_AT_ONCE
 from vae_pyro.models.structures.layered import LayeredModel
 from vae_pyro.models.vae import VAE
 

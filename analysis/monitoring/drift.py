@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from analysis.draws.codes import drawn_means
-from analysis.draws.weights import Pair
 from analysis.monitoring.outliers import evidence
 from analysis.results.estimate import plus_minus
 from analysis.results.verdict import Outcome, Verdict
@@ -34,6 +33,7 @@ from analysis.stats.two_sample import anderson_darling, discriminant, max_t, min
 from vae_pyro.core.isolation import derive_seed
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
+from vae_pyro.densities.pair import PairLike
 
 type Array = np.ndarray[Any, Any]
 
@@ -284,7 +284,7 @@ class Drift:
 
 
 def drift_test(
-    pair: Pair,
+    pair: PairLike,
     reference: Split | Tensor | Array,
     new: Split | Tensor | Array,
     *,

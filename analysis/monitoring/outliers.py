@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from analysis.density.elpd import log_evidence
-from analysis.draws.weights import Pair, Weighed, weigh
+from analysis.draws.weights import Weighed, weigh
 from analysis.stats.conformal import Detection, conformal
 from vae_pyro.core.isolation import derive_seed
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
+from vae_pyro.densities.pair import PairLike
 
 type Array = np.ndarray[Any, Any]
 
@@ -51,7 +52,7 @@ SCORES: dict[str, Callable[[Evidence, float], Array]] = {
 }
 
 
-def evidence(pair: Pair, x: Split | Tensor | Array, *, num_draws: int = 100, seed: int = 0) -> Evidence:
+def evidence(pair: PairLike, x: Split | Tensor | Array, *, num_draws: int = 100, seed: int = 0) -> Evidence:
     """What scores are made of, for each datum, streamed.
 
     Args:
@@ -71,7 +72,7 @@ def evidence(pair: Pair, x: Split | Tensor | Array, *, num_draws: int = 100, see
 
 
 def detect(
-    pair: Pair,
+    pair: PairLike,
     calibration: Split | Tensor | Array,
     new: Split | Tensor | Array,
     *,

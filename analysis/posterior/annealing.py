@@ -21,12 +21,10 @@ from analysis.results.verdict import Outcome, Verdict
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
-from vae_pyro.densities.log_densities import Program
-from vae_pyro.evaluation.evaluation import ELEMENTS_AT_ONCE, numbers_held, place_of
-from vae_pyro.models.vae import VAE
+from vae_pyro.densities.pair import PairLike, as_pair
+from vae_pyro.densities.walk import bind
 
 type Array = np.ndarray[Any, Any]
-type Pair = VAE | tuple[Program, Program]
 
 
 @dataclass(frozen=True)
@@ -234,7 +232,7 @@ class Sandwich:
 
 
 def annealed_importance_sampling(
-    pair: Pair,
+    pair: PairLike,
     x: Split | Tensor | Array,
     *,
     start: Start = "guide",
@@ -275,7 +273,7 @@ def annealed_importance_sampling(
 
 
 def bidirectional_monte_carlo(
-    pair: Pair,
+    pair: PairLike,
     *,
     num_data: int = 25,
     start: Start = "guide",
@@ -317,27 +315,22 @@ def sigmoidal_schedule(num_temperatures: int, sharpness: float = 4.0) -> Array:
 # --- on one block of data, with torch's generator as it stands --------------------------------------------------------
 
 
-def joints(pair: Pair, split: Split, num_particles: int) -> Iterator[LogJoint]:
+def joints(pair: PairLike, split: Split, num_particles: int) -> Iterator[LogJoint]:
     """The log joint of each block of data that can be held with so many particles.
 
     Raises:
         ValueError: data outside the support of the likelihood, or latents that are not real-valued.
     """
-    if isinstance(pair, VAE):
-        pair.check_data(split)
-    model, guide = (pair.model, pair.guide) if isinstance(pair, VAE) else pair
-    device, dtype = place_of(pair, split.head)
-    rows = max(ELEMENTS_AT_ONCE // (num_particles * numbers_held(pair, split)), 1)
-    split = split.to(device)
-    for first in range(0, len(split), rows):
-        x, given = split.batch(slice(first, first + rows), dtype)
+    data = bind(pair, split, seed=0)
+    for rows in data.rows(num_particles):
+        x, given = data.batch(rows)
         with isolated(0):
-            joint = LogJoint(model, guide, x, **given)
+            joint = LogJoint(data.pair.model, data.pair.guide, x, **given)
         yield joint
 
 
 def simulate(
-    pair: Pair, num_data: int, *, mask: Tensor | None = None, y: Tensor | None = None, seed: int = 0
+    pair: PairLike, num_data: int, *, mask: Tensor | None = None, y: Tensor | None = None, seed: int = 0
 ) -> tuple[Split, dict[str, Tensor]]:
     """Data of the model with the latents that made them, which are exact draws of their posterior.
 
@@ -356,7 +349,7 @@ def simulate(
     """
     if num_data < 1:
         raise ValueError(f"num_data must be at least 1, got {num_data}")
-    model = pair.model if isinstance(pair, VAE) else pair[0]
+    model = as_pair(pair).model
     with isolated(seed), torch.no_grad():
         trace = poutine.trace(model).get_trace(size=num_data, **({} if y is None else {"y": y}))
     latents = dict(latent_sites(trace))
@@ -364,7 +357,7 @@ def simulate(
 
 
 def sandwich(
-    pair: Pair,
+    pair: PairLike,
     num_data: int,
     start: Callable[[LogJoint], Start | Gaussian],
     config: AnnealingConfig,

@@ -21,8 +21,8 @@ from analysis.stats.ecdf_bands import EcdfBand, ecdf_band, uniformity_p_value
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.split import Given, Split
 from vae_pyro.densities.log_densities import Program, draw_latents, score_latents
-from vae_pyro.evaluation.evaluation import ELEMENTS_AT_ONCE, numbers_held
-from vae_pyro.models.vae import VAE
+from vae_pyro.densities.pair import PairLike, as_pair
+from vae_pyro.densities.walk import ELEMENTS_AT_ONCE
 
 type Array = np.ndarray[Any, Any]
 # (latents {site: (particle, datum, *event)}, x (datum, *event)) -> (particle, datum)
@@ -433,7 +433,7 @@ class Calibration:
 
 @torch.no_grad()
 def calibrate(
-    pair: VAE | tuple[Program, Program],
+    pair: PairLike,
     *,
     num_simulations: int = 500,
     num_draws: int = 99,
@@ -481,12 +481,13 @@ def calibrate(
     unknown = [quantity for quantity in quantities if isinstance(quantity, str) and quantity not in _NAMED]
     if unknown:
         raise ValueError(f"unknown quantity {unknown[0]!r}; choose from {', '.join(_NAMED)}, or pass a function")
-    model, guide = (pair.model, pair.guide) if isinstance(pair, VAE) else pair
+    pair = as_pair(pair)
+    model, guide = pair.model, pair.guide
     random = np.random.default_rng(derive_seed(seed, 2))
 
     with isolated(derive_seed(seed, 0)):
         latents, x, discrete, _ = _simulate(model, 1, y)
-        size, held = sum(z.numel() for z in latents.values()), numbers_held(pair, Split(x))
+        size, held = sum(z.numel() for z in latents.values()), pair.width(Split(x))
         at_once = min(_NUMBERS_AT_ONCE // ((num_draws + 1) * size), ELEMENTS_AT_ONCE // held, num_simulations)
         at_once = max(at_once, 1)
         particles = max(ELEMENTS_AT_ONCE // (held * at_once), 1)

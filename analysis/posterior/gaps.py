@@ -12,7 +12,6 @@ from analysis.density.elpd import log_evidence
 from analysis.posterior.annealing import (
     Annealing,
     AnnealingConfig,
-    Pair,
     Sandwich,
     anneal,
     join,
@@ -28,7 +27,7 @@ from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
 from vae_pyro.densities.log_densities import log_densities
-from vae_pyro.evaluation.evaluation import place_of
+from vae_pyro.densities.pair import PairLike, as_pair
 
 type Array = np.ndarray[Any, Any]
 
@@ -263,7 +262,7 @@ class InferenceGaps:
 
 
 def inference_gaps(
-    pair: Pair,
+    pair: PairLike,
     x: Split | Tensor | Array,
     *,
     num_data: int = 100,
@@ -339,7 +338,7 @@ def inference_gaps(
         plain = split.mask is None and split.y is None
         num_simulated = num_simulated if plain else min(num_simulated, len(split))
         mask = None if split.mask is None else split.mask[:num_simulated]
-        y = None if split.y is None else split.y[:num_simulated].to(place_of(pair, split.head)[0])
+        y = None if split.y is None else split.y[:num_simulated].to(as_pair(pair).place(split)[0])
 
         def start(joint: LogJoint) -> Gaussian:
             return _optimised(joint, family, local)[-1].gaussian

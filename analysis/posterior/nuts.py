@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from analysis.posterior.annealing import Pair, joints
+from analysis.posterior.annealing import joints
 from analysis.posterior.joint import guide_gaussian
 from analysis.results.verdict import Outcome, Verdict
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
+from vae_pyro.densities.pair import PairLike
 
 type Array = np.ndarray[Any, Any]
 
@@ -52,7 +53,7 @@ class PosteriorMoments:
     def verdicts(self) -> tuple[Verdict, ...]:
         """Bias and width of the guide, with NUTS as the reference."""
         poor = float(self.r_hat.max()) > 1.05
-        note = f"NUTS itself has not mixed (R-hat {self.r_hat.max():.2f}): raise num_samples" if poor else ""
+        note = f"NUTS itself has not mixed (R-hat {self.r_hat.max():.2f}): raise num_draws" if poor else ""
         wide = max(self.ratio, 1 / self.ratio)
         count = self.scale.size
         biased: Outcome = "warn" if poor else "pass" if self.shift <= 0.5 else "warn" if self.shift <= 1 else "fail"
@@ -104,10 +105,10 @@ class PosteriorMoments:
 
 
 def nuts_moments(
-    pair: Pair,
+    pair: PairLike,
     x: Split | Tensor | Array,
     *,
-    num_samples: int = 500,
+    num_draws: int = 500,
     num_warmup: int = 300,
     seed: int = 0,
 ) -> PosteriorMoments:
@@ -117,7 +118,7 @@ def nuts_moments(
         pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities.log_densities`,
             with real-valued latents.
         x: ``(datum, *x_shape)``; the cost of a draw grows with the data, so a few.
-        num_samples: draws kept, at least 100.
+        num_draws: draws kept, at least 100.
         num_warmup: draws that adapt step size and mass, and are dropped.
         seed: of all draws.
 
@@ -130,8 +131,8 @@ def nuts_moments(
     References:
         Hoffman & Gelman 2014, The No-U-Turn sampler, JMLR 15. arXiv:1111.4246
     """
-    if num_samples < 100:
-        raise ValueError(f"num_samples must be at least 100, got {num_samples}")
+    if num_draws < 100:
+        raise ValueError(f"num_draws must be at least 100, got {num_draws}")
     from pyro.infer import MCMC, NUTS
     from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 
@@ -144,7 +145,7 @@ def nuts_moments(
             given = joint.given
             chain = MCMC(
                 NUTS(joint.model),
-                num_samples=num_samples,
+                num_samples=num_draws,
                 warmup_steps=num_warmup,
                 initial_params=start,
                 disable_progbar=True,

@@ -41,13 +41,13 @@ from vae_pyro.core.config import Config
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.dataset import Dataset, as_split
 from vae_pyro.data.split import Split
-from vae_pyro.densities.log_densities import Program, draw_sites
-from vae_pyro.evaluation.evaluation import place_of
+from vae_pyro.densities.log_densities import draw_sites
+from vae_pyro.densities.pair import Pair, PairLike, as_pair
+from vae_pyro.densities.walk import bind
 from vae_pyro.models.vae import VAE
 from vae_pyro.runs.folder import RunFolder
 
 type Array = np.ndarray[Any, Any]
-type Pair = VAE | tuple[Program, Program]
 type Name = Literal[
     "fit", "density", "predictive", "calibration", "gaps", "latent", "structure", "samples", "leakage", "outliers"
 ]
@@ -121,7 +121,7 @@ class Report:
 
 
 def make_report(
-    pair: Pair,
+    pair: PairLike,
     test: Split | Tensor | Array,
     *,
     train: Split | Tensor | Array | None = None,
@@ -167,8 +167,8 @@ def make_report(
     """
     config = config or ReportConfig()
     held_out = as_split(test).fixed(derive_seed(seed, 0))
-    if isinstance(pair, VAE):
-        pair.check_data(held_out)
+    pair = as_pair(pair)
+    pair.check_data(held_out)
     made = _Making(pair, held_out, config, seed, progress)
     trained = None if train is None else as_split(train)
     others = None if validation is None or len(validation) == 0 else as_split(validation)
@@ -343,17 +343,16 @@ class _Making:
             num_simulations=config.num_simulations,
             num_draws=config.num_ranked,
             seed=derive_seed(self.seed, 4),
-            y=None if self.test.y is None else self.test.y.to(place_of(self.pair, self.test.head)[0]),
+            y=None if self.test.y is None else self.test.y.to(self.pair.place(self.test)[0]),
         )
         return sections.calibration_section(result)
 
     def _require_no_missing_site(self) -> None:
         """Refuse a guide that draws what is missing of x: simulated data are whole, and come without such draws."""
-        guide = self.pair.guide if isinstance(self.pair, VAE) else self.pair[1]
-        device, dtype = place_of(self.pair, self.test.head)
+        data = bind(self.pair, self.test.take(slice(0, 1)), seed=0, check=False)
         with isolated(0):
-            head, given = self.test.take(slice(0, 1)).to(device).batch(slice(0, 1), dtype)
-            kinds = draw_sites(guide, head, num_particles=1, **given)[2]
+            head, given = data.batch(slice(0, 1))
+            kinds = draw_sites(self.pair.guide, head, num_particles=1, **given)[2]
         if "data" in kinds.values():
             raise ValueError(
                 "the gaps are told by data that are simulated with their latents, and what is missing of x is a latent "
@@ -394,12 +393,13 @@ class _Making:
             )
         self.results["structure"] = found
         moved, between = None, None
-        if isinstance(self.pair, VAE) and not self.pair.num_classes:
-            moved = traverse(self.pair, x[:1], seed=derive_seed(self.seed, 9))
+        vae = self.pair.decodable
+        if vae is not None and not vae.num_classes:
+            moved = traverse(vae, x[:1], seed=derive_seed(self.seed, 9))
             pairs = len(x) // 2
             if pairs:
                 between = interpolate(
-                    self.pair, x[: min(pairs, 4)], x[pairs : pairs + min(pairs, 4)], seed=derive_seed(self.seed, 10)
+                    vae, x[: min(pairs, 4)], x[pairs : pairs + min(pairs, 4)], seed=derive_seed(self.seed, 10)
                 )
         low, high = float(x[x.isfinite()].min()), float(x[x.isfinite()].max())
         return sections.structure_section(codes, labels, found, moved, between, (low, high))
@@ -411,9 +411,10 @@ class _Making:
             self.pair, self.test, num_samples=number, seed=seed, train=train
         )
         x = self.test.batch(slice(0, 49))[0].cpu().numpy()
-        if isinstance(self.pair, VAE):
+        vae = self.pair.decodable
+        if vae is not None:
             y = None if self.test.y is None else self.test.y[torch.arange(49) % len(self.test)]
-            shown = self.pair.sample(49, y=y, seed=seed, expectation=True).cpu().numpy()
+            shown = vae.sample(49, y=y, seed=seed, expectation=True).cpu().numpy()
         else:
             shown = draw_samples(self.pair, 49, self.test, seed=seed)
         return sections.samples_section(result, x, shown)

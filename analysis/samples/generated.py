@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from analysis.results.verdict import Outcome, Verdict
@@ -14,12 +13,11 @@ from analysis.samples.copying import DataCopying, data_copying
 from analysis.stats.classifier_test import ClassifierTest, classifier_test
 from analysis.stats.fidelity import Frechet, Neighbourhoods, as_rows, frechet_distance, neighbourhoods
 from analysis.stats.mmd import MMD, mmd
-from vae_pyro.core.isolation import derive_seed, isolated
+from vae_pyro.core.isolation import derive_seed
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Given, Split, visible
-from vae_pyro.densities.log_densities import Program
-from vae_pyro.evaluation.evaluation import ELEMENTS_AT_ONCE, numbers_held, place_of
-from vae_pyro.models.vae import VAE
+from vae_pyro.densities.pair import PairLike, as_pair
+from vae_pyro.densities.walk import ELEMENTS_AT_ONCE
 
 type Array = np.ndarray[Any, Any]
 type Features = Callable[[Array], Array]
@@ -236,7 +234,7 @@ def _compare(
 
 
 def check_samples(
-    pair: VAE | tuple[Program, Program],
+    pair: PairLike,
     x: Split | Tensor | Array,
     *,
     num_samples: int = 2000,
@@ -262,8 +260,8 @@ def check_samples(
     random = np.random.default_rng(derive_seed(seed, 3))
     rows = np.sort(random.permutation(len(as_split(x)))[:num_samples])
     split = as_split(x).take(torch.from_numpy(rows)).fixed(derive_seed(seed, 0))
-    if isinstance(pair, VAE):
-        pair.as_input(split.head)
+    pair = as_pair(pair)
+    pair.check_shape(split.head)
     known = None if train is None else as_split(train).fixed(derive_seed(seed, 2))
     if known is not None and known.x_shape != split.x_shape:
         raise ValueError(f"training data of shape {known.x_shape} and data of shape {split.x_shape} differ")
@@ -291,7 +289,7 @@ def check_samples(
 
 
 @torch.no_grad()
-def draw_samples(pair: VAE | tuple[Program, Program], size: int, like: Split, *, seed: int) -> Array:
+def draw_samples(pair: PairLike, size: int, like: Split, *, seed: int) -> Array:
     """Data from the prior predictive, ``(size, *x_shape)``, drawn a block at a time.
 
     Args:
@@ -306,20 +304,16 @@ def draw_samples(pair: VAE | tuple[Program, Program], size: int, like: Split, *,
     """
     if size < 1:
         raise ValueError(f"size must be at least 1, got {size}")
-    block = max(ELEMENTS_AT_ONCE // numbers_held(pair, like), 1)
+    pair = as_pair(pair)
+    block = max(ELEMENTS_AT_ONCE // pair.width(like), 1)
     drawn: list[Array] = []
     for start in range(0, size, block):
         here, block_seed = min(block, size - start), derive_seed(seed, start)
         given: Given = {}
         if like.y is not None:
             chosen = np.random.default_rng(derive_seed(block_seed, 0)).integers(len(like), size=here)
-            given = {"y": like.y[torch.from_numpy(chosen)].to(place_of(pair, like.head)[0])}
-        if isinstance(pair, VAE):
-            x = pair.sample(here, **given, seed=block_seed)
-        else:
-            with isolated(block_seed):
-                x = poutine.trace(pair[0]).get_trace(size=here, **given).nodes["x"]["value"]
-        drawn.append(x.detach().cpu().numpy())
+            given = {"y": like.y[torch.from_numpy(chosen)].to(pair.place(like)[0])}
+        drawn.append(pair.sample(here, **given, seed=block_seed).cpu().numpy())
     generated = np.concatenate(drawn)
     if generated.shape[1:] != like.x_shape:
         raise ValueError(f"the model draws data of shape {generated.shape[1:]}, the data have {like.x_shape}")

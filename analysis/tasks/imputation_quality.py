@@ -11,13 +11,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from analysis.draws.weights import Pair, weigh
+from analysis.draws.weights import weigh
 from analysis.results.estimate import Estimate
 from analysis.results.verdict import Outcome, Verdict, worst
 from analysis.stats.pareto_smoothing import good_k, pareto_k
 from vae_pyro.applications.imputation import FEWEST_EFFECTIVE, Imputation
 from vae_pyro.core.isolation import derive_seed
 from vae_pyro.data.dataset import as_split
+from vae_pyro.densities.pair import PairLike
 
 type Array = np.ndarray[Any, Any]
 type Kind = Literal["continuous", "binary", "classes"]
@@ -308,7 +309,9 @@ def imputation_quality(
     )
 
 
-def imputation_k(pair: Pair, x: Any, *, mask: Any = None, y: Any = None, num_draws: int = 1000, seed: int = 0) -> Array:
+def imputation_k(
+    pair: PairLike, x: Any, *, mask: Any = None, y: Any = None, num_draws: int = 1000, seed: int = 0
+) -> Array:
     """Pareto k-hat of the importance weights of each datum that misses something.
 
     The arguments are those of `vae_pyro.applications.imputation.impute`.

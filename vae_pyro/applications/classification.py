@@ -265,7 +265,7 @@ def _log_joint(vae: VAE, split: Split, num_draws: int, seed: int) -> tuple[Array
     for number in range(vae.num_classes):
         label = torch.full((len(split),), number, dtype=torch.int64, device=split.device)
         # Draws of their own for every class, so that errors of the classes do not go together.
-        found.append(evaluate(vae, replace(split, y=label), num_samples=num_draws, seed=derive_seed(seed, 1, number)))
+        found.append(evaluate(vae, replace(split, y=label), num_draws=num_draws, seed=derive_seed(seed, 1, number)))
     return np.stack([one.log_px for one in found], 1), np.stack([one.log_px_se for one in found], 1)
 
 

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vae_pyro.core.isolation import derive_seed, isolated
+from vae_pyro.core.isolation import RandomStream, derive_seed
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
-from vae_pyro.densities.log_densities import draw_latents, score_latents
-from vae_pyro.evaluation.evaluation import numbers_held
+from vae_pyro.densities import walk
+from vae_pyro.densities.moments import WeightSums
+from vae_pyro.densities.walk import bind, pieces, take
 from vae_pyro.likelihoods.noise import Noise
 from vae_pyro.models.vae import VAE
 
@@ -25,6 +26,7 @@ type Array = np.ndarray[Any, Any]
 
 # Numbers, draws times data times the widest tensor of a pass, that are held at once.
 _NUMBERS_AT_ONCE = 4_000_000
+_RESAMPLING_STREAM = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,16 +198,17 @@ def posterior_blocks(
     noise = noise_of(vae)
     if num_draws < 2:
         raise ValueError(f"num_draws must be at least 2, got {num_draws}")
-    split = as_split(x, mask)
-    vae.check_data(split)
-    split = split.to(vae.device)
-    size = max(_NUMBERS_AT_ONCE // (num_draws * numbers_held(vae, split)), 1)
-    for number, start in enumerate(range(0, len(split), size)):
-        rows = slice(start, min(start + size, len(split)))
-        # Each block has a seed of its own, so that what a caller draws between blocks changes nothing.
-        with isolated(derive_seed(seed, 1, number)):
-            block = _posterior(vae, noise, split, rows, num_draws)
-        yield block
+    data = bind(vae, x, mask=mask, seed=seed)
+    size = max(_NUMBERS_AT_ONCE // (num_draws * data.width), 1)
+    # Apart from the latents' own stream, so that what a caller draws between blocks changes nothing.
+    stream = RandomStream(derive_seed(seed, _RESAMPLING_STREAM))
+    for drawn in data.walk(num_draws, seed=seed):
+        densities = drawn.log_densities()
+        log_weight = densities.log_likelihood + densities.log_prior - densities.log_guide
+        for some in pieces(len(drawn), size):
+            with stream.active():
+                block = _posterior(vae, noise, drawn, some, log_weight[:, some].to(drawn.x.device))
+            yield block
 
 
 def noise_of(vae: VAE) -> Noise:
@@ -223,11 +226,10 @@ def noise_of(vae: VAE) -> Noise:
     )
 
 
-def _posterior(vae: VAE, noise: Noise, split: Split, rows: slice, num_draws: int) -> Block:
-    x, given = split.batch(rows, vae.dtype)
-    latents, log_guide = draw_latents(vae.guide, x, num_particles=num_draws, **given)
-    log_likelihood, log_prior = score_latents(vae.model, x, latents, **given)
-    weight = (log_likelihood.double() + log_prior.double() - log_guide.double()).softmax(0)
+def _posterior(vae: VAE, noise: Noise, drawn: walk.Block, some: slice, log_weight: Tensor) -> Block:
+    x, latents = drawn.x[some], take(drawn.latents, slice(None), some)
+    given = {name: value[some] for name, value in drawn.given.items()}
+    weight = log_weight.softmax(0)
     output = vae.model.output(latents["z"], latents.get("y", given.get("y")))
     mask = given.get("mask")
     conditional = noise.clean(output, x, mask)
@@ -238,11 +240,11 @@ def _posterior(vae: VAE, noise: Noise, split: Split, rows: slice, num_draws: int
     chosen = _resampled(weight)
     again = noise.clean(output[chosen, torch.arange(len(x), device=x.device)], x, mask)
     return Block(
-        rows=rows,
+        rows=slice(drawn.rows.start + some.start, drawn.rows.start + some.stop),
         mean=mean,
         variance=(of_event * (variance_given + off)).sum(0),
         mean_se=(of_event**2 * off).sum(0).sqrt(),
-        effective_sample_size=1 / (weight**2).sum(0),
+        effective_sample_size=WeightSums.of(log_weight).effective_sample_size(),
         draws=again.sample(),
     )
 

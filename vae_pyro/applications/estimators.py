@@ -18,7 +18,7 @@ from torch import Tensor
 from vae_pyro.applications.imputation import Imputation, impute
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.densities.log_densities import score_latents
-from vae_pyro.evaluation.evaluation import ELEMENTS_AT_ONCE
+from vae_pyro.densities.walk import ELEMENTS_AT_ONCE
 from vae_pyro.models.vae import VAE, VAEConfig
 from vae_pyro.objectives.bounds import log_mean_exp
 from vae_pyro.training.config import FitConfig

@@ -4,7 +4,7 @@ Latents come from the guide given the observed elements; self-normalised importa
 the model. A masked element's own value is never read.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -16,25 +16,21 @@ from pyro import poutine
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from vae_pyro.core.isolation import derive_seed, isolated, seeded
-from vae_pyro.data.dataset import as_split
+from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.split import Given, Split
-from vae_pyro.densities.log_densities import MISSING_SITE, Program, draw_latents, score_latents
-from vae_pyro.evaluation.evaluation import ELEMENTS_AT_ONCE, blocks, numbers_held, place_of
+from vae_pyro.densities.log_densities import MISSING_SITE
+from vae_pyro.densities.moments import WeightSums
+from vae_pyro.densities.pair import Pair, PairLike
+from vae_pyro.densities.walk import ELEMENTS_AT_ONCE, Block, Latents, bind, pieces, take
 from vae_pyro.likelihoods.table_columns import Columns
-from vae_pyro.models.vae import VAE
 
 type Array = np.ndarray[Any, Any]
-type Pair = VAE | tuple[Program, Program]
-type Latents = dict[str, Tensor]
 
 _SITE = "x"
-_LATENT_STREAM, _PREDICTIVE_STREAM = 1, 2
+_PREDICTIVE_STREAM = 2
 # Equally weighted draws that the ends of an interval are quantiles of: the share beyond an end at 0.9 has the standard
 # error 0.007.
 _PREDICTIVE_DRAWS = 1000
-# Numbers of all latents of a block: a site of missing elements is as wide as x.
-_LATENTS_AT_ONCE = 50_000_000
 # Effective draws below which the error of an average of them is itself no more than a guess.
 FEWEST_EFFECTIVE = 10
 
@@ -116,7 +112,7 @@ class Imputation:
 
 @torch.no_grad()
 def impute(
-    pair: Pair,
+    pair: PairLike,
     x: Split | Tensor | Array,
     *,
     mask: Tensor | None = None,
@@ -166,35 +162,21 @@ def impute(
         raise ValueError(f"num_imputations must be at least 0, got {num_imputations}")
     if level is not None and not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
-    split = as_split(x, mask, y).fixed(derive_seed(seed, 0))
-    if isinstance(pair, VAE):
-        pair.check_data(split, blank=True)
-    device, dtype = place_of(pair, split.head)
+    split = bind(pair, x, seed=seed, mask=mask, y=y, blank=True).split
     result = _Result(split, num_imputations, level)
-    rows = torch.from_numpy(result.incomplete)
-    chosen = split.take(rows.to(split.device)).to(device)
-    if not len(chosen):
+    if not len(result.incomplete):
         return result.imputation(split.ids, num_draws, level)
-    reader = _Reader(pair)
-    held = numbers_held(pair, chosen)
-    data, particles = blocks(len(chosen), num_draws, held)
-    data = min(data, max(_LATENTS_AT_ONCE // (num_draws * _latent_numbers(reader, chosen, dtype)), 1))
+    chosen = split.take(torch.from_numpy(result.incomplete).to(split.device))
+    data = bind(pair, chosen, seed=seed, check=False)
+    reader = _Reader(data.pair)
     predictive = num_imputations + (_PREDICTIVE_DRAWS if level is not None else 0)
-    with isolated(derive_seed(seed, _LATENT_STREAM)):
-        for start in range(0, len(chosen), data):
-            block = slice(start, start + data)
-            values, given = chosen.batch(block, dtype)
-            # Programs written by hand may multiply by the mask, and 0 * NaN is NaN.
-            values = torch.where(given["mask"], values, torch.zeros_like(values))
-            latents, log_guide = draw_latents(reader.guide, values, num_particles=num_draws, **given)
-            # The model's own draws come from another generator, so that the guide's are those of `evaluate`.
-            with seeded(derive_seed(seed, _PREDICTIVE_STREAM, start)):
-                whose = result.incomplete[block]
-                weight = _weights(reader.model, values, given, latents, log_guide, particles, whose)
-                result.moments(block, weight, *_moments(reader, values, given, latents, weight, particles))
-                if predictive:
-                    for some, draws in _predictive(reader, values, given, latents, weight, predictive, held):
-                        result.draws(slice(start + some.start, start + some.stop), draws)
+    for block in data.walk(num_draws, seed=seed):
+        weight = _weights(block, result.incomplete[block.rows])
+        with isolated(derive_seed(seed, _PREDICTIVE_STREAM, block.rows.start)):
+            result.moments(block.rows, weight, *_moments(reader, block, weight))
+            if predictive:
+                for some, draws in _predictive(reader, block, weight, predictive):
+                    result.draws(slice(block.rows.start + some.start, block.rows.start + some.stop), draws)
     return result.imputation(split.ids, num_draws, level)
 
 
@@ -222,7 +204,7 @@ class _Result:
         """Put in what was found for some of the incomplete data."""
         rows = self.incomplete[block]
         missing = ~self.mask[rows]
-        self.effective_sample_size[rows] = (1 / (weight**2).sum(0)).cpu().numpy()
+        self.effective_sample_size[rows] = WeightSums.of(weight.log()).effective_sample_size().cpu().numpy()
         for array, found in ((self.mean, mean), (self.sd, sd), (self.mean_se, error)):
             array[rows] = np.where(missing, found.cpu().numpy(), array[rows])
 
@@ -258,12 +240,7 @@ class _Reader:
     """The programs of a pair, and what they say of x given its latents."""
 
     def __init__(self, pair: Pair) -> None:
-        self.model: Program
-        self.guide: Program
-        self.model, self.guide = (pair.model, pair.guide) if isinstance(pair, VAE) else pair
-        self._mean: Callable[[TorchDistribution], Tensor] = (
-            pair.model.likelihood.expectation if isinstance(pair, VAE) else lambda elements: elements.mean
-        )
+        self._pair = pair
 
     def elements(self, values: Tensor, given: Given, latents: Latents) -> TorchDistribution | Tensor:
         """p(x | z) of each element, batch shape ``(particle, datum, *x_shape)``; draws of x where these are latent."""
@@ -275,7 +252,9 @@ class _Reader:
         particles = len(next(iter(latents.values())))
         conditions = {key: value for key, value in given.items() if key != "mask"}
         with pyro.plate("particles", particles, dim=-2):
-            trace = poutine.trace(poutine.replay(self.model, trace=drawn)).get_trace(size=len(values), **conditions)
+            trace = poutine.trace(poutine.replay(self._pair.model, trace=drawn)).get_trace(
+                size=len(values), **conditions
+            )
         if _SITE not in trace.nodes:
             raise ValueError(f"the model has no site {_SITE!r}; imputation reads p(x | z) there")
         found = trace.nodes[_SITE]["fn"]
@@ -290,35 +269,14 @@ class _Reader:
 
     def mean(self, elements: TorchDistribution | Tensor) -> Tensor:
         """E[x | z] of each element, float64, shape ``(particle, datum, *x_shape)``."""
-        return (elements if isinstance(elements, Tensor) else self._mean(elements)).double()
+        return (elements if isinstance(elements, Tensor) else self._pair.expectation_of(elements)).double()
 
 
-def _latent_numbers(reader: _Reader, split: Split, dtype: torch.dtype) -> int:
-    """Numbers that the latents of one particle and datum hold."""
-    with seeded(0), isolated():
-        values, given = split.batch(slice(0, 1), dtype)
-        values = torch.where(given["mask"], values, torch.zeros_like(values))
-        latents, _ = draw_latents(reader.guide, values, num_particles=1, **given)
-    return sum(value.numel() for value in latents.values())
-
-
-def _weights(
-    model: Program,
-    values: Tensor,
-    given: Given,
-    latents: Latents,
-    log_guide: Tensor,
-    particles: int,
-    rows: Array,
-) -> Tensor:
+def _weights(block: Block, rows: Array) -> Tensor:
     """Normalised weights of a block, ``(particle, datum)``, float64, on the CPU."""
-    parts = []
-    for some in _slices(len(log_guide), particles):
-        log_likelihood, log_prior = score_latents(model, values, _some(latents, some), **given)
-        parts.append((log_likelihood + log_prior - log_guide[some]).to("cpu", torch.float64))
-    log_weight = torch.cat(parts)
-    largest = log_weight.amax(0)
-    bad = ~largest.isfinite()
+    densities = block.log_densities()
+    log_weight = densities.log_likelihood + densities.log_prior - densities.log_guide
+    bad = ~log_weight.amax(0).isfinite()
     if bad.any():
         raise ValueError(
             f"{int(bad.sum())} data have importance weights that are all zero or not numbers, the first is "
@@ -327,10 +285,9 @@ def _weights(
     return torch.softmax(log_weight, 0)
 
 
-def _moments(
-    reader: _Reader, values: Tensor, given: Given, latents: Latents, weight: Tensor, particles: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _moments(reader: _Reader, block: Block, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, standard deviation and error of the mean of every element, ``(datum, *x_shape)``, float64, on the CPU."""
+    values, given, latents = block.x, block.given, block.latents
     shape = tuple(values.shape)
     spread = weight.to(values.device).reshape(*weight.shape, *(1,) * (len(shape) - 1))
     # Sums are of deviations from what the particle of the largest weight says, lest squares cancel.
@@ -338,8 +295,8 @@ def _moments(
     centre = reader.mean(reader.elements(values, given, {name: _gather(z, best) for name, z in latents.items()}))[0]
     sums = [torch.zeros(shape, dtype=torch.float64, device=values.device) for _ in range(5)]
     votes: dict[int | None, Tensor] = {}
-    for some in _slices(len(weight), particles):
-        elements = reader.elements(values, given, _some(latents, some))
+    for some in pieces(len(weight), block.at_once):
+        elements = reader.elements(values, given, take(latents, some))
         share = spread[some]
         for place, classes in _nominal(elements):
             cells = share if place is None else share.expand(-1, *shape)[..., place]
@@ -375,19 +332,18 @@ def _nominal(elements: TorchDistribution | Tensor) -> Iterator[tuple[int | None,
         yield None, elements.probs
 
 
-def _predictive(
-    reader: _Reader, values: Tensor, given: Given, latents: Latents, weight: Tensor, count: int, held: int
-) -> Iterator[tuple[slice, Tensor]]:
+def _predictive(reader: _Reader, block: Block, weight: Tensor, count: int) -> Iterator[tuple[slice, Tensor]]:
     """Draws of p(x | x_observed), ``(draw, datum, *x_shape)``, of a few data at a time."""
+    values, given, latents = block.x, block.given, block.latents
     at_once = max(ELEMENTS_AT_ONCE // (count * max(prod(values.shape[1:]), 1)), 1)
-    for some in _slices(len(values), at_once):
+    for some in pieces(len(values), at_once):
         index = torch.multinomial(weight[:, some].T, count, replacement=True).T.to(values.device)
         chosen = {name: _gather(value[:, some], index) for name, value in latents.items()}
         of_some = {key: value[some] for key, value in given.items()}
-        particles = max(ELEMENTS_AT_ONCE // (max(held, 1) * index.shape[1]), 1)
+        particles = max(ELEMENTS_AT_ONCE // (max(block.source.width, 1) * index.shape[1]), 1)
         parts = []
-        for few in _slices(count, particles):
-            elements = reader.elements(values[some], of_some, _some(chosen, few))
+        for few in pieces(count, particles):
+            elements = reader.elements(values[some], of_some, take(chosen, few))
             parts.append(elements if isinstance(elements, Tensor) else elements.sample())
         yield some, torch.cat(parts).double().cpu()
 
@@ -396,12 +352,3 @@ def _gather(value: Tensor, index: Tensor) -> Tensor:
     """For each datum the draws ``index`` of it, from ``(particle, datum, *event)`` by ``(draw, datum)``."""
     wide = index.reshape(*index.shape, *(1,) * (value.dim() - 2)).expand(*index.shape, *value.shape[2:])
     return value.gather(0, wide)
-
-
-def _some(latents: Latents, particles: slice) -> Latents:
-    return {name: value[particles] for name, value in latents.items()}
-
-
-def _slices(total: int, size: int) -> Iterator[slice]:
-    for start in range(0, total, size):
-        yield slice(start, min(start + size, total))

@@ -41,7 +41,7 @@ def compress(
     seconds = perf_counter() - start
     out.parent.mkdir(parents=True, exist_ok=True)
     archive.write(out)
-    found = rates(vae, chosen, archive, num_samples=draws, seed=seed)
+    found = rates(vae, chosen, archive, num_draws=draws, seed=seed)
     if as_json:
         typer.echo(json.dumps({**found.summary(), "seconds": seconds}, indent=1))
         return

@@ -185,7 +185,7 @@ def evaluate(
     folder, vae, data, facts = open_run(run, split, data_root, device)
     if limit is not None:
         data = data.take(slice(limit))
-    result = estimate(vae, data, num_samples=samples, seed=seed)
+    result = estimate(vae, data, num_draws=samples, seed=seed)
     figures = result.summary()
     figures |= {
         "split": split,

@@ -1,8 +1,8 @@
 """Log densities of draws: log p(x | z), log p(z) and log q(z | x) for every particle and datum.
 
 Every objective and every estimate is a reduction of them. Contract with the programs: latents are local, inside
-``pyro.plate("data", n)``; ``guide(x)`` draws them and ``model(x)`` scores them; both take ``mask`` and ``y`` as keywords
-where those are used.
+``pyro.plate("data", n)``; ``guide(x)`` draws them and ``model(x)`` scores them; both take ``mask`` and ``y`` as
+keywords where those are used.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Reductions of importance weights over particles, streamed: log p(x), its error, the effective sample size, moments."""
+"""Reductions of importance weights over particles, streamed: log p(x), its error, effective sample size, moments."""
 
 import torch
 from torch import Tensor

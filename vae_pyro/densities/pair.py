@@ -40,6 +40,11 @@ class Pair:
         self.model, self.guide = model, guide
 
     @property
+    def decodable(self) -> Any:
+        """This pair where it decodes single latents, as a `vae_pyro.VAE` does; ``None`` where it cannot."""
+        return None
+
+    @property
     def measure(self) -> Measure | None:
         """Whether p(x) is a probability, given the total of x or not, or a density; ``None`` where it is unknown."""
         return None
@@ -71,6 +76,16 @@ class Pair:
 
         Raises:
             ValueError: data of another shape, or outside the support of the likelihood.
+        """
+
+    def check_shape(self, values: Tensor) -> None:
+        """Refuse data of another shape than the model's, where that is known.
+
+        Args:
+            values: some of the data, ``(datum, *x_shape)``.
+
+        Raises:
+            ValueError: another shape.
         """
 
     def expectation_of(self, elements: TorchDistribution) -> Tensor:

@@ -146,8 +146,11 @@ class Block:
     def log_densities(self) -> LogDensities:
         """Log densities of all particles, on the CPU in float64, without latents."""
         parts = [scored.log_densities() for scored in self.scores()]
-        columns = zip(*((part.log_likelihood, part.log_prior, part.log_guide) for part in parts), strict=True)
-        return LogDensities(*(torch.cat(column).to("cpu", torch.float64) for column in columns))
+        log_likelihood, log_prior, log_guide = (
+            torch.cat(column).to("cpu", torch.float64)
+            for column in zip(*((part.log_likelihood, part.log_prior, part.log_guide) for part in parts), strict=True)
+        )
+        return LogDensities(log_likelihood, log_prior, log_guide)
 
     def observed(self) -> Array:
         """The data of this block, NaN where not observed."""

@@ -1,28 +1,20 @@
-"""Held-out figures of a fitted pair: for each datum, in nats, each with its Monte Carlo standard error."""
+"""Held-out estimates of a fitted pair: for each datum, in nats, each with its Monte Carlo standard error."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil, erfc, log, prod, sqrt
+from math import erfc, log, prod, sqrt
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vae_pyro.compilation.capture import CaptureError, capture_function
-from vae_pyro.compilation.inductor import CompileError, disagreement, inductor
-from vae_pyro.core.isolation import derive_seed, isolated
-from vae_pyro.data.dataset import as_split
-from vae_pyro.data.split import Given, Split
-from vae_pyro.densities.log_densities import Ledger, LedgerMoments, Program, draw_sites, score_latents
-from vae_pyro.models.vae import VAE
+from vae_pyro.core.renamed import renamed
+from vae_pyro.data.split import Split
+from vae_pyro.densities.measure import Measure
+from vae_pyro.densities.moments import LogDensityMoments
+from vae_pyro.densities.pair import PairLike
+from vae_pyro.densities.walk import Block, PairData, bind
 
-# Elements of x, over particles and data, that one pass through the decoder holds: small enough for a processor's cache.
-ELEMENTS_AT_ONCE = 2_000_000
-# Particles times data whose latents are held at once.
-_DRAWS_AT_ONCE = 500_000
-# Elements of x, over particles and data, beyond which compiling the model's density repays its seconds.
-_WORTH_COMPILING = 1_000_000_000
 ACTIVE_VARIANCE = 0.01
 
 
@@ -42,7 +34,7 @@ class Evaluation:
             sites stand one after the other, without classes and missing data
             (`vae_pyro.densities.log_densities.draw_sites`).
         num_elements: observed elements of each datum, which bits per dimension divide by.
-        num_samples: draws for each datum.
+        num_draws: draws for each datum.
         discrete: whether log p(x) is the log of a probability; if not, of a density in the units of x.
     """
 
@@ -58,7 +50,7 @@ class Evaluation:
     activity: np.ndarray[Any, Any]
     activity_se: np.ndarray[Any, Any]
     num_elements: np.ndarray[Any, Any]
-    num_samples: int
+    num_draws: int
     discrete: bool | None = None
 
     def __len__(self) -> int:
@@ -87,44 +79,80 @@ class Evaluation:
         (``None`` for a single datum).
         """
         n = len(self)
-        figures: dict[str, Any] = {}
+        estimates: dict[str, Any] = {}
         sampling: dict[str, float | None] = {}
         for key in ("elbo", "log_px", "kl", "reconstruction"):
             values, errors = getattr(self, key), getattr(self, f"{key}_se")
-            figures[key] = float(values.mean())
-            figures[f"{key}_se"] = float(np.sqrt((errors**2).sum()) / n)
+            estimates[key] = float(values.mean())
+            estimates[f"{key}_se"] = float(np.sqrt((errors**2).sum()) / n)
             sampling[key] = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else None
         to_bits = float(1 / (log(2) * self.num_elements.mean()))
-        figures["bits_per_dim"] = -figures["log_px"] * to_bits
-        figures["bits_per_dim_se"] = figures["log_px_se"] * to_bits
+        estimates["bits_per_dim"] = -estimates["log_px"] * to_bits
+        estimates["bits_per_dim_se"] = estimates["log_px_se"] * to_bits
         moved = sampling["log_px"]
         sampling["bits_per_dim"] = None if moved is None else moved * to_bits
-        figures["active_units"] = self.active_units
-        figures["active_units_se"] = self.active_units_se
-        figures["num_samples"] = self.num_samples
-        figures["n"] = n
-        figures["sampling_se"] = sampling
-        return figures
+        estimates["active_units"] = self.active_units
+        estimates["active_units_se"] = self.active_units_se
+        estimates["num_draws"] = self.num_draws
+        estimates["n"] = n
+        estimates["sampling_se"] = sampling
+        return estimates
 
 
-def blocks(num_data: int, num_samples: int, elements: int) -> tuple[int, int]:
-    """Data to draw latents for at once, and particles of them to score at once.
+class EvaluationReducer:
+    """Collects what `evaluate` estimates from the blocks of a walk; several reducers can share one.
 
-    The first bounds data times ``num_samples``, the second data times particles times ``elements`` (`numbers_held`).
-    Blocks are as equal as they can be, so that a compiled pass fits nearly all of them.
+    Args:
+        data: the pair and its data.
+        num_draws: draws for each datum, at least 2.
     """
-    data = min(num_data, max(_DRAWS_AT_ONCE // num_samples, 1), max(ELEMENTS_AT_ONCE // max(elements, 1), 1))
-    data = ceil(num_data / ceil(num_data / data))
-    particles = min(num_samples, max(ELEMENTS_AT_ONCE // (max(elements, 1) * data), 1))
-    return data, ceil(num_samples / ceil(num_samples / particles))
+
+    def __init__(self, data: PairData, num_draws: int) -> None:
+        self._data, self._num_draws = data, num_draws
+        # Filled in place: parts kept between blocks would hold the heap open, which then grows with their number.
+        self._estimates: dict[str, np.ndarray[Any, Any]] = {}
+
+    def add(self, block: Block) -> None:
+        """Add the data of a block."""
+        moments = LogDensityMoments()
+        for scores in block.scores():
+            moments.update(scores.log_densities())
+        found: dict[str, Tensor] = {}
+        for key in ("elbo", "kl", "reconstruction"):
+            found[key], found[f"{key}_se"] = moments.term(key)
+        found["log_px"], found["log_px_se"] = moments.weights.log_evidence()
+        found["effective_sample_size"] = moments.weights.effective_sample_size()
+        latents = [moments.latent(name) for name in moments.latent_names]
+        none = torch.empty(len(block), 0, dtype=torch.float64)
+        found["mean"] = torch.cat([none, *(mean.reshape(len(mean), -1) for mean, _ in latents)], 1)
+        found["variance"] = torch.cat([none, *(spread.reshape(len(spread), -1) for _, spread in latents)], 1)
+        for key, value in found.items():
+            if key not in self._estimates:
+                self._estimates[key] = np.empty((len(self._data), *value.shape[1:]), value.numpy().dtype)
+            self._estimates[key][block.rows] = value
+
+    def result(self) -> Evaluation:
+        """The estimates, once every block was added."""
+        estimates = dict(self._estimates)
+        activity, activity_se = activity_of(estimates.pop("mean"), estimates.pop("variance"), self._num_draws)
+        split, measure = self._data.split, self._data.pair.measure
+        elements = torch.full((len(split),), prod(split.x_shape))
+        return Evaluation(
+            **estimates,
+            activity=activity,
+            activity_se=activity_se,
+            num_elements=(elements if split.mask is None else split.mask.flatten(1).sum(1)).cpu().numpy(),
+            num_draws=self._num_draws,
+            discrete=None if measure is None else measure != Measure.DENSITY,
+        )
 
 
-@torch.no_grad()
+@renamed(num_samples="num_draws")
 def evaluate(
-    pair: VAE | tuple[Program, Program],
+    pair: PairLike,
     x: Split | Tensor | np.ndarray[Any, Any],
     *,
-    num_samples: int = 1000,
+    num_draws: int = 1000,
     seed: int = 0,
     mask: Tensor | None = None,
     y: Any = None,
@@ -136,7 +164,7 @@ def evaluate(
     Args:
         pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities.log_densities`.
         x: ``(datum, *x_shape)``. A split whose observations are random is fixed with ``seed`` first.
-        num_samples: draws for each datum, at least 2.
+        num_draws: draws for each datum, at least 2.
         seed: of the draws. The same seed and sizes give the same draws, so that runs can be compared.
         mask: boolean, shape of ``x``, true where observed; NaN is not observed.
         y: classes ``(datum,)`` that the programs are given; all densities are conditional on them.
@@ -147,140 +175,26 @@ def evaluate(
     Raises:
         ValueError: fewer than 2 draws, or data outside the support of the likelihood.
     """
-    if num_samples < 2:
-        raise ValueError(f"num_samples must be at least 2 for a standard error, got {num_samples}")
-    split = as_split(x, mask, y).fixed(derive_seed(seed, 0))
-    if isinstance(pair, VAE):
-        pair.check_data(split)
-    model, guide = (pair.model, pair.guide) if isinstance(pair, VAE) else pair
-    device, dtype = place_of(pair, split.head)
-    elements = prod(split.x_shape)
-    held = numbers_held(pair, split)
-    observed = torch.full((len(split),), elements) if split.mask is None else split.mask.flatten(1).sum(1).cpu()
-
-    # Filled in place: parts that are kept between blocks would hold the heap open, which then grows with their number.
-    figures: dict[str, np.ndarray[Any, Any]] = {}
-    done = 0
-    with isolated(derive_seed(seed, 1)):
-        for moments in _stream(model, guide, split.to(device), num_samples, held, dtype):
-            found: dict[str, Tensor] = {}
-            for key in ("elbo", "kl", "reconstruction"):
-                found[key], found[f"{key}_se"] = moments.term(key)
-            found["log_px"], found["log_px_se"] = moments.log_evidence()
-            found["effective_sample_size"] = moments.effective_sample_size()
-            latents = [moments.latent(name) for name in moments.latent_names]
-            none = torch.empty(len(found["elbo"]), 0, dtype=torch.float64)
-            found["mean"] = torch.cat([none, *(mean.reshape(len(mean), -1) for mean, _ in latents)], 1)
-            found["variance"] = torch.cat([none, *(spread.reshape(len(spread), -1) for _, spread in latents)], 1)
-            for key, value in found.items():
-                if key not in figures:
-                    figures[key] = np.empty((len(split), *value.shape[1:]), value.numpy().dtype)
-                figures[key][done : done + len(value)] = value
-            done += len(found["elbo"])
-    activity, activity_se = activity_of(figures.pop("mean"), figures.pop("variance"), num_samples)
-    return Evaluation(
-        **figures,
-        activity=activity,
-        activity_se=activity_se,
-        num_elements=observed.numpy(),
-        num_samples=num_samples,
-        discrete=pair.model.likelihood.discrete if isinstance(pair, VAE) else None,
-    )
+    if num_draws < 2:
+        raise ValueError(f"num_draws must be at least 2 for a standard error, got {num_draws}")
+    data = bind(pair, x, seed=seed, mask=mask, y=y)
+    reducer = EvaluationReducer(data, num_draws)
+    for block in data.walk(num_draws, seed=seed):
+        reducer.add(block)
+    return reducer.result()
 
 
-def place_of(pair: VAE | tuple[Program, Program], values: Tensor) -> tuple[torch.device, torch.dtype]:
-    """Device and floating-point type of a pair's parameters; those of the data (`Split.head`) where it has none."""
-    for program in [pair] if isinstance(pair, VAE) else list(pair):
-        if isinstance(program, nn.Module):
-            for parameter in program.parameters():
-                return parameter.device, parameter.dtype
-    return values.device, values.dtype if values.dtype.is_floating_point else torch.get_default_dtype()
-
-
-def numbers_held(pair: VAE | tuple[Program, Program], split: Split) -> int:
-    """Numbers that the widest tensor of a pass holds for each particle and datum."""
-    widths = [prod(split.x_shape)]
-    if isinstance(pair, VAE):
-        # With noise on a signal of levels, x is scored at each of them.
-        levels = getattr(pair.model.likelihood, "num_levels", None) or 1
-        widths.append(prod(pair.config.x_shape) * max(pair.model.likelihood.num_params, levels))
-        widths += [layer.out_features for layer in pair.model.decoder.modules() if isinstance(layer, nn.Linear)]
-        widths.append(pair.config.prior.options.get("components", 1) * pair.config.latent_dim)
-    return max(widths)
-
-
-def _stream(
-    model: Program, guide: Program, split: Split, num_samples: int, held: int, dtype: torch.dtype
-) -> Iterator[LedgerMoments]:
-    """Moments of the ledger of each block of data: the guide draws all particles, the model scores some at a time."""
-    data, particles = blocks(len(split), num_samples, held)
-    scorer = Scorer(model, len(split) * num_samples * held)
-    for start in range(0, len(split), data):
-        x, given = split.batch(slice(start, start + data), dtype)
-        latents, log_guide, kinds = draw_sites(guide, x, num_particles=num_samples, **given)
-        moments = LedgerMoments(len(x))
-        for done in range(0, num_samples, particles):
-            some = {name: value[done : done + particles] for name, value in latents.items()}
-            log_likelihood, log_prior = scorer(x, given, some)
-            units = {name: value for name, value in some.items() if kinds[name] == "code"}
-            moments.update(Ledger(log_likelihood, log_prior, log_guide[done : done + particles], units))
-        yield moments
-
-
-class Scorer:
-    """`vae_pyro.densities.log_densities.score_latents` of one model, compiled for the first shape where that pays.
-
-    Args:
-        model: Pyro model that keeps the contract of `vae_pyro.densities.log_densities`.
-        elements: numbers that all calls together will hold, draws times data times `numbers_held`.
-    """
-
-    def __init__(self, model: Program, elements: int) -> None:
-        compiled = elements >= _WORTH_COMPILING
-        self.model, self.wanted = model, compiled
-        self.shape: Any = None
-        self.run: Any = None
-        self.constants: list[Tensor] = []
-
-    def __call__(self, x: Tensor, given: Given, latents: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        beside, names = list(given), list(latents)
-        tensors = [x, *given.values(), *(latents[name].contiguous() for name in names)]
-
-        def score(*flat: Tensor) -> tuple[Tensor, Tensor]:
-            first = 1 + len(beside)
-            at = dict(zip(names, flat[first:], strict=True))
-            return score_latents(self.model, flat[0], at, **dict(zip(beside, flat[1:first], strict=True)))
-
-        if self.wanted:
-            self.wanted = False
-            self._compile(score, tensors)
-        if self.run is not None and [tensor.shape for tensor in tensors] == self.shape:
-            log_likelihood, log_prior = self.run([*tensors, *self.constants])
-            return log_likelihood, log_prior
-        return score(*tensors)
-
-    def _compile(self, score: Any, tensors: list[Tensor]) -> None:
-        try:
-            graph = capture_function(score, tensors)
-            run = inductor(graph.module)
-            ours = run([*tensors, *graph.constants])
-        except (CaptureError, CompileError):
-            return  # the programs as they are give the same numbers, later
-        if disagreement(list(ours), list(score(*tensors))) is None:
-            self.run, self.constants, self.shape = run, graph.constants, [tensor.shape for tensor in tensors]
-
-
-def activity_of(mean: Any, variance: Any, num_samples: int) -> tuple[Any, Any]:
+def activity_of(mean: Any, variance: Any, num_draws: int) -> tuple[Any, Any]:
     """Variance over data of the posterior mean of each latent, and its Monte Carlo standard error, each ``(latent,)``.
 
     Args:
         mean: estimates of the posterior means, ``(datum, latent)``.
         variance: of the draws that each is the mean of, likewise; 0 where the mean is exact.
-        num_samples: draws for each datum.
+        num_draws: draws for each datum.
     """
     # A posterior mean estimated from K draws carries noise v / K, which adds to its variance over data and is taken
     # off again; the error is that of the variance of a noisy sample to first order, plus that of the noise's own.
-    noise = variance / num_samples
+    noise = variance / num_draws
     n = len(mean)
     centred = mean - mean.mean(0)
     activity = (centred**2).sum(0) / max(n - 1, 1) - noise.mean(0)

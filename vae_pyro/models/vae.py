@@ -19,6 +19,8 @@ from vae_pyro.densities.moments import merge_moments
 from vae_pyro.densities.pair import Pair
 from vae_pyro.likelihoods import LIKELIHOODS
 from vae_pyro.likelihoods.noise import NOISES
+from vae_pyro.models.guide import Guide
+from vae_pyro.models.model import Model
 from vae_pyro.models.posteriors import POSTERIORS, Posterior
 from vae_pyro.models.priors import PRIORS, Prior
 from vae_pyro.models.structures import STRUCTURES, Parts
@@ -113,6 +115,8 @@ class VAE(nn.Module, Pair):
         ValueError: a network does not fit the shape of the data.
     """
 
+    model: Model
+    guide: Guide
     initialized: Tensor
     outputs_ignore_data = True
 
@@ -142,6 +146,11 @@ class VAE(nn.Module, Pair):
         return next(self.parameters()).device
 
     @property
+    def decodable(self) -> Self:
+        """This VAE: it decodes single latents."""
+        return self
+
+    @property
     def measure(self) -> Measure:
         """Whether p(x) is a probability, given the total of x or not, or a density."""
         likelihood = self.model.likelihood
@@ -163,6 +172,10 @@ class VAE(nn.Module, Pair):
         widths += [layer.out_features for layer in self.model.decoder.modules() if isinstance(layer, nn.Linear)]
         widths.append(self.config.prior.options.get("components", 1) * self.config.latent_dim)
         return max(widths)
+
+    def check_shape(self, values: Tensor) -> None:
+        """Refuse data whose shape is not ``config.x_shape``."""
+        self.as_input(values)
 
     def expectation_of(self, elements: TorchDistribution) -> Tensor:
         """E[x | z] of a distribution of x (the most probable class for a categorical likelihood)."""

@@ -300,7 +300,7 @@ class Loop:
             figures = evaluate(
                 self.vae,
                 self.validation if self.ranks.alone else self.validation.between(begin, end),
-                num_samples=self.config.validation_particles,
+                num_draws=self.config.validation_particles,
                 seed=derive_seed(self.seed, VALIDATION_STREAM, *self._own),
             ).summary()
             if self.ranks.alone:

@@ -131,7 +131,7 @@ def test_a_pair_and_its_tree_say_the_same(truth: PPCA) -> None:
 def test_a_vae_is_streamed_as_evaluate_does_and_says_what_it_observes() -> None:
     data = load_data("digits", binarize="dynamic")
     vae = VAE(VAEConfig(x_shape=data.x_shape, latent_dim=4, encoder="mlp:hidden=[16]"))
-    result, figures = elpd_of(vae, data.test, num_draws=30, seed=3), evaluate(vae, data.test, num_samples=30, seed=3)
+    result, figures = elpd_of(vae, data.test, num_draws=30, seed=3), evaluate(vae, data.test, num_draws=30, seed=3)
     # The same draws. `evaluate` adds up log weights of some 50 nats in float32, whose ulp there is 4e-6.
     np.testing.assert_allclose(result.pointwise, figures.log_px, atol=1e-5)
     np.testing.assert_allclose(result.elbo, figures.elbo, atol=1e-5)

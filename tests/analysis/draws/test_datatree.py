@@ -373,7 +373,7 @@ def test_latents_of_any_shape_and_number() -> None:
 
     x = torch.linspace(-1, 1, 5)[:, None]
     pair = (lambda x=None, *, size=None: model(None if x is None else x[:, 0], size=size), lambda x: guide(x[:, 0]))
-    result = evaluate(pair, x, num_samples=400)
+    result = evaluate(pair, x, num_draws=400)
     assert len(result.activity) == 6
     tree = to_datatree(pair, x, num_draws=30)
     assert tree["posterior"]["b"].dims[-1] == "b_dim_0"

@@ -52,7 +52,7 @@ def run(fitted: Path, tmp_path: Path) -> RunFolder:
 def test_figures_are_those_of_the_functions_one_by_one(run: RunFolder, data: Dataset) -> None:
     vae, test = run.load_model(), data.split("test")
     made = measure_run(run, vae, data, num_draws=DRAWS, seed=5)
-    density, averages = elpd_of(vae, test, num_draws=DRAWS, seed=5), evaluate(vae, test, num_samples=DRAWS, seed=5)
+    density, averages = elpd_of(vae, test, num_draws=DRAWS, seed=5), evaluate(vae, test, num_draws=DRAWS, seed=5)
     for name in ("pointwise", "pointwise_mcse", "elbo", "upper", "smoothed", "rise", "pareto_k"):
         np.testing.assert_array_equal(getattr(made.elpd, name), getattr(density, name))
     assert (made.space, made.measure, made.fingerprint) == (density.space, density.measure, density.fingerprint)

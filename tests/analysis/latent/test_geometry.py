@@ -307,7 +307,7 @@ def test_posterior_means_of_a_vae(vae: VAE, x: torch.Tensor, monkeypatch: pytest
     whole = posterior_means(vae, x)
     np.testing.assert_allclose(whole, exact, atol=1e-6)
     assert whole.dtype == np.float64
-    monkeypatch.setattr("analysis.draws.codes.blocks", lambda *sizes: (7, 1))
+    monkeypatch.setattr("analysis.draws.codes.block_sizes", lambda *sizes: (7, 1))
     np.testing.assert_allclose(posterior_means(vae, x), whole, atol=1e-6)
     # What is hidden does not reach a code.
     mask = torch.ones_like(x, dtype=torch.bool)

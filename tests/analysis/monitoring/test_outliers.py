@@ -38,7 +38,7 @@ def test_evidence_is_that_of_the_estimates(truth: PPCA) -> None:
     x = truth.sample(60, seed=0)
     found, figures = (
         evidence(truth.programs(diagonal=True), x, num_draws=200, seed=4),
-        evaluate(truth.programs(diagonal=True), x, num_samples=200, seed=4),
+        evaluate(truth.programs(diagonal=True), x, num_draws=200, seed=4),
     )
     np.testing.assert_allclose(found.log_px, figures.log_px)
     np.testing.assert_allclose(found.elbo, figures.elbo)

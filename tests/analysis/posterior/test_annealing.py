@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import analysis.posterior.annealing
 from analysis import elpd, to_datatree
 from analysis.posterior.annealing import (
     AnnealingConfig,
@@ -256,7 +255,7 @@ def test_masked_values_and_seeds(truth: PPCA) -> None:
 
 def test_blocks_of_data_are_joined_in_order(truth: PPCA, monkeypatch: pytest.MonkeyPatch) -> None:
     x, config = truth.sample(11, seed=0), AnnealingConfig(num_temperatures=5)
-    monkeypatch.setattr(analysis.posterior.annealing, "ELEMENTS_AT_ONCE", 4 * 10 * 5)
+    monkeypatch.setattr("vae_pyro.densities.walk.ELEMENTS_AT_ONCE", 4 * 10 * 5)
     result = annealed_importance_sampling(truth.programs(), x, config=config)
     np.testing.assert_allclose(result.log_px, truth.log_evidence(x), rtol=1e-10)
     sandwich = bidirectional_monte_carlo(truth.programs(), num_data=11, config=config)
@@ -308,7 +307,7 @@ def test_simulated_latents_are_those_of_the_data(truth: PPCA) -> None:
 @pytest.mark.parametrize("start", ["guide", "prior"])
 def test_reverse_weights_are_unbiased(truth: PPCA, start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """E[1 / w] = 1 / p(x) over chains that start at the latents of the data: fails by chance 1 time in 16,000."""
-    monkeypatch.setattr(analysis.posterior.annealing, "ELEMENTS_AT_ONCE", 250 * 10 * 5)  # two blocks
+    monkeypatch.setattr("vae_pyro.densities.walk.ELEMENTS_AT_ONCE", 250 * 10 * 5)  # two blocks
     pair = truth.programs(stretch=0.7)
     result = bidirectional_monte_carlo(pair, num_data=400, start=start, config=SHORT, seed=3)
     exact = simulated_evidence(truth, pair, 400, 3)

@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import analysis.posterior.annealing
 from analysis.posterior.annealing import AnnealingConfig
 from analysis.posterior.gaps import InferenceGaps, inference_gaps
 from analysis.posterior.joint import Gaussian, LogJoint, guide_gaussian
@@ -236,7 +235,7 @@ def test_nuts_finds_the_posterior_and_tells_guides_apart(truth: PPCA) -> None:
     """Means within 4.5 Monte Carlo errors (4 of them, 3e-5), standard deviations within 25 %; the exact guide passes,
     one of 0.45 times the width and one whose mean is off by 1.5 standard deviations fail."""
     x = truth.sample(2, seed=9)
-    result = nuts_moments(truth.programs(), x, num_samples=250, num_warmup=100)
+    result = nuts_moments(truth.programs(), x, num_draws=250, num_warmup=100)
     loc, covariance = truth.posterior(x)
     assert (np.abs(result.mean - loc.numpy()) < 4.5 * result.mean_se).all()
     np.testing.assert_allclose(result.scale, covariance.diagonal().sqrt().expand(2, 2), rtol=0.25)
@@ -250,13 +249,13 @@ def test_nuts_finds_the_posterior_and_tells_guides_apart(truth: PPCA) -> None:
     assert [verdict.outcome for verdict in shifted.verdicts] == ["fail", "pass"]
     unmixed = replace(result, r_hat=result.r_hat + 0.2)
     assert [verdict.outcome for verdict in unmixed.verdicts] == ["warn", "warn"]
-    assert "raise num_samples" in str(unmixed.verdicts[0])
+    assert "raise num_draws" in str(unmixed.verdicts[0])
     assert "times the posterior's" in str(result)
     assert json.loads(json.dumps(result.summary()))["n"] == 2
 
 
 def test_gaps_carry_the_moments_of_a_few_data(truth: PPCA, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("analysis.posterior.gaps.nuts_moments", partial(nuts_moments, num_samples=100, num_warmup=30))
+    monkeypatch.setattr("analysis.posterior.gaps.nuts_moments", partial(nuts_moments, num_draws=100, num_warmup=30))
     x = truth.sample(3, seed=9)
     mask = torch.ones_like(x, dtype=torch.bool)
     mask[:, 2:] = False
@@ -269,8 +268,8 @@ def test_gaps_carry_the_moments_of_a_few_data(truth: PPCA, monkeypatch: pytest.M
     assert result.nuts.shift < 1  # the mean of three masked elements far off does not reach the chain
     assert {"guide_bias", "guide_width"} <= set(outcomes(result))
     assert result.summary()["nuts"]["n"] == 1
-    with pytest.raises(ValueError, match="num_samples must be at least 100, got 10"):
-        nuts_moments(truth.programs(), truth.sample(3, seed=9), num_samples=10)
+    with pytest.raises(ValueError, match="num_draws must be at least 100, got 10"):
+        nuts_moments(truth.programs(), truth.sample(3, seed=9), num_draws=10)
 
 
 # --- the rest of the contract -----------------------------------------------------------------------------------------
@@ -311,7 +310,7 @@ def test_subsets_seeds_blocks_and_masks(truth: PPCA, monkeypatch: pytest.MonkeyP
     part = PPCA(truth.weight[:3], truth.mean[:3], truth.variance)
     _, guide = part.programs()
     pair = (model, lambda x, mask=None: guide(x[:, :3]))
-    monkeypatch.setattr(analysis.posterior.annealing, "ELEMENTS_AT_ONCE", 3 * 10 * 5)
+    monkeypatch.setattr("vae_pyro.densities.walk.ELEMENTS_AT_ONCE", 3 * 10 * 5)
     small = {"local": LocalConfig(num_steps=10), "annealing": AnnealingConfig(num_temperatures=10)}
     options = QUICK | small | {"num_draws": 50, "num_data": 7, "num_simulated": 4}
     runs = []

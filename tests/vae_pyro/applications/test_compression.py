@@ -372,11 +372,11 @@ def test_rates_of_other_data_are_refused() -> None:
         (Split(torch.from_numpy(other)), "values are not those of the split"),
     ):
         with pytest.raises(ValueError, match=f"the archive is of other data.*{message}"):
-            rates(vae, split, made, num_samples=2)
+            rates(vae, split, made, num_draws=2)
 
 
 def test_digits_cost_minus_the_elbo_to_one_percent(fitted: VAE, digits: Dataset, archive: Archive) -> None:
-    found = rates(fitted, digits.test, archive, num_samples=200, seed=3)
+    found = rates(fitted, digits.test, archive, num_draws=200, seed=3)
     assert abs(found.excess) < 0.01
     # 4.4 standard errors and two words.
     tolerance = 4.4 * np.hypot(found.draw_se, found.elbo_se) + found.length.per_dimension(64)

@@ -280,7 +280,7 @@ def test_a_fit_of_noisy_data_alone_recovers_the_scale_of_the_clean_signal() -> N
     # The optimum is known; the steps' noise is what is left of it, and far below the distance to any other answer.
     assert abs(found - optimum) < 0.04
     assert abs(optimum - CLEAN_VARIANCE) < 5 * 0.8 * (2 / (1500 * 4)) ** 0.5
-    gain = evaluate(vae, noisy.float(), num_samples=50)
+    gain = evaluate(vae, noisy.float(), num_draws=50)
     assert gain.log_px.mean() == pytest.approx(float(-0.5 * (6 * np.log(2 * np.pi) + 6)) - 0.5 * float(
         torch.cat([values[:4].mean().expand(4), values[4:]]).log().sum()), abs=0.02)  # fmt: skip
 

@@ -62,7 +62,7 @@ def test_scores_are_log_densities_and_do_not_depend_on_the_company(table: np.nda
     x = hide(table, 0.2)
     made = VAETransformer(2, hidden=(16,), epochs=20, num_draws=1000, random_state=0).fit(x)
     scores = made.score_samples(x)
-    known = evaluate(made.vae_, x, num_samples=1000, seed=5)
+    known = evaluate(made.vae_, x, num_draws=1000, seed=5)
     # Two estimates with independent draws, of about the same error; 200 of them, beyond 4.5 in 1 of 700 runs.
     z = (scores - known.log_px) / (2**0.5 * np.maximum(known.log_px_se, 1e-3))
     assert np.abs(z).max() < 5

@@ -143,7 +143,7 @@ def test_imputations_are_draws_of_the_exact_conditional() -> None:
 
 def test_log_evidence_of_observed_elements_is_the_exact_marginal() -> None:
     x, mask = TRUTH.sample(50, seed=4), hidden(50, seed=5)
-    figures = evaluate(pair(TRUTH), x, mask=mask, num_samples=4000, seed=1)
+    figures = evaluate(pair(TRUTH), x, mask=mask, num_draws=4000, seed=1)
     exact = conditional(TRUTH, x, mask)[2].numpy()
     # 50 independent errors: beyond 4.2 in 1 of 750 runs. Without anything observed log p is 0 and the weights vary.
     assert (np.abs(figures.log_px - exact) < 4.2 * figures.log_px_se + 1e-9).all()
@@ -184,8 +184,8 @@ def test_small_blocks_give_the_same_estimates_within_their_error(
     problem: tuple[Tensor, Tensor, Imputation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, mask, made = problem
-    monkeypatch.setattr("vae_pyro.evaluation.evaluation._DRAWS_AT_ONCE", 4000 * 7)
-    monkeypatch.setattr("vae_pyro.evaluation.evaluation.ELEMENTS_AT_ONCE", 5 * 7 * 300)
+    monkeypatch.setattr("vae_pyro.densities.walk._DRAWS_AT_ONCE", 4000 * 7)
+    monkeypatch.setattr("vae_pyro.densities.walk.ELEMENTS_AT_ONCE", 5 * 7 * 300)
     monkeypatch.setattr("vae_pyro.applications.imputation.ELEMENTS_AT_ONCE", 5 * 1000)
     small = impute(pair(TRUTH), x, mask=mask, num_draws=4000, num_imputations=3, seed=9)
     z = (small.mean - made.mean)[~mask.numpy()] / np.hypot(small.mean_se, made.mean_se)[~mask.numpy()]
@@ -341,7 +341,7 @@ def test_structures_with_other_latents() -> None:
 
 
 def test_wide_latents_are_drawn_for_fewer_data_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vae_pyro.applications.imputation._LATENTS_AT_ONCE", 2 * 100 * 3)
+    monkeypatch.setattr("vae_pyro.densities.walk._LATENTS_AT_ONCE", 2 * 100 * 3)
     sizes = []
 
     def model(x: Any = None, *, size: Any = None, mask: Any = None, y: Any = None) -> Tensor:

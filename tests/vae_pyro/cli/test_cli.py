@@ -51,7 +51,7 @@ def test_evaluate_prints_a_table_and_json(run: Path) -> None:
     for key in ("elbo", "log_px", "kl", "reconstruction", "bits_per_dim", "active_units"):
         assert isinstance(figures[key], float | int)
         assert figures[f"{key}_se"] >= 0
-    assert figures["num_samples"] == 20
+    assert figures["num_draws"] == 20
     assert figures["n"] == 359
     assert figures["elbo"] <= figures["log_px"] <= 0
     stored = json.loads((run / "metrics.json").read_text())
@@ -212,7 +212,7 @@ def test_bad_calls_on_a_run(run: Path, tmp_path: Path) -> None:
     assert "pass --resume (resume=True) or --overwrite" in refused(call("fit", "digits", *FAST, "--out", run))
     assert "the ending chooses the format, .png or .npz" in refused(call("sample", run, "--out", tmp_path / "s.jpg"))
     assert "unknown split 'dev'" in refused(call("evaluate", run, "--split", "dev"))
-    assert "num_samples must be at least 2" in refused(call("evaluate", run, "--samples", "1"))
+    assert "num_draws must be at least 2" in refused(call("evaluate", run, "--samples", "1"))
     assert "has fit epochs = 2, this call has 5" in refused(
         call("fit", "digits", "--resume", "--epochs", "5", "--out", run)
     )

@@ -262,7 +262,7 @@ def test_a_fit_and_its_figures_have_the_bits_of_the_dense_data(likelihood: str) 
         vae = VAE(config, seed=3)
         result = fit(vae, train, validation=test, config=FitConfig(epochs=2, batch_size=32, compile=False), seed=4)
         history = [{key: value for key, value in row.items() if key != "seconds"} for row in result.history]
-        figures = evaluate(vae, test, num_samples=20, seed=5).summary()
+        figures = evaluate(vae, test, num_draws=20, seed=5).summary()
         elpd = elpd_of(vae, test, num_draws=40, seed=6).summary()
         found.append((list(vae.state_dict().values()), history, figures, elpd))
     assert_same(found[0][0], found[1][0])
@@ -361,7 +361,7 @@ def test_a_matrix_goes_where_an_array_goes(form: Any) -> None:
         vae = VAE(config, seed=3)
         fit(vae, train, validation=test, config=FitConfig(epochs=1, batch_size=32, compile=False), seed=4)
         means = vae.encode(test).mean.detach()
-        figures = evaluate(vae, test, num_samples=20).summary()
+        figures = evaluate(vae, test, num_draws=20).summary()
         found.append((means, figures, elpd_of(vae, test, num_draws=40).summary()))
     assert torch.equal(found[0][0], found[1][0])
     assert found[0][1:] == found[1][1:]
@@ -401,7 +401,7 @@ svi = CompiledSVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), Trac
                   compile="never")
 losses = [float(svi.step_tensor(*raw)) for raw, _ in zip(split.epoch(100, 1, BitStream(0)), range(5))]
 assert all(np.isfinite(losses))
-assert np.isfinite(evaluate(vae, split.between(100, 120), num_samples=10).summary()["log_px"])
+assert np.isfinite(evaluate(vae, split.between(100, 120), num_draws=10).summary()["log_px"])
 print(peak() / 2**30)
 """
 

@@ -249,7 +249,7 @@ def test_evaluation_and_analysis_stream(tmp_path: Path) -> None:
     vae = VAE(VAEConfig(x_shape=(3, 2), latent_dim=2, encoder="mlp:hidden=[8]"))
     for split in (data.test, data.split("train")):
         resident = split.take(slice(None))
-        ours, theirs = evaluate(vae, split, num_samples=30), evaluate(vae, resident, num_samples=30)
+        ours, theirs = evaluate(vae, split, num_draws=30), evaluate(vae, resident, num_draws=30)
         np.testing.assert_array_equal(ours.log_px, theirs.log_px)
         np.testing.assert_array_equal(ours.activity, theirs.activity)
     one = weigh(vae, split, lambda block: block.log_weight, num_draws=5, seed=0)

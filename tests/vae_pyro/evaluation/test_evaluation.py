@@ -9,13 +9,13 @@ import torch
 from tests.truths import PPCA, example, set_exact
 from vae_pyro import VAE, VAEConfig, evaluate
 from vae_pyro.core.isolation import seeded
-from vae_pyro.evaluation.evaluation import blocks
+from vae_pyro.densities.walk import block_sizes
 
 
 def test_an_exact_guide_is_exact_in_every_figure() -> None:
     truth = example()
     x = truth.sample(30, seed=0)
-    result = evaluate(truth.programs(), x, num_samples=20)
+    result = evaluate(truth.programs(), x, num_draws=20)
     np.testing.assert_allclose(result.log_px, truth.log_evidence(x).numpy(), atol=1e-10)
     np.testing.assert_allclose(result.elbo, result.log_px, atol=1e-10)
     np.testing.assert_allclose(result.log_px_se, 0, atol=1e-7)
@@ -25,7 +25,7 @@ def test_an_exact_guide_is_exact_in_every_figure() -> None:
 def test_the_mean_field_gap_is_the_closed_form() -> None:
     truth = example()
     x = truth.sample(400, seed=0)
-    result = evaluate(truth.programs(diagonal=True), x, num_samples=500)
+    result = evaluate(truth.programs(diagonal=True), x, num_draws=500)
     gap = truth.log_evidence(x).numpy() - result.elbo
     # Pooled over data; a z-score beyond 4.5 comes with 7 in 10^6 seeds.
     error = np.sqrt((result.elbo_se**2).sum()) / len(gap)
@@ -37,7 +37,7 @@ def z_scores(stretch: float, repetitions: int = 200) -> np.ndarray:
     truth = example()
     x = truth.sample(1, seed=5)
     exact = truth.log_evidence(x).item()
-    results = [evaluate(truth.programs(stretch=stretch), x, num_samples=1000, seed=s) for s in range(repetitions)]
+    results = [evaluate(truth.programs(stretch=stretch), x, num_draws=1000, seed=s) for s in range(repetitions)]
     return np.array([(r.log_px[0] - exact) / r.log_px_se[0] for r in results])
 
 
@@ -51,7 +51,7 @@ def test_a_wrong_evidence_would_be_seen() -> None:
     """The other side: an estimate off by 0.1 nats, the size of one dropped constant, leaves its interval."""
     truth = example()
     x = truth.sample(1, seed=5)
-    result = evaluate(truth.programs(stretch=1.4), x, num_samples=1000)
+    result = evaluate(truth.programs(stretch=1.4), x, num_draws=1000)
     assert abs(result.log_px[0] + 0.1 - truth.log_evidence(x).item()) > 1.96 * result.log_px_se[0]
 
 
@@ -73,14 +73,14 @@ def vae_with(truth: PPCA) -> VAE:
 def test_the_vae_with_exact_weights_is_exact() -> None:
     truth = example(d=6, q=3)
     x = truth.sample(40, seed=1)
-    result = evaluate(vae_with(truth), x, num_samples=10)
+    result = evaluate(vae_with(truth), x, num_draws=10)
     np.testing.assert_allclose(result.log_px, truth.log_evidence(x).numpy(), atol=1e-9)
     np.testing.assert_allclose(result.elbo, result.log_px, atol=1e-9)
 
 
 def test_kl_bookkeeping() -> None:
     truth = example()
-    result = evaluate(vae_with(truth), truth.sample(50, seed=1), num_samples=300)
+    result = evaluate(vae_with(truth), truth.sample(50, seed=1), num_draws=300)
     np.testing.assert_allclose(result.elbo, result.reconstruction - result.kl, atol=1e-10)
     loc, covariance = truth.posterior(truth.sample(50, seed=1))
     exact = 0.5 * (covariance.trace() + (loc**2).sum(1) - 2 - torch.logdet(covariance))
@@ -90,12 +90,12 @@ def test_kl_bookkeeping() -> None:
 
 def test_summary_keys_units_and_averages() -> None:
     truth = example()
-    result = evaluate(truth.programs(diagonal=True), truth.sample(80, seed=1), num_samples=50)
+    result = evaluate(truth.programs(diagonal=True), truth.sample(80, seed=1), num_draws=50)
     figures = result.summary()
     for key in ("elbo", "log_px", "kl", "reconstruction", "bits_per_dim", "active_units"):
         assert figures[f"{key}_se"] >= 0
     assert figures["n"] == 80
-    assert figures["num_samples"] == 50
+    assert figures["num_draws"] == 50
     assert figures["bits_per_dim"] == pytest.approx(-figures["log_px"] / (5 * log(2)))
     assert figures["elbo"] == pytest.approx(result.elbo.mean())
     assert figures["elbo_se"] == pytest.approx(np.sqrt((result.elbo_se**2).sum()) / 80)
@@ -107,7 +107,7 @@ def test_active_units_count_latents_that_move_with_the_data() -> None:
     weight = truth.weight.clone()
     weight[:, 2] = 0  # this latent is its prior for every x
     silent = PPCA(weight, truth.mean, truth.variance)
-    result = evaluate(silent.programs(), silent.sample(300, seed=0), num_samples=200)
+    result = evaluate(silent.programs(), silent.sample(300, seed=0), num_draws=200)
     assert result.active_units == 2
     # Cov_x(E[z | x]) of the other two is known: W' C^-1 W, here its diagonal, within 4.5 of its sampling error.
     exact = (weight.T @ torch.linalg.inv(silent.covariance) @ weight).diagonal().numpy()
@@ -119,11 +119,11 @@ def test_active_units_count_latents_that_move_with_the_data() -> None:
 def test_streaming_in_blocks_changes_nothing_but_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     truth = example()
     x = truth.sample(23, seed=0)
-    exact = evaluate(truth.programs(), x, num_samples=40)
-    monkeypatch.setattr("vae_pyro.evaluation.evaluation.ELEMENTS_AT_ONCE", 5 * 4 * 7)
-    blocked = evaluate(truth.programs(), x, num_samples=40)
+    exact = evaluate(truth.programs(), x, num_draws=40)
+    monkeypatch.setattr("vae_pyro.densities.walk.ELEMENTS_AT_ONCE", 5 * 4 * 7)
+    blocked = evaluate(truth.programs(), x, num_draws=40)
     np.testing.assert_allclose(blocked.log_px, exact.log_px, atol=1e-9)
-    data, particles = blocks(23, 40, 5)
+    data, particles = block_sizes(23, 40, 5)
     assert data * particles * 5 <= 5 * 4 * 7
 
 
@@ -133,8 +133,8 @@ def test_masked_elements_do_not_matter_and_are_not_counted() -> None:
     with seeded(1):
         mask = torch.rand(20, 5) < 0.7
     vae = vae_with(truth)
-    first = evaluate(vae, x, num_samples=20, mask=mask)
-    second = evaluate(vae, torch.where(mask, x, torch.tensor(float("nan"), dtype=x.dtype)), num_samples=20, mask=mask)
+    first = evaluate(vae, x, num_draws=20, mask=mask)
+    second = evaluate(vae, torch.where(mask, x, torch.tensor(float("nan"), dtype=x.dtype)), num_draws=20, mask=mask)
     np.testing.assert_array_equal(first.log_px, second.log_px)
     assert (first.num_elements == mask.sum(1).numpy()).all()
     bits = first.summary()["bits_per_dim"]
@@ -150,7 +150,7 @@ def test_evidence_of_incomplete_data_agrees_with_the_marginal() -> None:
     marginal = PPCA(truth.weight[:3], truth.mean[:3], truth.variance)
     model, _ = truth.programs()
     _, guide = marginal.programs(stretch=1.5)
-    result = evaluate((model, lambda x, mask=None: guide(x[:, :3])), x, num_samples=4000, mask=mask)
+    result = evaluate((model, lambda x, mask=None: guide(x[:, :3])), x, num_draws=4000, mask=mask)
     z = (result.log_px - marginal.log_evidence(x[:, :3]).numpy()) / result.log_px_se
     assert np.abs(z).max() < 4.5
 
@@ -158,7 +158,7 @@ def test_evidence_of_incomplete_data_agrees_with_the_marginal() -> None:
 def test_the_same_seed_gives_the_same_bits() -> None:
     truth = example()
     x = truth.sample(9, seed=0)
-    a, b, c = (evaluate(truth.programs(diagonal=True), x, num_samples=30, seed=seed) for seed in (4, 4, 5))
+    a, b, c = (evaluate(truth.programs(diagonal=True), x, num_draws=30, seed=seed) for seed in (4, 4, 5))
     np.testing.assert_array_equal(a.log_px, b.log_px)
     assert not np.array_equal(a.log_px, c.log_px)
 
@@ -166,25 +166,23 @@ def test_the_same_seed_gives_the_same_bits() -> None:
 def test_bad_input() -> None:
     truth = example()
     x = truth.sample(4, seed=0)
-    with pytest.raises(ValueError, match="num_samples must be at least 2 for a standard error, got 1"):
-        evaluate(truth.programs(), x, num_samples=1)
+    with pytest.raises(ValueError, match="num_draws must be at least 2 for a standard error, got 1"):
+        evaluate(truth.programs(), x, num_draws=1)
     vae = VAE(VAEConfig(x_shape=(5,), latent_dim=2))
     with pytest.raises(ValueError, match="likelihood 'bernoulli' wants"):
-        evaluate(vae, x, num_samples=5)
+        evaluate(vae, x, num_draws=5)
     with pytest.raises(ValueError, match="none of 4 data has a value that is observed"):
-        evaluate(vae_with(truth), torch.full_like(x, float("nan")), num_samples=5)
+        evaluate(vae_with(truth), torch.full_like(x, float("nan")), num_draws=5)
 
 
 def test_compiled_and_not_the_figures_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     vae = VAE(VAEConfig(x_shape=(6,), latent_dim=2, likelihood="gaussian", prior="mixture")).double()
     with seeded(0):
         x = torch.randn(23, 6, dtype=torch.float64)
-    monkeypatch.setattr(
-        "vae_pyro.evaluation.evaluation.ELEMENTS_AT_ONCE", 1000
-    )  # several passes, and a smaller last one
-    plain = evaluate(vae, x, num_samples=50, seed=4)
-    monkeypatch.setattr("vae_pyro.evaluation.evaluation._WORTH_COMPILING", 0)
-    compiled = evaluate(vae, x, num_samples=50, seed=4)
+    monkeypatch.setattr("vae_pyro.densities.walk.ELEMENTS_AT_ONCE", 1000)  # several passes, and a smaller last one
+    plain = evaluate(vae, x, num_draws=50, seed=4)
+    monkeypatch.setattr("vae_pyro.densities.scorer._WORTH_COMPILING", 0)
+    compiled = evaluate(vae, x, num_draws=50, seed=4)
     np.testing.assert_allclose(compiled.log_px, plain.log_px, rtol=1e-9)
     np.testing.assert_allclose(compiled.elbo_se, plain.elbo_se, rtol=1e-9)
 
@@ -192,12 +190,12 @@ def test_compiled_and_not_the_figures_are_the_same(monkeypatch: pytest.MonkeyPat
 def test_the_guide_runs_once_for_a_datum(monkeypatch: pytest.MonkeyPatch) -> None:
     vae = VAE(VAEConfig(x_shape=(6,), latent_dim=2, likelihood="gaussian"))
     rows: list[int] = []
-    monkeypatch.setattr("vae_pyro.evaluation.evaluation.ELEMENTS_AT_ONCE", 200)
-    monkeypatch.setattr("vae_pyro.evaluation.evaluation._DRAWS_AT_ONCE", 500)
+    monkeypatch.setattr("vae_pyro.densities.walk.ELEMENTS_AT_ONCE", 200)
+    monkeypatch.setattr("vae_pyro.densities.walk._DRAWS_AT_ONCE", 500)
     encode = vae.guide.encoder.forward
     monkeypatch.setattr(
         vae.guide.encoder, "forward", lambda features: (rows.append(len(features)), encode(features))[1]
     )
-    evaluate(vae, torch.zeros(23, 6), num_samples=100)
-    assert sum(rows) == 23
+    evaluate(vae, torch.zeros(23, 6), num_draws=100)
+    assert sum(rows) == 23 + 1  # one run on a single datum finds the width of its latents
     assert max(rows) <= 5

@@ -397,10 +397,10 @@ def test_a_fit_learns_and_is_evaluated_with_and_without_a_mask(text: str) -> Non
     config = FitConfig(epochs=15, batch_size=50, optimizer="adam:lr=0.02", compile=False)
     result = fit(vae, hidden[:500], mask=mask[:500], config=config, seed=0)
     assert result.history[-1]["elbo"] > result.history[0]["elbo"] + 0.5
-    found = evaluate(vae, hidden[500:], mask=mask[500:], num_samples=50, seed=1)
+    found = evaluate(vae, hidden[500:], mask=mask[500:], num_draws=50, seed=1)
     other = torch.where(mask, x, torch.full_like(x, 77.0))
-    assert evaluate(vae, other[500:], mask=mask[500:], num_samples=50, seed=1).summary() == found.summary()
-    whole = evaluate(vae, x[500:], num_samples=50, seed=1)
+    assert evaluate(vae, other[500:], mask=mask[500:], num_draws=50, seed=1).summary() == found.summary()
+    whole = evaluate(vae, x[500:], num_draws=50, seed=1)
     assert whole.summary()["log_px"] < found.summary()["log_px"]
     assert vae.sample(3, seed=0).shape == (3, 12)
     assert vae.reconstruct(x[:5]).shape == (5, 12)

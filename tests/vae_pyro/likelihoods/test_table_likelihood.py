@@ -331,7 +331,7 @@ def test_log_densities_are_in_the_units_of_the_table() -> None:
         vae = small(chosen).double()
         x, _ = rows_of(table, chosen)
         fit(vae, x, config=FitConfig(epochs=3, batch_size=100, compile=False, device="cpu"), seed=0, progress=False)
-        elbos.append(evaluate(vae, x, num_samples=50, seed=1).elbo)
+        elbos.append(evaluate(vae, x, num_draws=50, seed=1).elbo)
     shift = np.asarray(elbos[1]) - np.asarray(elbos[0])
     np.testing.assert_allclose(shift, 2 * np.log(100), rtol=1e-6)
     assert np.ptp(np.asarray(elbos[0])) > 1
@@ -385,7 +385,7 @@ def test_a_fit_beats_the_marginals_where_columns_hang_together() -> None:
     marginal = start(start.initialize(x, mask)[None]).to_event(1).log_prob(new).mean().detach()
     config = FitConfig(epochs=15, batch_size=100, compile=False, device="cpu", optimizer="adam:lr=5e-3")
     fit(vae, x, config=config, seed=0, progress=False)
-    assert evaluate(vae, new, num_samples=50, seed=0).elbo.mean() > float(marginal) + 0.3
+    assert evaluate(vae, new, num_draws=50, seed=0).elbo.mean() > float(marginal) + 0.3
 
 
 def test_what_is_discrete_and_what_a_log_density_is_of() -> None:
@@ -419,7 +419,7 @@ def test_values_outside_the_support_are_refused_by_whatever_reads_them() -> None
                 use(vae, wrong)
         hidden = torch.ones_like(wrong, dtype=torch.bool)
         hidden[33, NAMES.index(name)] = False
-        assert np.isfinite(evaluate(vae, wrong, mask=hidden, num_samples=5).log_px).all()
+        assert np.isfinite(evaluate(vae, wrong, mask=hidden, num_draws=5).log_px).all()
 
 
 def test_refusals_name_what_is_wrong_and_the_way_out() -> None:

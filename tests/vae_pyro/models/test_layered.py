@@ -204,7 +204,7 @@ def test_an_exact_guide_has_constant_weights_equal_to_the_evidence(kind: str, di
     with isolated(0):
         ledger = log_densities(vae.model, vae.guide, x, num_particles=7)
     torch.testing.assert_close(ledger.log_weight, truth.log_evidence(x).expand(7, -1), rtol=0, atol=1e-9)
-    evaluation = evaluate(vae, x, num_samples=5)
+    evaluation = evaluate(vae, x, num_draws=5)
     np.testing.assert_allclose(evaluation.elbo, truth.log_evidence(x).numpy(), atol=1e-9)
     np.testing.assert_allclose(evaluation.log_px, truth.log_evidence(x).numpy(), atol=1e-9)
     assert len(evaluation.activity) == sum(dims)

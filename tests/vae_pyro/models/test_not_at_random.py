@@ -76,14 +76,14 @@ MASK = np.array([[True, True], [False, True], [True, False], [False, False]])
 def test_the_density_of_values_and_mask_is_that_of_quadrature() -> None:
     vae, truth = linear_vae(), [log_evidence(x, mask) for x, mask in zip(X, MASK, strict=True)]
     x, mask = torch.from_numpy(X), torch.from_numpy(MASK)
-    found = evaluate(vae, x, mask=mask, num_samples=20_000, seed=0)
+    found = evaluate(vae, x, mask=mask, num_draws=20_000, seed=0)
     # 4 errors: a false alarm comes once in 4,000 runs, for 4 data.
     assert bool((np.abs(found.log_px - truth) < 4 * found.log_px_se).all())
     assert found.log_px_se.max() < 0.02
     # The mask is part of the density: the other mask has another, by much more than the error.
     other = log_evidence(X[1], np.array([True, True]))
     assert abs(other - truth[1]) > 0.5
-    everything = evaluate(vae, x[:2], num_samples=20_000, seed=0).log_px
+    everything = evaluate(vae, x[:2], num_draws=20_000, seed=0).log_px
     whole = [log_evidence(one, np.array([True, True])) for one in X[:2]]
     assert bool((np.abs(everything - whole) < 0.05).all())  # without a mask all are observed
 
@@ -180,7 +180,7 @@ def test_what_is_missing_of_x_is_no_latent_to_describe() -> None:
     x, mask = simulate(60, 0, 2.0)
     vae = build(latent_dim=2)
     vae.initialize(x, mask)
-    assert evaluate(vae, x, mask=mask, num_samples=5).activity.shape == (2,)
+    assert evaluate(vae, x, mask=mask, num_draws=5).activity.shape == (2,)
     layers = describe_layers(vae, x, mask=mask, num_draws=5)
     assert ([layer.name for layer in layers.layers], layers.guide_order) == (["z"], ("z",))
     assert layers.beside is not None

@@ -273,8 +273,8 @@ def test_density_of_labelled_data_is_that_of_x_and_y() -> None:
         vae.guide.posterior.normal.linear.bias.zero_()
         vae.guide.head.weight.mul_(0.1)
         vae.model.decoder.layers[0].weight.mul_(0.3)
-    whole = evaluate(vae, x, num_samples=20_000, seed=1)
-    of = [evaluate(vae, x, num_samples=5_000, seed=2 + c, y=torch.full((4,), c)) for c in range(CLASSES)]
+    whole = evaluate(vae, x, num_draws=20_000, seed=1)
+    of = [evaluate(vae, x, num_draws=5_000, seed=2 + c, y=torch.full((4,), c)) for c in range(CLASSES)]
     joint = torch.stack([torch.as_tensor(one.log_px) for one in of])
     share = (joint - joint.logsumexp(0)).exp()
     error = torch.stack([torch.as_tensor(one.log_px_se) for one in of]).mul(share).pow(2).sum(0)
@@ -286,7 +286,7 @@ def test_density_of_labelled_data_is_that_of_x_and_y() -> None:
 def test_a_class_is_no_unit_and_no_layer_and_is_summed_out_of_the_aggregate_posterior() -> None:
     """q(z) against the mixture over data and classes written out; the KL keeps the class."""
     vae, x = small(), binary(30)
-    assert evaluate(vae, x, num_samples=5).activity.shape == (2,)
+    assert evaluate(vae, x, num_draws=5).activity.shape == (2,)
     layers = describe_layers(vae, x, num_draws=2000)
     assert ([layer.name for layer in layers.layers], layers.guide_order) == (["z"], ("z",))
     assert layers["z"].information is None  # of a mixture over classes

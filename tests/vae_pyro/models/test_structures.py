@@ -65,7 +65,7 @@ def test_a_hidden_value_moves_nothing_though_the_mask_is_seen() -> None:
     with seeded(3):
         mask = torch.rand(x.shape) < 0.6
     spoiled = torch.where(mask, x, torch.nan)
-    figures = [evaluate(vae, some, mask=mask, num_samples=20).elbo for some in (x, torch.where(mask, x, 1e30), spoiled)]
+    figures = [evaluate(vae, some, mask=mask, num_draws=20).elbo for some in (x, torch.where(mask, x, 1e30), spoiled)]
     np.testing.assert_array_equal(figures[0], figures[1])
     np.testing.assert_array_equal(figures[0], figures[2])
     whole = vae.encode(x[:3]).mean
@@ -113,10 +113,10 @@ def test_a_conditional_fit_learns_what_the_label_says() -> None:
         x = 4.0 * y[:, None] + 0.1 * torch.randn(1500, 4)
     config = FitConfig(epochs=40, batch_size=100, optimizer="adam:lr=2e-2", schedule="cosine", compile=False)
     given = fit(conditional(encoder="mlp:hidden=[]"), x[:1200], y=y[:1200], config=config, progress=False).vae
-    found = evaluate(given, x[1200:], y=y[1200:], num_samples=50)
+    found = evaluate(given, x[1200:], y=y[1200:], num_draws=50)
     entropy = -4 * (np.log(0.1) + 0.5 * np.log(2 * np.pi) + 0.5)  # of the noise, in nats
     assert found.log_px.mean() == pytest.approx(entropy, abs=0.25)
-    wrong = evaluate(given, x[1200:], y=(y[1200:] + 1) % 3, num_samples=50)
+    wrong = evaluate(given, x[1200:], y=(y[1200:] + 1) % 3, num_draws=50)
     assert wrong.log_px.mean() < found.log_px.mean() - 10
 
 

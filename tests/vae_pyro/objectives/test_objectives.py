@@ -890,7 +890,7 @@ def test_a_linear_vae_reaches_the_maximum_likelihood_of_ppca(posterior: str) -> 
     assert best - 0.005 < reached <= best + 1e-9
     assert variance == pytest.approx(optimum.variance, rel=0.03)
     torch.testing.assert_close(weight @ weight.T, optimum.weight @ optimum.weight.T, atol=0.15, rtol=0.05)
-    result = evaluate(vae, x, num_samples=100)
+    result = evaluate(vae, x, num_draws=100)
     assert result.elbo.mean() > best - 0.03  # the guide is the posterior: no gap is left, mean-field or not
 
 
@@ -914,7 +914,7 @@ def test_a_latent_collapses_when_its_eigenvalue_is_below_the_noise() -> None:
     assert values[1] < between < values[0]
     vae = linear_vae(x, between**0.5)
     fit_linear(vae, x)
-    assert evaluate(vae, x, num_samples=200).active_units == 1
+    assert evaluate(vae, x, num_draws=200).active_units == 1
     weight, _, _ = implied(vae)
     strength = torch.linalg.svdvals(weight)
     assert float(strength[0]) == pytest.approx(float((values[0] - between).sqrt()), rel=0.05)

@@ -195,7 +195,7 @@ def test_early_stopping_restores_the_best(digits: Dataset) -> None:
     assert result.epochs == result.best_epoch + 15
     best = max(row["validation_elbo"] for row in result.history)
     assert result.history[result.best_epoch - 1]["validation_elbo"] == best
-    again = evaluate(vae, digits.validation, num_samples=200).summary()
+    again = evaluate(vae, digits.validation, num_draws=200).summary()
     assert again["elbo"] == pytest.approx(best, abs=6 * (again["elbo_se"] + again["elbo_se"] * 10**0.5))
     assert best > result.history[-1]["validation_elbo"]
 
@@ -472,8 +472,8 @@ def test_cuda_fits_resumes_and_agrees_with_the_cpu(tmp_path: Path) -> None:
     fresh = build()
     fit(fresh, data.train, validation=data.validation, out=tmp_path / "r", resume=True, **options)
     assert same(fresh, whole)
-    on_gpu = evaluate(whole, data.test, num_samples=500).summary()
-    on_cpu = evaluate(whole.cpu(), data.test, num_samples=500).summary()
+    on_gpu = evaluate(whole, data.test, num_draws=500).summary()
+    on_cpu = evaluate(whole.cpu(), data.test, num_draws=500).summary()
     assert abs(on_gpu["log_px"] - on_cpu["log_px"]) < 4 * (on_gpu["log_px_se"] + on_cpu["log_px_se"])
 
 

@@ -72,14 +72,14 @@ class Rates:
         return "\n".join(f"{name:<{width}}  {rate:.4f}" for name, rate in self.rows())
 
 
-def rates(vae: VAE, split: Split, archive: Archive, *, num_samples: int = 100, seed: int = 0) -> Rates:
+def rates(vae: VAE, split: Split, archive: Archive, *, num_draws: int = 100, seed: int = 0) -> Rates:
     """The rates of an archive of complete data with fixed observations.
 
     Args:
         vae: that wrote it.
         split: what was compressed.
         archive: of it.
-        num_samples: draws for each datum, at least 2, of the ELBO.
+        num_draws: draws for each datum, at least 2, of the ELBO.
         seed: of the draws.
 
     Raises:
@@ -100,13 +100,13 @@ def rates(vae: VAE, split: Split, archive: Archive, *, num_samples: int = 100, s
             "the archive is of other data: its values are not those of the split; where observations are random, give "
             "the split as it was compressed, after split.fixed"
         )
-    found = evaluate(vae, split, num_samples=num_samples, seed=seed)
+    found = evaluate(vae, split, num_draws=num_draws, seed=seed)
     to_bits = 1 / (log(2) * len(split) * prod(split.x_shape))
     variance = float((found.elbo_se**2).sum())
     return Rates(
         elbo=-float(found.elbo.sum()) * to_bits,
         elbo_se=sqrt(variance) * to_bits,
-        draw_se=sqrt(variance * num_samples) * to_bits,
+        draw_se=sqrt(variance * num_draws) * to_bits,
         length=archive.length,
         rivals=rival_sizes(integers),
     )

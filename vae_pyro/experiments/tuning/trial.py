@@ -179,7 +179,7 @@ def _value(
             f"{config.kl_cycle}) is never over; shorten it or raise epochs"
         )
     figures = evaluate(
-        result.vae, data.validation, num_samples=config.validation_particles,
+        result.vae, data.validation, num_draws=config.validation_particles,
         seed=derive_seed(plan["seed"], VALIDATION_STREAM),
     )  # fmt: skip
     _keep_validation(run, figures)
