@@ -14,6 +14,7 @@ from math import log, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 import xarray as xr
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from vae_pyro.core.isolation import derive_seed
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
 from vae_pyro.densities.measure import Measure
+from vae_pyro.densities.moments import WeightSums
 from vae_pyro.densities.pair import PairLike, as_pair
 
 type Array = np.ndarray[Any, Any]
@@ -315,15 +317,9 @@ def _estimate(log_weight: Array, shape: Array) -> Estimates:
 
 def _moments(rows: Array) -> tuple[Array, Array, Array]:
     """log mean w, its error, and 1/2 log mean w^2, of weights of shape ``(datum, particle)``."""
-    draws = rows.shape[1]
-    largest = rows.max(1, keepdims=True)
-    weight = np.exp(rows - np.where(np.isfinite(largest), largest, 0.0))
-    total, square = weight.sum(1), (weight * weight).sum(1)
-    with np.errstate(divide="ignore", invalid="ignore"):  # every weight of a datum is zero: -inf, of unknown error
-        relative = np.where(total > 0, square / total**2 - 1 / draws, np.nan)
-        log_px = largest[:, 0] + np.log(total / draws)
-        upper = largest[:, 0] + 0.5 * np.log(square / draws)
-    return log_px, np.sqrt(np.maximum(relative, 0)), upper
+    sums = WeightSums.of(torch.from_numpy(rows.T))
+    estimate, error = sums.log_evidence()
+    return estimate.numpy(), error.numpy(), sums.upper_bound().numpy()
 
 
 def log_evidence(log_weight: Array) -> tuple[Array, Array]:
@@ -333,15 +329,11 @@ def log_evidence(log_weight: Array) -> tuple[Array, Array]:
         log_weight: log p(x, z) - log q(z | x) in nats, shape ``(particle, datum)``.
 
     Returns:
-        Two arrays of shape ``(datum,)``, float64. The error is the delta method's,
-        ``sqrt(sum w^2 / (sum w)^2 - 1 / K)``.
-
-    References:
-        Burda et al. 2016, Importance weighted autoencoders, eq. 8. arXiv:1509.00519
-        Owen 2013, Monte Carlo theory, methods and examples, ch. 9.
+        Two arrays of shape ``(datum,)``, float64, see `vae_pyro.densities.moments.WeightSums.log_evidence`.
     """
-    estimate, error, _ = _moments(np.asarray(log_weight, dtype=np.float64).T)
-    return estimate, error
+    sums = WeightSums.of(torch.from_numpy(np.array(log_weight, dtype=np.float64)))
+    estimate, error = sums.log_evidence()
+    return estimate.numpy(), error.numpy()
 
 
 def elpd(tree: xr.DataTree) -> ELPD:

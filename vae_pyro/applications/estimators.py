@@ -18,9 +18,9 @@ from torch import Tensor
 from vae_pyro.applications.imputation import Imputation, impute
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.densities.log_densities import score_latents
+from vae_pyro.densities.moments import WeightSums
 from vae_pyro.densities.walk import ELEMENTS_AT_ONCE
 from vae_pyro.models.vae import VAE, VAEConfig
-from vae_pyro.objectives.bounds import log_mean_exp
 from vae_pyro.training.config import FitConfig
 from vae_pyro.training.fitting import fit
 
@@ -232,7 +232,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, _Estimator):
             posterior = self.vae_.encode(x, **given)
             z = posterior.mean + posterior.variance.sqrt() * torch.from_numpy(noise).to(x)
             log_likelihood, log_prior = score_latents(self.vae_.model, x, {"z": z}, **given)
-            log_px = log_mean_exp(log_likelihood + log_prior - posterior.log_prob(z))
+            log_px, _ = WeightSums.of(log_likelihood + log_prior - posterior.log_prob(z)).log_evidence()
         return log_px.cpu().numpy()
 
 

@@ -79,7 +79,8 @@ class PairData:
         """
         stream = RandomStream(derive_seed(seed, _LATENT_STREAM))
         data, particles = block_sizes(len(self), num_draws, self.width)
-        data = min(data, max(_LATENTS_AT_ONCE // (num_draws * self._latent_width()), 1))
+        if data * num_draws * self.width > _LATENTS_AT_ONCE:  # latents may be as wide as x, and rarely are
+            data = min(data, max(_LATENTS_AT_ONCE // (num_draws * self._latent_width()), 1))
         scorer = Scorer(self.pair.model, len(self) * num_draws * self.width)
         for rows in pieces(len(self), data):
             with stream.active(), torch.no_grad():

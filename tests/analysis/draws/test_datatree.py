@@ -353,7 +353,7 @@ def test_a_model_that_draws_another_shape_is_told_so(truth: PPCA) -> None:
     def other(x: Any = None, *, size: Any = None) -> Any:
         return model(x) if size is None else narrow(size=size)
 
-    with pytest.raises(ValueError, match=r"draws x of shape \(30, 3, 4\), and the data want \(30, 3, 5\)"):
+    with pytest.raises(ValueError, match=r"draws x of shape \(30, 3, 4\), the data require \(30, 3, 5\)"):
         to_datatree((other, guide), truth.sample(3, seed=0), num_draws=30)
 
 

@@ -167,7 +167,7 @@ def test_masked_elements_and_wrong_requests() -> None:
     np.testing.assert_array_equal(first.kl, second.kl)
     with pytest.raises(ValueError, match="num_draws must be at least 2 for a standard error, got 1"):
         describe_layers(vae, x, num_draws=1)
-    with pytest.raises(ValueError, match="at least 2 data wanted, got 1"):
+    with pytest.raises(ValueError, match="at least 2 data are required, got 1"):
         describe_layers(vae, x[:1])
     with pytest.raises(KeyError, match="no layer 'z4'; there are z, z2, z3"):
         first["z4"]

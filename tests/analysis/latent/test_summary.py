@@ -20,7 +20,7 @@ from analysis.stats.mixtures import gaussian_mixture_log_density
 from tests.truths import PPCA, example, fixed_variance_optimum, normal_kl
 from vae_pyro import VAE, FitConfig, Split, VAEConfig, fit, load_data
 from vae_pyro.core.isolation import isolated, seeded
-from vae_pyro.data.dataset import as_split
+from vae_pyro.densities.walk import bind
 
 
 def shifted(truth: PPCA, shift: float) -> tuple[Any, Any]:
@@ -312,18 +312,18 @@ def test_closed_densities_of_pairs_are_those_of_the_guide_itself(diagonal: bool)
             tril = width[..., None] * torch.linalg.cholesky(covariance)
             return pyro.sample("z", dist.MultivariateNormal(loc, scale_tril=tril))
 
-    split = as_split(truth.sample(40, seed=0))
+    data = replace(bind((model, guide), truth.sample(40, seed=0), seed=0), width=200_000)  # 5 data at once
     order = np.random.default_rng(0).permutation(40)
     rows = order[:30]
     with isolated(0):
-        drawn = draw_guide(model, guide, split, order[:35], torch.float64, 200_000)  # 5 data at once
-        prior, families = draw_prior(model, drawn.sizes, 20, 200_000)
+        drawn = draw_guide(data, order[:35])
+        prior, families = draw_prior(data, drawn.sizes, 20)
     assert drawn.closed
     assert families is not None
     assert families[0].independent
-    closed, _, at_prior = aggregate_densities(drawn, guide, split, rows, prior, torch.float64)
+    closed, _, at_prior = aggregate_densities(drawn, data, rows, prior)
     run = replace(drawn, loc=None, scale=None, diagonal=False, scale_tril=None)
-    replayed, nothing, replayed_at_prior = aggregate_densities(run, guide, split, rows, prior, torch.float64)
+    replayed, nothing, replayed_at_prior = aggregate_densities(run, data, rows, prior)
     assert nothing is None
     for part in ("own", "inside", "outside"):
         np.testing.assert_allclose(getattr(closed, part), getattr(replayed, part), rtol=1e-9)
@@ -358,7 +358,7 @@ def test_every_family_of_the_package_is_described(prior: str, posterior: str) ->
     assert abs(draws) < 1  # the same figure from other draws
     if summary.kl is not None and posterior == "mean_field" and prior.startswith("mixture"):
         with isolated(0):
-            _, families = draw_prior(vae.model, {"z": 2}, 50, 6)
+            _, families = draw_prior(bind(vae, x, seed=0), {"z": 2}, 50)
             z = torch.randn(7, 2)
         assert families is not None
         mixture = vae.model.prior(vae.guide.encode_features)
@@ -409,7 +409,7 @@ def test_masked_values_do_not_reach_the_latents() -> None:
 
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
-    [(10, {}, "at least 20 data wanted to compare, got 10"), (50, {"num_data": 5}, "got 50 with num_data=5")],
+    [(10, {}, "at least 20 data are required to compare, got 10"), (50, {"num_data": 5}, "got 50 with num_data=5")],
 )
 def test_too_few_data(rows: int, options: dict[str, Any], message: str) -> None:
     truth = example()

@@ -159,7 +159,7 @@ def test_few_data_one_latent_and_no_image_get_a_sensible_page(size: int) -> None
     assert "Traceback" not in html
     names = {section.title: section.name for section in made.page.sections}
     assert {names[title] for title, _ in made.absent} <= {"latent", "samples", "leakage"}
-    assert "at least 20 data wanted" in html
+    assert "at least 20 data are required" in html
 
 
 def test_a_mask_and_data_outside_the_support() -> None:

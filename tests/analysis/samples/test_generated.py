@@ -213,7 +213,7 @@ def test_hidden_elements_do_not_reach_the_comparison(truth: PPCA) -> None:
         summaries = []
         for hidden in (0.0, float("nan")) if seed == 0 else (0.0,):
             split = Split(torch.where(mask, x, torch.tensor(hidden, dtype=x.dtype)), mask=mask)
-            result = check_samples((model, None), split, num_samples=120, train=split, num_permutations=99)  # type: ignore[arg-type]
+            result = check_samples((model, model), split, num_samples=120, train=split, num_permutations=99)
             summaries.append(result.summary())
             assert _outcomes(result)[:2] == ("pass", "pass")
             assert np.isfinite(result.generated).all()

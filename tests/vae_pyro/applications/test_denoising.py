@@ -178,7 +178,7 @@ def test_denoising_agrees_with_enumeration_over_the_latent(likelihood: str, nois
     """Quadrature over z: 12 x 4 means within 5.5 stated errors, sds within 8 % or 0.02 (rare levels)."""
     vae = one_latent(likelihood, noise)
     x = vae.sample(12, seed=3).double()
-    found = denoise(vae, x, num_draws=3000, seed=4)
+    found = denoise(vae, x, num_draws=30_000, seed=4)
     z = torch.linspace(-7, 7, 601, dtype=torch.float64).reshape(-1, 1, 1).expand(-1, 12, 1)
     with torch.no_grad():
         output = vae.model.output(z)

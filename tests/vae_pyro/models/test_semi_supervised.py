@@ -18,9 +18,9 @@ from analysis.latent.layers import describe_layers
 from analysis.latent.summary import describe_latent
 from vae_pyro import VAE, FitConfig, Split, VAEConfig, evaluate, fit
 from vae_pyro.core.isolation import isolated
-from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import repeat_labelled
 from vae_pyro.densities.log_densities import log_densities
+from vae_pyro.densities.walk import bind
 from vae_pyro.models.structures.semi_supervised import PartlyGiven
 from vae_pyro.objectives import OBJECTIVES
 from vae_pyro.objectives.semi_supervised import SemiSupervisedELBO
@@ -300,10 +300,10 @@ def test_a_class_is_no_unit_and_no_layer_and_is_summed_out_of_the_aggregate_post
 
     at, rows = torch.randn(7, 2, dtype=x.dtype, generator=torch.Generator().manual_seed(1)), torch.arange(30)
     for y in (None, torch.where(rows < 10, 2, -1), rows % CLASSES):
-        split = as_split(x, None, y)
+        data = bind(vae, x, y=y, seed=0)
         with isolated(0):
-            drawn = draw_guide(vae.model, vae.guide, split, rows.numpy(), x.dtype, 6)
-            found = aggregate_densities(drawn, vae.guide, split, rows.numpy(), at.numpy(), x.dtype)[2]
+            drawn = draw_guide(data, rows.numpy())
+            found = aggregate_densities(drawn, data, rows.numpy(), at.numpy())[2]
         assert drawn.closed == (y is not None and bool((y >= 0).all()))
         prior = dist.Normal(0.0, 1.0).log_prob(torch.from_numpy(drawn.z)).sum(-1)
         np.testing.assert_allclose(drawn.log_prior, prior, rtol=1e-9)  # without log p(y) of a class that is given
