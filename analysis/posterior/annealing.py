@@ -238,6 +238,8 @@ def annealed_importance_sampling(
     start: Start = "guide",
     config: AnnealingConfig | None = None,
     seed: int = 0,
+    mask: Tensor | None = None,
+    y: Any = None,
 ) -> Annealing:
     """Estimate log p(x) along the geometric path from the guide, or the prior, to log p(x, z).
 
@@ -252,6 +254,8 @@ def annealed_importance_sampling(
             depend on the guide.
         config: number of chains, length of the path; ``None`` takes the defaults.
         seed: of all draws.
+        mask: boolean, shape of ``x``, true where observed; NaN is not observed.
+        y: classes ``(datum,)`` that the programs are given.
 
     Returns:
         Log weights of each chain and datum, and what the moves were like.
@@ -264,7 +268,7 @@ def annealed_importance_sampling(
         Wu et al. 2017, On the quantitative analysis of decoder-based generative models. arXiv:1611.04273
     """
     config = config or AnnealingConfig()
-    split = as_split(x).fixed(derive_seed(seed, 0))
+    split = as_split(x, mask, y).fixed(derive_seed(seed, 0))
     parts = []
     for number, joint in enumerate(joints(pair, split, config.num_chains)):
         with isolated(derive_seed(seed, 1, number)):

@@ -273,6 +273,8 @@ def inference_gaps(
     num_simulated: int = 25,
     num_nuts: int = 0,
     seed: int = 0,
+    mask: Tensor | None = None,
+    y: Any = None,
 ) -> InferenceGaps:
     """Split log p(x) - ELBO into what the family of the guide loses and what amortizing it loses.
 
@@ -292,6 +294,8 @@ def inference_gaps(
         num_simulated: data to simulate for bounds on the error of annealing; 0 leaves them out.
         num_nuts: data whose posterior moments Pyro's NUTS computes beside the guide's; 0 leaves them out.
         seed: of all draws.
+        mask: boolean, shape of ``x``, true where observed; NaN is not observed.
+        y: classes ``(datum,)`` that the programs are given.
 
     Returns:
         Both gaps of each datum with errors, and the evidence that they can be trusted.
@@ -311,7 +315,7 @@ def inference_gaps(
     if num_draws < 25:
         raise ValueError(f"num_draws must be at least 25 for k-hat, got {num_draws}")
     local, annealing = local or LocalConfig(), annealing or AnnealingConfig()
-    split = as_split(x).fixed(derive_seed(seed, 0))
+    split = as_split(x, mask, y).fixed(derive_seed(seed, 0))
     if num_data < len(split):
         rows = np.random.default_rng(derive_seed(seed, 1)).choice(len(split), num_data, replace=False)
         split = split.take(torch.as_tensor(np.sort(rows)))

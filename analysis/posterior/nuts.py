@@ -10,6 +10,7 @@ from analysis.posterior.annealing import joints
 from analysis.posterior.joint import guide_gaussian
 from analysis.results.verdict import Outcome, Verdict
 from vae_pyro.core.isolation import derive_seed, isolated
+from vae_pyro.core.renamed import renamed
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
 from vae_pyro.densities.pair import PairLike
@@ -104,6 +105,7 @@ class PosteriorMoments:
         )
 
 
+@renamed(num_samples="num_draws")
 def nuts_moments(
     pair: PairLike,
     x: Split | Tensor | Array,
@@ -111,6 +113,8 @@ def nuts_moments(
     num_draws: int = 500,
     num_warmup: int = 300,
     seed: int = 0,
+    mask: Tensor | None = None,
+    y: Any = None,
 ) -> PosteriorMoments:
     """Run Pyro's NUTS on the posterior of a few data, all in one chain, from the guide's mean.
 
@@ -121,6 +125,8 @@ def nuts_moments(
         num_draws: draws kept, at least 100.
         num_warmup: draws that adapt step size and mass, and are dropped.
         seed: of all draws.
+        mask: boolean, shape of ``x``, true where observed; NaN is not observed.
+        y: classes ``(datum,)`` that the programs are given.
 
     Returns:
         Moments by NUTS and of the guide. Those of a guide that is not Gaussian are of draws.
@@ -136,7 +142,7 @@ def nuts_moments(
     from pyro.infer import MCMC, NUTS
     from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 
-    split = as_split(x).fixed(derive_seed(seed, 0))
+    split = as_split(x, mask, y).fixed(derive_seed(seed, 0))
     parts: list[tuple[Array, ...]] = []
     for number, joint in enumerate(joints(pair, split, 1)):
         with isolated(derive_seed(seed, 1, number)):

@@ -240,6 +240,8 @@ def check_samples(
     num_samples: int = 2000,
     seed: int = 0,
     train: Split | Tensor | Array | None = None,
+    mask: Tensor | None = None,
+    y: Any = None,
     **options: Any,
 ) -> SampleComparison:
     """Draw from the prior predictive of a fitted pair, and compare with data.
@@ -252,14 +254,17 @@ def check_samples(
         num_samples: data to draw, at least 20; they are drawn a block at a time.
         seed: of everything that is drawn.
         train: what the model was trained on, for the test of copying.
+        mask: boolean, shape of ``x``, true where observed; NaN is not observed.
+        y: classes ``(datum,)`` that the programs are given.
         options: see `compare_samples`.
 
     Raises:
         ValueError: see `compare_samples`; or a VAE of another shape.
     """
     random = np.random.default_rng(derive_seed(seed, 3))
-    rows = np.sort(random.permutation(len(as_split(x)))[:num_samples])
-    split = as_split(x).take(torch.from_numpy(rows)).fixed(derive_seed(seed, 0))
+    whole = as_split(x, mask, y)
+    rows = np.sort(random.permutation(len(whole))[:num_samples])
+    split = whole.take(torch.from_numpy(rows)).fixed(derive_seed(seed, 0))
     pair = as_pair(pair)
     pair.check_shape(split.head)
     known = None if train is None else as_split(train).fixed(derive_seed(seed, 2))

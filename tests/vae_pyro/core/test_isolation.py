@@ -2,7 +2,7 @@ import pyro
 import pytest
 import torch
 
-from vae_pyro.core.isolation import derive_seed, isolated, seeded
+from vae_pyro.core.isolation import RandomStream, derive_seed, isolated, seeded
 
 
 def test_the_same_seed_gives_the_same_draws_and_restores_the_caller() -> None:
@@ -41,3 +41,18 @@ def test_streams_do_not_collide() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert derive_seed(1, 2) != derive_seed(2, 1)
     assert derive_seed(0) != derive_seed(0, 0)
+
+
+def test_a_stream_goes_on_where_it_was_left() -> None:
+    with isolated(5):
+        whole = torch.randn(7)
+    stream = RandomStream(5)
+    parts = []
+    with torch.random.fork_rng():
+        for size in (3, 4):
+            torch.manual_seed(size)
+            before = torch.get_rng_state()
+            with stream.active():
+                parts.append(torch.randn(size))
+            assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(torch.cat(parts), whole)
