@@ -1,4 +1,4 @@
-"""From torch to xarray: draws, ledger, replications and data of a fitted pair as an ArviZ `DataTree`."""
+"""From torch to xarray: draws, log densities, replications and data of a fitted pair as an ArviZ `DataTree`."""
 
 import warnings
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
-from analysis.draws.sampler import Draws, Sampler
+from analysis.draws.sampler import Draws, PosteriorDraws, prior_draws
 from analysis.stats.test_statistics import STATISTICS, default_statistics, measure
 from vae_pyro.core.files import atomically
 from vae_pyro.core.isolation import derive_seed
 from vae_pyro.data.split import Split
 from vae_pyro.densities.pair import PairLike
-from vae_pyro.densities.walk import bind
+from vae_pyro.densities.walk import Block, PairData, bind
 
 type Array = np.ndarray[Any, Any]
 
@@ -92,47 +92,79 @@ def to_datatree(
     if prior_predictive is not None and prior_predictive < 0:
         raise ValueError(f"prior_predictive is a number of data sets, 0 for none, got {prior_predictive}")
     data = bind(pair, x, seed=seed, mask=mask, y=y)
-    split = data.split
-    names = default_statistics(split.x_shape) if statistics is None else statistics
-    sampler = Sampler(data, tuple(STATISTICS.resolve(name) for name in names), seed)
-    observed = data.observed()
-    measured = measure(observed, sampler.statistics, event_dim=len(split.x_shape))
+    reducer = TreeReducer(
+        data, num_draws, seed=seed, predictive=predictive, statistics=statistics, prior_predictive=prior_predictive
+    )
+    for block in data.walk(num_draws, seed=seed):
+        reducer.add(block)
+    return reducer.result()
 
-    replicate = predictive is not False
-    if prior_predictive is None:
-        affordable = max(_PRIOR_ELEMENTS // observed.size, _LEAST_PRIOR)
-        prior_predictive = min(num_draws, affordable) if replicate else 0
-    fit = None if predictive else max(_PREDICTIVE_BYTES // max(observed.nbytes, 1), 1)
-    posterior = sampler.posterior(num_draws, kept=_thinned(num_draws, fit), replicate=replicate)
-    prior = sampler.prior(prior_predictive, kept=_thinned(prior_predictive, fit))
 
-    coords: dict[str, Any] = {"chain": [0], "draw": np.arange(num_draws), "datum": split.ids.numpy()}
-    if split.labels is not None:
-        coords["label"] = ("datum", split.labels.cpu().numpy())
-    event = tuple(f"x_dim_{i}" for i in range(len(split.x_shape)))
-    nodes = {name: _dataset(variables, coords) for name, variables in _ledger_groups(posterior).items()}
-    nodes["observed_data"] = _dataset({"x": (("datum", *event), observed)}, coords)
-    statistics_of = {name: ("datum", value.astype(observed.dtype)) for name, value in measured.items()}
-    if replicate and posterior.elements:
-        summary = _summary(posterior, observed, np.random.default_rng(derive_seed(seed, _PIT_STREAM)))
-        nodes["posterior_predictive_summary"] = _dataset(
-            {name: (("datum", *event), value) for name, value in summary.items()}, coords
+class TreeReducer:
+    """Collects what `to_datatree` keeps from the blocks of a walk; the arguments are those of `to_datatree`."""
+
+    def __init__(
+        self,
+        data: PairData,
+        num_draws: int,
+        *,
+        seed: int,
+        predictive: bool | None = None,
+        statistics: Sequence[str] | None = None,
+        prior_predictive: int | None = None,
+    ) -> None:
+        self._data, self._num_draws, self._seed = data, num_draws, seed
+        self._replicate = predictive is not False
+        names = default_statistics(data.split.x_shape) if statistics is None else statistics
+        self._statistics = tuple(STATISTICS.resolve(name) for name in names)
+        self._observed = data.observed()
+        if prior_predictive is None:
+            affordable = max(_PRIOR_ELEMENTS // self._observed.size, _LEAST_PRIOR)
+            prior_predictive = min(num_draws, affordable) if self._replicate else 0
+        self._num_prior = prior_predictive
+        self._fit = None if predictive else max(_PREDICTIVE_BYTES // max(self._observed.nbytes, 1), 1)
+        kept = _thinned(num_draws, self._fit)
+        self._posterior = PosteriorDraws(
+            data, num_draws, kept=kept, statistics=self._statistics, replicate=self._replicate, seed=seed
         )
-    for group, draws in (("posterior_predictive", posterior), ("prior_predictive", prior)):
-        if "replications" in draws.groups:
-            kept = {**coords, "draw": draws.kept}
-            nodes[group] = _dataset({"x": _per_draw(draws.groups["replications"]["x"], event)}, kept)
-        if draws.groups.get("statistics"):
-            everything = {**coords, "draw": np.arange(draws.num_draws)}
-            variables = {name: _per_draw(value) for name, value in draws.groups["statistics"].items()}
-            nodes[f"predictive_statistics/{group}"] = _dataset(variables, everything)
-            nodes["predictive_statistics/observed_data"] = _dataset(statistics_of, coords)
-    tree = xr.DataTree.from_dict(nodes)
-    tree.attrs |= {"space": split.space, "seed": seed, "num_draws": num_draws, "units": "nats"}
-    for name, value in (("measure", data.pair.measure), ("of", data.pair.target(split))):
-        if value is not None:
-            tree.attrs[name] = str(value)
-    return tree
+
+    def add(self, block: Block) -> None:
+        """Add the data of a block."""
+        self._posterior.add(block)
+
+    def result(self) -> xr.DataTree:
+        """The tree, once every block was added."""
+        data, split, observed, posterior = self._data, self._data.split, self._observed, self._posterior.draws
+        kept = _thinned(self._num_prior, self._fit)
+        prior = prior_draws(data, self._num_prior, kept=kept, statistics=self._statistics, seed=self._seed)
+        coords: dict[str, Any] = {"chain": [0], "draw": np.arange(self._num_draws), "datum": split.ids.cpu().numpy()}
+        if split.labels is not None:
+            coords["label"] = ("datum", split.labels.cpu().numpy())
+        event = tuple(f"x_dim_{i}" for i in range(len(split.x_shape)))
+        nodes = {name: _dataset(variables, coords) for name, variables in _log_density_groups(posterior).items()}
+        nodes["observed_data"] = _dataset({"x": (("datum", *event), observed)}, coords)
+        if posterior.elements:
+            summary = _summary(posterior, observed, np.random.default_rng(derive_seed(self._seed, _PIT_STREAM)))
+            nodes["posterior_predictive_summary"] = _dataset(
+                {name: (("datum", *event), value) for name, value in summary.items()}, coords
+            )
+        measured = measure(observed, self._statistics, event_dim=len(split.x_shape))
+        for group, draws in (("posterior_predictive", posterior), ("prior_predictive", prior)):
+            if "replications" in draws.groups:
+                variables = {"x": _per_draw(draws.groups["replications"]["x"], event)}
+                nodes[group] = _dataset(variables, {**coords, "draw": draws.kept})
+            if draws.groups.get("statistics"):
+                variables = {name: _per_draw(value) for name, value in draws.groups["statistics"].items()}
+                everything = {**coords, "draw": np.arange(draws.num_draws)}
+                nodes[f"predictive_statistics/{group}"] = _dataset(variables, everything)
+                of_data = {name: ("datum", value.astype(observed.dtype)) for name, value in measured.items()}
+                nodes["predictive_statistics/observed_data"] = _dataset(of_data, coords)
+        tree = xr.DataTree.from_dict(nodes)
+        tree.attrs |= {"space": split.space, "seed": self._seed, "num_draws": self._num_draws, "units": "nats"}
+        for name, value in (("measure", data.pair.measure), ("of", data.pair.target(split))):
+            if value is not None:
+                tree.attrs[name] = str(value)
+        return tree
 
 
 def _thinned(num_draws: int, fit: int | None) -> Array:
@@ -141,14 +173,14 @@ def _thinned(num_draws: int, fit: int | None) -> Array:
     return np.linspace(0, num_draws - 1, keep).round().astype(np.int64) if keep else np.arange(0)
 
 
-def _ledger_groups(draws: Draws) -> dict[str, dict[str, Any]]:
-    ledger = draws.groups
-    log_guide = ledger["log_guide"]["log_guide"]
-    log_weight = ledger["log_likelihood"]["x"] + sum(ledger["log_prior"].values()) - log_guide
+def _log_density_groups(draws: Draws) -> dict[str, dict[str, Any]]:
+    groups = draws.groups
+    log_guide = groups["log_guide"]["log_guide"]
+    log_weight = groups["log_likelihood"]["x"] + sum(groups["log_prior"].values()) - log_guide
     return {
-        "posterior": {name: _per_draw(value, _latent_dims(name, value)) for name, value in ledger["latents"].items()},
-        "log_likelihood": {"x": _per_draw(ledger["log_likelihood"]["x"])},
-        "log_prior": {name: _per_draw(value) for name, value in ledger["log_prior"].items()},
+        "posterior": {name: _per_draw(value, _latent_dims(name, value)) for name, value in groups["latents"].items()},
+        "log_likelihood": {"x": _per_draw(groups["log_likelihood"]["x"])},
+        "log_prior": {name: _per_draw(value) for name, value in groups["log_prior"].items()},
         "sample_stats": {"log_guide": _per_draw(log_guide), "log_weight": _per_draw(log_weight)},
     }
 

@@ -85,87 +85,104 @@ class Draws:
         self.elements["equal"][rows] += as_array(equal).astype(np.int32)
 
 
-@dataclass(frozen=True)
-class Sampler:
-    """Draws from a pair at some data, with replicated data and what these are measured by.
+class PosteriorDraws:
+    """Collects latents, log densities and data replicated given each latent from the blocks of a walk.
 
-    Attributes:
+    Args:
         data: the pair and its data.
+        num_draws: draws for each datum.
+        kept: numbers of the draws whose replications are kept whole, rising.
         statistics: what replications are measured by.
-        seed: of everything drawn.
+        replicate: draw replications at all.
+        seed: of the replications; the latents are those of the walk.
     """
 
-    data: PairData
-    statistics: tuple[Choice, ...] = ()
-    seed: int = 0
+    def __init__(
+        self,
+        data: PairData,
+        num_draws: int,
+        *,
+        kept: Array,
+        statistics: tuple[Choice, ...] = (),
+        replicate: bool = True,
+        seed: int = 0,
+    ) -> None:
+        self.draws = Draws(num_draws, len(data), kept)
+        self._data, self._statistics, self._replicate = data, statistics, replicate
+        self._stream = RandomStream(derive_seed(seed, _REPLICATION_STREAM))
 
     @torch.no_grad()
-    def posterior(self, num_draws: int, *, kept: Array, replicate: bool = True) -> Draws:
-        """Latents from the guide, their log densities, and data replicated given each; the guide runs once for a datum.
+    def add(self, block: Block) -> None:
+        """Add the data of a block."""
+        self.draws.put("latents", block.latents, slice(None), block.rows)
+        self.draws.put("log_guide", {"log_guide": block.log_guide.double()}, slice(None), block.rows)
+        if not self._replicate:
+            for scores in block.scores():
+                self.draws.put_scores(scores.log_likelihood, scores.log_prior, scores.particles, block.rows)
+            return
+        for particles, some in _cells(block.num_draws, len(block), self._data.width):
+            rows = slice(block.rows.start + some.start, block.rows.start + some.stop)
+            with self._stream.active():
+                drawn = self._replicated(block, particles, some, rows)
+            mask = _of(block.given, some).get("mask")
+            _record(self.draws, self._data, self._statistics, drawn, block.x[some], mask, particles, rows)
 
-        Args:
-            num_draws: draws for each datum.
-            kept: numbers of the draws whose replications are kept whole, rising.
-            replicate: draw replications at all. The latents do not depend on it.
-        """
-        draws = Draws(num_draws, len(self.data), kept)
-        stream = RandomStream(derive_seed(self.seed, _REPLICATION_STREAM))
-        for block in self.data.walk(num_draws, seed=self.seed):
-            draws.put("latents", block.latents, slice(None), block.rows)
-            draws.put("log_guide", {"log_guide": block.log_guide.double()}, slice(None), block.rows)
-            if not replicate:
-                for scores in block.scores():
-                    draws.put_scores(scores.log_likelihood, scores.log_prior, scores.particles, block.rows)
-                continue
-            for particles, some in _cells(num_draws, len(block), self.data.width):
-                rows = slice(block.rows.start + some.start, block.rows.start + some.stop)
-                with stream.active():
-                    drawn = self._replicated(draws, block, particles, some, rows)
-                self._record(draws, drawn, block.x[some], _of(block.given, some).get("mask"), particles, rows)
-        return draws
-
-    def _replicated(self, draws: Draws, block: Block, particles: slice, some: slice, rows: slice) -> Tensor:
+    def _replicated(self, block: Block, particles: slice, some: slice, rows: slice) -> Tensor:
         """Score some draws and replicate the data given each of them; one run of the model where that is enough."""
-        model = self.data.pair.model
+        model = self._data.pair.model
         at = {name: value.contiguous() for name, value in take(block.latents, particles, some).items()}
         beside = _of(block.given, some)
         scores = score_sites(model, block.x[some], at, **beside)
-        draws.put_scores(scores.log_likelihood, scores.log_prior, particles, rows)
-        if self.data.pair.outputs_ignore_data:
+        self.draws.put_scores(scores.log_likelihood, scores.log_prior, particles, rows)
+        if self._data.pair.outputs_ignore_data:
             return _draw(scores.outputs["x"])
         return _replicate(model, at, particles, some.stop - some.start, beside.get("y"))
 
-    @torch.no_grad()
-    def prior(self, num_draws: int, *, kept: Array) -> Draws:
-        """Data sets of the same size from ``model(size=n)``, unobserved where the data are.
 
-        Args:
-            num_draws: number of data sets.
-            kept: numbers of the data sets that are kept whole, rising.
-        """
-        draws = Draws(num_draws, len(self.data), kept)
-        split = self.data.split
-        with isolated(derive_seed(self.seed, _PRIOR_STREAM)):
-            for particles, rows in _cells(num_draws, len(split), self.data.width):
-                mask, y = (None if part is None else part[rows] for part in (split.mask, split.y))
-                drawn = _replicate(self.data.pair.model, {}, particles, rows.stop - rows.start, y)
-                self._record(draws, drawn, None, mask, particles, rows)
-        return draws
+@torch.no_grad()
+def prior_draws(
+    data: PairData, num_draws: int, *, kept: Array, statistics: tuple[Choice, ...] = (), seed: int = 0
+) -> Draws:
+    """Data sets of the same size from ``model(size=n)``, unobserved where the data are.
 
-    def _record(
-        self, draws: Draws, drawn: Tensor, x: Tensor | None, mask: Tensor | None, particles: slice, rows: slice
-    ) -> None:
-        x_shape = self.data.split.x_shape
-        shape = (particles.stop - particles.start, rows.stop - rows.start, *x_shape)
-        if drawn.numel() != prod(shape):
-            raise ValueError(f"the model draws x of shape {tuple(drawn.shape)}, the data require {shape}")
-        drawn = drawn.reshape(shape)
-        draws.keep(as_array(drawn), particles, rows)
-        if x is not None:
-            draws.compare(drawn, x, particles, rows)
-        seen = as_array(drawn if mask is None else visible(drawn, {"mask": mask}))
-        measured = measure(seen, self.statistics, event_dim=len(x_shape))
-        draws.put("statistics", {name: value.astype(seen.dtype) for name, value in measured.items()}, particles, rows)
+    Args:
+        data: the pair and its data.
+        num_draws: number of data sets.
+        kept: numbers of the data sets that are kept whole, rising.
+        statistics: what they are measured by.
+        seed: of the draws.
+    """
+    draws = Draws(num_draws, len(data), kept)
+    split = data.split
+    with isolated(derive_seed(seed, _PRIOR_STREAM)):
+        for particles, rows in _cells(num_draws, len(split), data.width):
+            mask, y = (None if part is None else part[rows] for part in (split.mask, split.y))
+            drawn = _replicate(data.pair.model, {}, particles, rows.stop - rows.start, y)
+            _record(draws, data, statistics, drawn, None, mask, particles, rows)
+    return draws
+
+
+def _record(
+    draws: Draws,
+    data: PairData,
+    statistics: tuple[Choice, ...],
+    drawn: Tensor,
+    x: Tensor | None,
+    mask: Tensor | None,
+    particles: slice,
+    rows: slice,
+) -> None:
+    x_shape = data.split.x_shape
+    shape = (particles.stop - particles.start, rows.stop - rows.start, *x_shape)
+    if drawn.numel() != prod(shape):
+        raise ValueError(f"the model draws x of shape {tuple(drawn.shape)}, the data require {shape}")
+    drawn = drawn.reshape(shape)
+    draws.keep(as_array(drawn), particles, rows)
+    if x is not None:
+        draws.compare(drawn, x, particles, rows)
+    seen = as_array(drawn if mask is None else visible(drawn, {"mask": mask}))
+    measured = measure(seen, statistics, event_dim=len(x_shape))
+    draws.put("statistics", {name: value.astype(seen.dtype) for name, value in measured.items()}, particles, rows)
 
 
 def as_array(tensor: Tensor | Array) -> Array:

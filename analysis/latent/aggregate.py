@@ -19,8 +19,8 @@ from analysis.stats.mixtures import (
 )
 from vae_pyro.core.isolation import isolated
 from vae_pyro.data.split import Given
-from vae_pyro.densities.log_densities import Program, draw_sites, log_densities, score_latents
-from vae_pyro.densities.walk import ELEMENTS_AT_ONCE, PairData, pieces
+from vae_pyro.densities.log_densities import Program, SiteKind, score_latents, score_sites
+from vae_pyro.densities.walk import ELEMENTS_AT_ONCE, Block, PairData, pieces, take
 
 type Array = np.ndarray[Any, Any]
 
@@ -31,7 +31,7 @@ _PAIR_NUMBERS = 4_000_000
 
 
 @dataclass(frozen=True)
-class GuideDraws:
+class AggregateDraws:
     """Draws of the guide at all data, and what is known of it in closed form.
 
     The sites are the codes of `vae_pyro.densities.log_densities.draw_sites`. A class is summed out of their densities;
@@ -95,76 +95,110 @@ class _Gaussian:
     scale_tril: Tensor | None
 
 
-def draw_guide(data: PairData, compared: Array) -> GuideDraws:
-    """Two draws of each datum's latents, with the prior's density there, from torch's generator as it stands.
+class AggregateReducer:
+    """Collects two draws of each datum's latents, with the prior's density there, from the blocks of a walk.
 
     Args:
         data: the pair and its data.
         compared: rows whose Cholesky factors are kept.
-
-    Raises:
-        ValueError: no site is a code, several are classes, or one has values that cannot be listed.
     """
-    model, guide = data.pair.model, data.pair.guide
-    x, given = data.batch(slice(0, 1))
-    kinds = draw_sites(guide, x, num_particles=1, **given)[2]
-    sites = [name for name, kind in kinds.items() if kind == "code"]  # in the order of `Evaluation.activity`
-    labels = [name for name, kind in kinds.items() if kind == "class"]
-    if not sites or len(labels) > 1:
-        raise ValueError(
-            f"an aggregate posterior is one of continuous latents, with at most one site of discrete ones summed out; "
-            f"the guide draws {', '.join(f'{name} ({kind})' for name, kind in kinds.items()) or 'nothing'}"
-        )
-    classes: dict[str, Tensor] = {}
-    events: dict[str, tuple[int, ...]] = {}
-    parts: dict[str, list[Array]] = {}
-    closed, full, kept = True, False, np.sort(compared)
-    for rows in data.rows(_PAIR_DRAWS):
-        x, given = data.batch(rows)
-        ledger = log_densities(model, guide, x, num_particles=_PAIR_DRAWS, **given)
-        log_prior: Any = sum(log_p for name, (log_p, _) in ledger.sites.items() if name in sites)
+
+    def __init__(self, data: PairData, compared: Array) -> None:
+        self._model, self._kept = data.pair.model, np.sort(compared)
+        self._kinds: dict[str, SiteKind] = {}
+        self._classes: dict[str, Tensor] = {}
+        self._events: dict[str, tuple[int, ...]] = {}
+        self._parts: dict[str, list[Array]] = {}
+        self._closed, self._full = True, False
+
+    @torch.no_grad()
+    def add(self, block: Block) -> None:
+        """Add the data of a block, of at least two draws each.
+
+        Raises:
+            ValueError: no site is a code, several are classes, or one has values that cannot be listed.
+        """
+        with isolated():
+            self._add(block)
+
+    def _add(self, block: Block) -> None:
+        sites, labels = self._sites(block.kinds)
+        latents = take(block.latents, slice(_PAIR_DRAWS))
+        scores = score_sites(self._model, block.x, latents, **block.given)
+        log_prior: Any = sum(scores.log_prior[name] for name in sites)
         for name in labels:
-            of_model, of_guide = ledger.distributions[name]
-            if not classes:
-                classes[name] = _values(name, of_guide)
+            of_model, of_guide = scores.priors[name], block.distributions[name]
+            if not self._classes:
+                self._classes[name] = _values(name, of_guide)
             # A given class is certain, and what it weighs is no part of p(z).
-            weights = torch.stack([of_model.log_prob(value) for value in classes[name]]).logsumexp(0)
-            at = {site: ledger.latents[site] for site in sites}
-            log_prior = _summed(model, x, at, classes, given) - weights
-            closed = closed and bool((ledger.sites[name][1] == 0).all())
-        parts.setdefault("log_prior", []).append(_array(log_prior))
+            weights = torch.stack([of_model.log_prob(value) for value in self._classes[name]]).logsumexp(0)
+            at = {site: latents[site] for site in sites}
+            log_prior = _summed(self._model, block.x, at, self._classes, block.given) - weights
+            self._closed = self._closed and bool((of_guide.log_prob(block.latents[name]) == 0).all())
+        self._put("log_prior", _array(log_prior))
         z, known = [], []
         for name in sites:
-            value = ledger.latents[name]
-            events[name] = tuple(value.shape[2:])
-            z.append(_array(value).reshape(_PAIR_DRAWS, len(x), -1))
-            known.append(_gaussian(ledger.distributions[name][1], value))
-        parts.setdefault("z", []).append(np.concatenate(z, axis=-1))
-        found = [gaussian for gaussian in known if gaussian is not None]
-        closed = closed and len(found) == len(sites)
-        if closed:
-            for part in ("loc", "scale"):
-                values = [_array(getattr(gaussian, part)).reshape(len(x), -1) for gaussian in found]
-                parts.setdefault(part, []).append(np.concatenate(values, axis=1)[None])
-            tril = found[0].scale_tril
-            full = any(gaussian.scale_tril is not None for gaussian in found)
-            if tril is not None and len(sites) == 1:
-                here = kept[(kept >= rows.start) & (kept < rows.stop)] - rows.start
-                parts.setdefault("tril", []).append(_array(tril[torch.from_numpy(here).to(tril.device)])[None])
-    joined = {name: np.concatenate(values, axis=1) for name, values in parts.items()}
-    return GuideDraws(
-        z=joined["z"],
-        log_prior=joined["log_prior"],
-        sizes={name: int(np.prod(event, dtype=int)) for name, event in events.items()},
-        events=events,
-        loc=joined["loc"][0] if closed else None,
-        scale=joined["scale"][0] if closed else None,
-        diagonal=closed and not full,
-        scale_tril=joined["tril"][0] if closed and "tril" in joined else None,
-        kept=kept,
-        classes=classes,
-        bare=len(sites) == len(kinds),
-    )
+            value = latents[name]
+            self._events[name] = tuple(value.shape[2:])
+            z.append(_array(value).reshape(_PAIR_DRAWS, len(block), -1))
+            known.append(_gaussian(block.distributions[name], value))
+        self._put("z", np.concatenate(z, axis=-1))
+        self._add_gaussians([gaussian for gaussian in known if gaussian is not None], len(sites), block)
+
+    def _sites(self, kinds: dict[str, SiteKind]) -> tuple[list[str], list[str]]:
+        """Names of the codes, in the order of `Evaluation.activity`, and of the classes."""
+        self._kinds = kinds
+        sites = [name for name, kind in kinds.items() if kind == "code"]
+        labels = [name for name, kind in kinds.items() if kind == "class"]
+        if not sites or len(labels) > 1:
+            raise ValueError(
+                f"an aggregate posterior is one of continuous latents, with at most one site of discrete ones summed "
+                f"out; the guide draws {', '.join(f'{name} ({kind})' for name, kind in kinds.items()) or 'nothing'}"
+            )
+        return sites, labels
+
+    def _add_gaussians(self, found: "list[_Gaussian]", num_sites: int, block: Block) -> None:
+        self._closed = self._closed and len(found) == num_sites
+        if not self._closed:
+            return
+        for part in ("loc", "scale"):
+            values = [_array(getattr(gaussian, part)).reshape(len(block), -1) for gaussian in found]
+            self._put(part, np.concatenate(values, axis=1)[None])
+        tril = found[0].scale_tril
+        self._full = any(gaussian.scale_tril is not None for gaussian in found)
+        if tril is not None and num_sites == 1:
+            rows = block.rows
+            here = self._kept[(self._kept >= rows.start) & (self._kept < rows.stop)] - rows.start
+            self._put("tril", _array(tril[torch.from_numpy(here).to(tril.device)])[None])
+
+    def _put(self, name: str, values: Array) -> None:
+        self._parts.setdefault(name, []).append(values)
+
+    def result(self) -> AggregateDraws:
+        """The draws, once every block was added."""
+        joined = {name: np.concatenate(values, axis=1) for name, values in self._parts.items()}
+        closed = self._closed
+        return AggregateDraws(
+            z=joined["z"],
+            log_prior=joined["log_prior"],
+            sizes={name: int(np.prod(event, dtype=int)) for name, event in self._events.items()},
+            events=self._events,
+            loc=joined["loc"][0] if closed else None,
+            scale=joined["scale"][0] if closed else None,
+            diagonal=closed and not self._full,
+            scale_tril=joined["tril"][0] if closed and "tril" in joined else None,
+            kept=self._kept,
+            classes=self._classes,
+            bare=len(self._events) == len(self._kinds),
+        )
+
+
+def draw_aggregate(data: PairData, compared: Array, *, seed: int) -> AggregateDraws:
+    """Two draws of each datum's latents, by a walk of their own; see `AggregateReducer`."""
+    reducer = AggregateReducer(data, compared)
+    for block in data.walk(_PAIR_DRAWS, seed=seed):
+        reducer.add(block)
+    return reducer.result()
 
 
 def draw_prior(data: PairData, sizes: dict[str, int], size: int) -> tuple[Array, list[MixtureMarginals] | None]:
@@ -196,12 +230,12 @@ def draw_prior(data: PairData, sizes: dict[str, int], size: int) -> tuple[Array,
 
 
 def aggregate_densities(
-    drawn: GuideDraws, data: PairData, rows: Array, prior: Array
+    drawn: AggregateDraws, data: PairData, rows: Array, prior: Array
 ) -> tuple[Densities, Densities | None, Array]:
     """Densities of the aggregate posterior of some data.
 
     Args:
-        drawn: of `draw_guide`.
+        drawn: of `AggregateReducer`.
         data: the pair and its data; the guide is run for all pairs where its density is not in closed form.
         rows: the data that are compared, among ``drawn.kept`` where factors are used.
         prior: draws of the prior, shape ``(row, latent)``.
@@ -284,13 +318,18 @@ def _gaussian(posterior: TorchDistribution, value: Tensor) -> _Gaussian | None:
     known = _parameters(posterior)
     if known is None:
         return None
-    loc, scale = known.loc.expand(value.shape), known.scale.expand(value.shape)
+    loc, scale = (_as_drawn(part, value).expand(value.shape) for part in (known.loc, known.scale))
     if not bool((loc == loc[:1]).all() and (scale == scale[:1]).all()):
         return None  # it depends on another site's draw
     tril = known.scale_tril
     if tril is not None:
-        tril = tril.expand(*value.shape[:2], *tril.shape[-2:])[0]
+        tril = _as_drawn(tril, value[..., None]).expand(*value.shape[:2], *tril.shape[-2:])[0]
     return _Gaussian(loc[0], scale[0], tril)
+
+
+def _as_drawn(parameter: Tensor, value: Tensor) -> Tensor:
+    """A parameter of a distribution for the first particles alone, of which there are as many as ``value`` has."""
+    return parameter[: len(value)] if parameter.dim() == value.dim() else parameter
 
 
 def _marginals(prior: TorchDistribution, value: Tensor) -> MixtureMarginals | None:

@@ -271,7 +271,7 @@ def describe_layers(
     kinds: dict[str, tuple[bool, bool]] = {}
     with isolated(derive_seed(seed, 1)):
         head, given = data.batch(slice(0, 1))
-        sites = draw_sites(guide, head, num_particles=1, **given)[2]
+        sites = draw_sites(guide, head, num_particles=1, **given).kinds
         order = tuple(sites)
         names = tuple(name for name in order if sites[name] == "code")
         if not names:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.latent.aggregate import aggregate_densities, draw_guide, draw_prior
+from analysis.latent.aggregate import AggregateDraws, AggregateReducer, aggregate_densities, draw_prior
 from analysis.results.verdict import Outcome, Verdict
 from analysis.stats.information import (
     Bracket,
@@ -27,8 +27,8 @@ from analysis.stats.mmd import MMD, mmd
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.split import Split
 from vae_pyro.densities.pair import PairLike
-from vae_pyro.densities.walk import bind
-from vae_pyro.evaluation.evaluation import ACTIVE_VARIANCE, Evaluation, evaluate
+from vae_pyro.densities.walk import PairData, bind
+from vae_pyro.evaluation.evaluation import ACTIVE_VARIANCE, Evaluation, EvaluationReducer
 
 type Array = np.ndarray[Any, Any]
 
@@ -303,10 +303,45 @@ def describe_latent(
     split = data.split
     if len(split) < 20 or (num_data is not None and num_data < 20):
         raise ValueError(f"at least 20 data are required to compare, got {len(split)} with num_data={num_data}")
-    evaluation = evaluate(pair, split, num_draws=num_draws, seed=derive_seed(seed, 1))
+    if num_draws < 2:
+        raise ValueError(f"num_draws must be at least 2, got {num_draws}")
+    data.pair.check_data(split)
     order = np.random.default_rng(derive_seed(seed, 2)).permutation(len(split))
-    with isolated(derive_seed(seed, 3)):
-        drawn = draw_guide(data, order[: num_data or _NUM_DATA])
+    evaluation, aggregate = EvaluationReducer(data, num_draws), AggregateReducer(data, order[: num_data or _NUM_DATA])
+    for block in data.walk(num_draws, seed=seed):
+        evaluation.add(block)
+        aggregate.add(block)
+    return summarize_latent(
+        data, evaluation.result(), aggregate.result(), order,
+        num_data=num_data, seed=seed, epsilon=epsilon, delta=delta,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def summarize_latent(
+    data: PairData,
+    evaluation: Evaluation,
+    drawn: AggregateDraws,
+    order: Array,
+    *,
+    num_data: int | None = None,
+    seed: int = 0,
+    epsilon: float = 0.01,
+    delta: float = 0.01,
+) -> LatentSummary:
+    """What `describe_latent` makes of the draws of a walk.
+
+    Args:
+        data: the pair and its data.
+        evaluation: of all data.
+        drawn: draws of all data, with the factors of those that are compared.
+        order: of the data, whose first ones are compared and the others fit a mixture.
+        num_data: see `describe_latent`.
+        seed: of the prior's draws, the mixture and the permutations.
+        epsilon: see `describe_latent`.
+        delta: see `describe_latent`.
+    """
+    split = data.split
     wanted = num_data or (_NUM_DATA if drawn.closed else _NUM_DATA_REPLAYED)
     rows, others = order[:wanted], order[wanted:]
     with isolated(derive_seed(seed, 4)):

@@ -352,7 +352,7 @@ class _Making:
         data = bind(self.pair, self.test.take(slice(0, 1)), seed=0, check=False)
         with isolated(0):
             head, given = data.batch(slice(0, 1))
-            kinds = draw_sites(self.pair.guide, head, num_particles=1, **given)[2]
+            kinds = draw_sites(self.pair.guide, head, num_particles=1, **given).kinds
         if "data" in kinds.values():
             raise ValueError(
                 "the gaps are told by data that are simulated with their latents, and what is missing of x is a latent "

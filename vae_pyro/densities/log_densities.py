@@ -164,6 +164,24 @@ def log_densities(
     return LogDensities(log_likelihood, log_prior, log_guide, latents, sites, distributions)
 
 
+class GuideDraws(NamedTuple):
+    """Draws of a guide.
+
+    Attributes:
+        latents: draws of each latent site, ``(particle, datum, *event)``.
+        log_guide: log q(z | x), nats, ``(particle, datum)``.
+        kinds: what each site is: ``data`` is what is missing of x (site ``x_missing``, whose density is p(x | z) in
+            both programs); ``class`` is a site of discrete support, whose values are names and have no mean; every
+            other site is a ``code``. The first two are in the KL as any latent is, and no part of a representation.
+        distributions: q of each site, batch shape that broadcasts to ``(particle, datum)``.
+    """
+
+    latents: dict[str, Tensor]
+    log_guide: Tensor
+    kinds: dict[str, SiteKind]
+    distributions: dict[str, TorchDistribution]
+
+
 @torch.no_grad()
 def draw_latents(
     guide: Program, x: Tensor, *, num_particles: int, mask: Tensor | None = None, y: Tensor | None = None
@@ -180,33 +198,30 @@ def draw_latents(
     Returns:
         Draws ``{site: (particle, datum, *event)}``, and log q(z | x) of shape ``(particle, datum)``.
     """
-    latents, log_guide, _ = draw_sites(guide, x, num_particles=num_particles, mask=mask, y=y)
-    return latents, log_guide
+    drawn = draw_sites(guide, x, num_particles=num_particles, mask=mask, y=y)
+    return drawn.latents, drawn.log_guide
 
 
 @torch.no_grad()
 def draw_sites(
     guide: Program, x: Tensor, *, num_particles: int, mask: Tensor | None = None, y: Tensor | None = None
-) -> tuple[dict[str, Tensor], Tensor, dict[str, SiteKind]]:
-    """As `draw_latents`, and what each site is.
-
-    ``data`` is what is missing of x (site ``x_missing``, whose density is p(x | z) in both programs); ``class`` is a
-    site of discrete support, whose values are names and have no mean; every other site is a ``code``. The first two
-    are in the KL as any latent is, and no part of a representation.
-    """
+) -> GuideDraws:
+    """As `draw_latents`, with what each site is and its distribution."""
     given = {key: value for key, value in (("mask", mask), ("y", y)) if value is not None}
     with pyro.plate("particles", num_particles, dim=_PARTICLE_DIM):
         trace = poutine.trace(guide).get_trace(x, **given)
     shape = (num_particles, len(x))
     latents: dict[str, Tensor] = {}
     kinds: dict[str, SiteKind] = {}
+    distributions: dict[str, TorchDistribution] = {}
     log_guide = x.new_zeros(shape)
     for name, site in _sample_sites(trace):
         log_guide = log_guide + _log_prob(name, site, shape)
         value = site["value"]
         latents[name] = value.expand(*shape, *value.shape[value.dim() - site["fn"].event_dim :])
         kinds[name] = "data" if name == MISSING_SITE else "class" if _discrete(site["fn"]) else "code"
-    return latents, log_guide, kinds
+        distributions[name] = _masked(site)
+    return GuideDraws(latents, log_guide, kinds, distributions)
 
 
 @torch.no_grad()
@@ -242,11 +257,13 @@ class SiteScores(NamedTuple):
         log_likelihood: log p(x | z), summed over observed sites, nats, ``(particle, datum)``.
         log_prior: log p of each latent site, in the order of the model, nats, ``(particle, datum)``.
         outputs: p(x | z) of each observed site.
+        priors: p of each latent site, in the order of the model.
     """
 
     log_likelihood: Tensor
     log_prior: dict[str, Tensor]
     outputs: dict[str, TorchDistribution]
+    priors: dict[str, TorchDistribution]
 
 
 @torch.no_grad()
@@ -265,16 +282,17 @@ def score_sites(
     log_likelihood = x.new_zeros(shape)
     log_prior: dict[str, Tensor] = {}
     outputs: dict[str, TorchDistribution] = {}
+    priors: dict[str, TorchDistribution] = {}
     for name, site in _sample_sites(trace):
         log_p = _log_prob(name, site, shape)
         if site["is_observed"]:
             log_likelihood = log_likelihood + log_p
             outputs[name] = site["fn"]
         elif name in latents:
-            log_prior[name] = log_p
+            log_prior[name], priors[name] = log_p, _masked(site)
         else:
             raise ValueError(f"latent site {name!r} of the model is not in the guide; draw it in the guide as well")
-    return SiteScores(log_likelihood, log_prior, outputs)
+    return SiteScores(log_likelihood, log_prior, outputs, priors)
 
 
 def _discrete(distribution: TorchDistribution) -> bool:

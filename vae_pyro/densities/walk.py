@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from vae_pyro.core.isolation import RandomStream, derive_seed, isolated
@@ -85,8 +86,8 @@ class PairData:
         for rows in pieces(len(self), data):
             with stream.active(), torch.no_grad():
                 x, given = self.batch(rows)
-                latents, log_guide, kinds = draw_sites(self.pair.guide, x, num_particles=num_draws, **given)
-            yield Block(self, rows, x, given, latents, log_guide, kinds, particles, scorer)
+                drawn = draw_sites(self.pair.guide, x, num_particles=num_draws, **given)
+            yield Block(self, rows, x, given, *drawn, at_once=particles, _scorer=scorer)
 
     def _latent_width(self) -> int:
         """Numbers that the latents of one particle and datum hold."""
@@ -107,7 +108,8 @@ class Block:
         given: ``mask`` and ``y`` that the programs are given.
         latents: draws of each latent site, ``(particle, datum, *event)``.
         log_guide: log q(z | x), nats, ``(particle, datum)``.
-        kinds: what each latent site is, see `vae_pyro.densities.log_densities.draw_sites`.
+        kinds: what each latent site is, see `vae_pyro.densities.log_densities.GuideDraws`.
+        distributions: q of each latent site.
         at_once: particles that one pass of the model takes.
     """
 
@@ -118,6 +120,7 @@ class Block:
     latents: Latents
     log_guide: Tensor
     kinds: dict[str, SiteKind]
+    distributions: dict[str, TorchDistribution]
     at_once: int
     _scorer: Scorer = field(repr=False)
     _scored: list["Scores"] = field(default_factory=list, repr=False)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from analysis.latent.aggregate import aggregate_densities, draw_guide, draw_prior
+from analysis.latent.aggregate import aggregate_densities, draw_aggregate, draw_prior
 from analysis.latent.layers import describe_layers
 from analysis.latent.summary import LatentSummary, describe_latent
 from analysis.results.verdict import Verdict
@@ -315,8 +315,8 @@ def test_closed_densities_of_pairs_are_those_of_the_guide_itself(diagonal: bool)
     data = replace(bind((model, guide), truth.sample(40, seed=0), seed=0), width=200_000)  # 5 data at once
     order = np.random.default_rng(0).permutation(40)
     rows = order[:30]
+    drawn = draw_aggregate(data, order[:35], seed=0)
     with isolated(0):
-        drawn = draw_guide(data, order[:35])
         prior, families = draw_prior(data, drawn.sizes, 20)
     assert drawn.closed
     assert families is not None

@@ -13,7 +13,7 @@ import torch
 from pyro.infer import SVI, TraceEnum_ELBO, config_enumerate
 from torch import Tensor
 
-from analysis.latent.aggregate import aggregate_densities, draw_guide
+from analysis.latent.aggregate import aggregate_densities, draw_aggregate
 from analysis.latent.layers import describe_layers
 from analysis.latent.summary import describe_latent
 from vae_pyro import VAE, FitConfig, Split, VAEConfig, evaluate, fit
@@ -301,8 +301,8 @@ def test_a_class_is_no_unit_and_no_layer_and_is_summed_out_of_the_aggregate_post
     at, rows = torch.randn(7, 2, dtype=x.dtype, generator=torch.Generator().manual_seed(1)), torch.arange(30)
     for y in (None, torch.where(rows < 10, 2, -1), rows % CLASSES):
         data = bind(vae, x, y=y, seed=0)
+        drawn = draw_aggregate(data, rows.numpy(), seed=0)
         with isolated(0):
-            drawn = draw_guide(data, rows.numpy())
             found = aggregate_densities(drawn, data, rows.numpy(), at.numpy())[2]
         assert drawn.closed == (y is not None and bool((y >= 0).all()))
         prior = dist.Normal(0.0, 1.0).log_prob(torch.from_numpy(drawn.z)).sum(-1)
