@@ -1,5 +1,7 @@
 """What a user meets first: importing changes nothing and is quick, the README's script runs, the map is true."""
 
+import ast
+import importlib
 import json
 import re
 import subprocess
@@ -52,9 +54,49 @@ def test_imports_leave_heavy_libraries_for_later() -> None:
     """What makes an import slow is what it pulls in; seconds are for the benchmarks."""
     heavy = ["torchvision", "sklearn", "tensorboard", "pandas", "arviz", "matplotlib", "xarray", "jinja2", "joblib"]
     heavy += ["lightning_fabric", "dask", "ray", "optuna", "zarr", "pyarrow", "constriction", "skimage"]
-    code = f"import sys, vae_pyro; print([name for name in {heavy} if name in sys.modules])"
+    of_all = ["torch", "pyro", "numpy", "scipy", "pydantic"]
+    code = f"""
+import sys, vae_pyro
+print([name for name in {heavy + of_all} if name in sys.modules])
+from vae_pyro import VAE, VAEConfig, FitConfig, fit, load_data, evaluate, RunFolder, CompiledSVI
+print([name for name in {heavy} if name in sys.modules])
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.split() == ["[]", "[]"]
+
+
+def test_every_exported_name_is_imported_when_it_is_used() -> None:
+    """Each from its module, by all ways of importing it; the table is that of type checkers."""
+    code = "from vae_pyro import *\nimport vae_pyro\nassert set(vae_pyro.__all__) <= set(dir(vae_pyro)) & set(dir())"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    source = ast.parse((ROOT / "vae_pyro" / "__init__.py").read_text())
+    (checked,) = (node for node in source.body if isinstance(node, ast.If))
+    typed = {
+        name.asname: node.module
+        for node in checked.body
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+        if name.name == name.asname  # which marks an export
+    }
+    assert typed == vae_pyro._HOMES
+    for name in vae_pyro.__all__:
+        value = getattr(vae_pyro, name)
+        assert value is getattr(importlib.import_module(typed[name]), name)
+        assert name not in {path.stem for path in (ROOT / "vae_pyro").iterdir()}  # no module is hidden by it
+
+
+def test_imports_in_the_documentation_work() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks" / "README.md"]
+    blocks = re.findall(r"```python\n(.*?)```", "\n".join(page.read_text() for page in pages), flags=re.DOTALL)
+    imports = [
+        ast.unparse(node)
+        for block in blocks
+        for node in ast.parse(block).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    lines = [line for line in imports if re.match(r"(from|import) (vae_pyro|analysis)\b", line)]
+    assert len(lines) >= 8
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=ROOT, check=True)
 
 
 def script() -> str:

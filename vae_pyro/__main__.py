@@ -1,5 +1,6 @@
-"""``python -m vae_pyro``."""
+"""``python -m vae_pyro``: the command ``vae-pyro``."""
 
 from vae_pyro.cli.main import main
 
-main()
+if __name__ == "__main__":  # and not in the processes that import this module to work for it
+    main()

@@ -1,8 +1,8 @@
-"""A run folder with its model and data, as most commands begin."""
+"""A run folder with its model and data, as most verbs begin."""
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vae_pyro.data.dataset import Dataset
@@ -11,33 +11,29 @@ if TYPE_CHECKING:
     from vae_pyro.runs.folder import RunFolder
 
 
-def open_run(
-    run: Path, split: str, data_root: Path | None, device: str
-) -> "tuple[RunFolder, VAE, Split, dict[str, Any]]":
-    """A run, its model, one split of its data, and their facts.
+def open_model(run: Path, device: str) -> "tuple[RunFolder, VAE]":
+    """A run and its model.
+
+    Raises:
+        RunError: the run cannot be used.
+        ValueError: no such device.
+    """
+    from vae_pyro.runs.folder import RunFolder
+    from vae_pyro.training.config import FitConfig
+
+    folder = RunFolder(run)
+    return folder, folder.load_model(FitConfig(device=device).torch_device())
+
+
+def open_split(run: Path, split: str, data_root: Path | None, device: str) -> "tuple[RunFolder, VAE, Split]":
+    """A run, its model and one split of its data.
 
     Raises:
         RunError: the run cannot be used, or its data have changed.
         ValueError: no such split, or one without data.
     """
     folder, vae, data = open_all(run, data_root, device)
-    return folder, vae, data.split(split), folder.config()["facts"]
-
-
-def chosen_data(
-    run: Path, data: str | None, split: str, data_root: Path | None, device: str, *, classes: bool = True
-) -> "tuple[RunFolder, VAE, Split]":
-    """A run, its model, and one split of its data, or all of other data where these are named; see `other_data`.
-
-    Raises:
-        RunError: see `open_run`.
-        FileNotFoundError: see `other_data`.
-        ValueError: see both.
-    """
-    if data is not None:
-        return other_data(run, data, data_root, device, classes=classes)
-    folder, vae, own, _ = open_run(run, split, data_root, device)
-    return folder, vae, own
+    return folder, vae, data.split(split)
 
 
 def open_all(run: Path, data_root: Path | None, device: str) -> "tuple[RunFolder, VAE, Dataset]":
@@ -48,7 +44,7 @@ def open_all(run: Path, data_root: Path | None, device: str) -> "tuple[RunFolder
     """
     from vae_pyro.core.files import RunError
 
-    folder, vae = _open(run, device)
+    folder, vae = open_model(run, device)
     data = folder.data_config(data_root).load()
     facts = folder.config()["facts"]
     if facts["fingerprint"] != data.facts["fingerprint"]:
@@ -68,8 +64,8 @@ def other_data(
         run: the folder.
         data: name or path.
         data_root: folder of downloaded data sets.
-        device: where the model is to be.
-        classes: whether the programs are to be given classes, where they want them; a classifier finds them.
+        device: of the model.
+        classes: whether the programs are given classes where they require them; a classifier infers them.
 
     Raises:
         RunError: the run cannot be used.
@@ -80,24 +76,16 @@ def other_data(
 
     from vae_pyro.data.dataset import load_all
 
-    folder, vae = _open(run, device)
+    folder, vae = open_model(run, device)
     config = folder.data_config(data_root).replace(source=data, stream=None)
     facts = folder.config()["facts"]
     schema = facts.get("schema")
-    if schema is not None:  # the codes are those of the run's table, whatever categories the other one has
+    if schema is not None:  # codes are those of the run's table, whatever categories the other table has
         config = config.replace(kinds=None, columns=schema["columns"])
     chosen = load_all(config, facts)
     if chosen.y is not None and not vae.num_classes:
         chosen = replace(chosen, y=None)
-    # A class that stands for those which a classifier will try.
+    # A classifier tries every class: this one stands for them.
     tried = None if classes or not vae.num_classes else torch.zeros(1, dtype=torch.int64)
     vae.check_data(chosen, blank=True, y=tried)
     return folder, vae, chosen
-
-
-def _open(run: Path, device: str) -> "tuple[RunFolder, VAE]":
-    from vae_pyro.runs.folder import RunFolder
-    from vae_pyro.training.config import FitConfig
-
-    folder = RunFolder(run)
-    return folder, folder.load_model(FitConfig(device=device).torch_device())

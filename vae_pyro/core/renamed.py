@@ -1,7 +1,67 @@
-"""Former names of arguments: refused with the name that replaced them, for one release."""
+"""Former names of arguments, classes and modules: refused with the present ones, for one release."""
 
+import sys
 from collections.abc import Callable
 from functools import wraps
+from typing import Any
+
+# Former module of ``vae_pyro``, and the present one.
+MODULES = {
+    "bounds": "objectives.bounds",
+    "capture": "compilation.capture",
+    "checkpoint": "runs.folder",
+    "classification": "applications.classification",
+    "commands": "cli.verbs",
+    "compression": "applications.compression",
+    "config": "core.config",
+    "console": "cli.console",
+    "continuation": "training.warm_start",
+    "denoising": "applications.denoising",
+    "distributions": "likelihoods.distributions",
+    "elbo": "objectives.base",
+    "ensembles": "training.ensemble",
+    "enumerated": "objectives.semi_supervised",
+    "experiment_commands": "cli.verbs",
+    "features": "nn.features",
+    "fit_config": "training.config",
+    "guide": "models.guide",
+    "imputation": "applications.imputation",
+    "interruption": "parallel.signals",
+    "isolation": "core.isolation",
+    "locks": "parallel.locks",
+    "loop": "training.loop",
+    "model": "models.model",
+    "networks": "nn.networks",
+    "noise": "likelihoods.noise",
+    "optimizers": "training.optimizers",
+    "posteriors": "models.posteriors",
+    "presets": "models.presets",
+    "priors": "models.priors",
+    "products": "compilation.products",
+    "program": "svi.program",
+    "progress": "training.progress",
+    "ranks": "parallel.ranks",
+    "registry": "core.registry",
+    "regularizers": "objectives.regularizers",
+    "replay": "svi.cuda_graphs",
+    "rubin": "applications.rubin",
+    "schedules": "training.schedules",
+    "settings": "training.settings",
+    "sources": "data.sources",
+    "sparse": "data.sparse",
+    "splits": "data.split",
+    "sprites": "data.sprites",
+    "streams": "data.streams",
+    "structures": "models.structures",
+    "tables": "data.tables",
+    "transformer": "applications.estimators",
+    "tuning": "experiments.tuning",
+    "updates": "svi.optimizer_rules",
+    "vae": "models.vae",
+    "workers": "parallel",
+}
+# Former name of what ``vae_pyro`` exported, and where the present one is.
+NAMES = {"Ledger": "LogDensities", "LedgerMoments": "densities.moments.LogDensityMoments"}
 
 
 def renamed[**P, R](**former: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -24,3 +84,29 @@ def renamed[**P, R](**former: str) -> Callable[[Callable[P, R]], Callable[P, R]]
         return checked
 
     return decorate
+
+
+def no_name(name: str) -> Exception:
+    """The error for an attribute ``name`` that ``vae_pyro`` does not have."""
+    # A statement `from package import name` passes the text of an ImportError on, and replaces that of an
+    # AttributeError by its own.
+    if name in MODULES:
+        return ImportError(f"the module vae_pyro.{name} is now vae_pyro.{MODULES[name]}", name=f"vae_pyro.{name}")
+    if name in NAMES:
+        return ImportError(f"vae_pyro.{name} is now vae_pyro.{NAMES[name]}", name="vae_pyro")
+    return AttributeError(f"module 'vae_pyro' has no attribute {name!r}")
+
+
+def exported_above(folder: str) -> Callable[[str], Any]:
+    """``__getattr__`` of a folder that has the name of a former module, whose names ``vae_pyro`` exports.
+
+    Args:
+        folder: ``__name__`` of the folder.
+    """
+
+    def absent(name: str) -> Any:
+        if name in NAMES or name in sys.modules["vae_pyro"].__all__:
+            raise ImportError(f"{folder}.{name} is now vae_pyro.{NAMES.get(name, name)}", name=folder)
+        raise AttributeError(f"module {folder!r} has no attribute {name!r}")
+
+    return absent

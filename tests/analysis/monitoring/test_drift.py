@@ -1,7 +1,6 @@
-"""The drift test: exact at any size, power on known changes, and what it says of latents, data, page and command."""
+"""The drift test: exact at any size, power on known changes, and what it says of latents, data and page."""
 
 import json
-import shutil
 from dataclasses import replace
 from itertools import combinations
 from math import erf, sqrt
@@ -13,10 +12,8 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-import typer
 from scipy.ndimage import rotate
 from scipy.stats import binom
-from typer.testing import CliRunner, Result
 
 from analysis.monitoring.drift import STATISTICS, Drift, drift_test
 from analysis.monitoring.drift_page import drift_page
@@ -26,9 +23,7 @@ from analysis.stats.mmd import mmd
 from analysis.stats.two_sample import anderson_darling, discriminant, max_t, min_p, relabellings
 from tests.truths import PPCA, example
 from vae_pyro import VAE, FitConfig, Split, VAEConfig, fit, load_data
-from vae_pyro.cli.console import Group
-from vae_pyro.cli.drift import drift as command
-from vae_pyro.data.dataset import as_split, stream
+from vae_pyro.data.dataset import as_split
 
 type Array = np.ndarray[Any, Any]
 
@@ -452,7 +447,7 @@ def test_data_that_the_model_holds_for_impossible_are_the_most_surprising() -> N
     drift_page(found).render()
 
 
-# --- pictures, page, command --------------------------------------------------------------------------------------
+# --- pictures and page ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -498,126 +493,3 @@ def test_the_page_names_a_small_level(moved: Drift) -> None:
     text = drift_page(replace(moved, level=0.001)).render()
     assert "less likely than all but 0.1% of the held-out data; 0.06 would be without a change" in text
     assert "all but 5% of the held-out data; 3 would be" in drift_page(moved).render()
-
-
-def _call(*arguments: str | Path) -> Result:
-    app = typer.Typer(cls=Group, pretty_exceptions_enable=False)
-    app.command()(command)
-    app.command("other")(lambda: None)  # a second command, so that the first keeps its name
-    return CliRunner().invoke(app, ["drift", *map(str, arguments)])
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run fitted on half of the digits as a file, beside files of the other half, as they are and turned."""
-    folder = tmp_path_factory.mktemp("drift")
-    images = (load_data("digits", scale="none").train.values[:, 0] * 15).to(torch.uint8).numpy()
-    images = images[np.random.default_rng(0).permutation(len(images))]
-    np.save(folder / "old.npy", images[:900])
-    np.save(folder / "same.npy", images[900:1100])
-    np.save(folder / "turned.npy", np.rot90(images[900:1100], axes=(1, 2)).copy())
-    data = load_data(folder / "old.npy", binarize="dynamic")
-    config = VAEConfig(x_shape=data.x_shape, latent_dim=3, encoder={"name": "mlp", "hidden": [32]})
-    fitting = FitConfig(epochs=4, compile=False, device="cpu", optimizer="adam:lr=5e-3", patience=3)
-    fit(
-        VAE(config), data.train, validation=data.validation, config=fitting, out=folder / "run", data=data,
-        progress=False,
-    )  # fmt: skip
-    return folder / "run"
-
-
-def test_the_command_says_writes_and_exits(run: Path, tmp_path: Path) -> None:
-    fast = ["--permutations", "99", "--draws", "10"]
-    same = _call(run, run.parent / "same.npy", "--level", "0.01", "--fail", "--out", tmp_path / "d.json", *fast)
-    assert same.exit_code == 0, same.output
-    assert "no change is seen" in same.output
-    stored = json.loads((tmp_path / "d.json").read_text())
-    assert stored["num_new"] == 200
-    assert stored["num_reference"] == 180
-    assert "sha256" in stored
-    turned = _call(run, run.parent / "turned.npy", "--out", tmp_path / "new" / "d.html", *fast)
-    assert turned.exit_code == 0, turned.output
-    assert "the data have changed" in turned.output
-    assert "The data have changed" in (tmp_path / "new" / "d.html").read_text()
-    failing = _call(run, run.parent / "turned.npy", "--fail", "--json", *fast)
-    assert failing.exit_code == 3  # and not 1, with which an error that nobody foresaw ends
-    figures = json.loads(failing.output)
-    assert figures["drifted"]
-    assert figures["reference"] == "test"
-    validation = _call(run, run.parent / "same.npy", "--split", "validation", *fast)
-    assert "stopped by its validation data" in " ".join(validation.output.split())
-
-
-def test_the_command_bears_brackets_in_names(run: Path, tmp_path: Path) -> None:
-    for name in ("x[bold].npy", "y[.npy"):
-        path = tmp_path / name
-        np.save(path, np.load(run.parent / "same.npy"))
-        found = _call(run, path, "--permutations", "19", "--draws", "5")
-        assert found.exit_code == 0, found.output
-        assert path.name in "".join(found.output.split())
-
-
-def test_titles_of_tables_bear_brackets(run: Path, tmp_path: Path) -> None:
-    from vae_pyro.cli.main import app
-
-    moved = tmp_path / "a[" / "[" / "b]" / "run"  # the path holds "[/b]", which closes what was never opened
-    shutil.copytree(run, moved)
-    found = CliRunner().invoke(app, ["evaluate", str(moved), "--samples", "5", "--limit", "20"])
-    assert found.exit_code == 0, found.output
-    found = _call(moved, run.parent / "same.npy", "--permutations", "19", "--draws", "5")
-    assert found.exit_code == 0, found.output
-
-
-def test_the_command_leaves_classes_out_where_they_are_inferred(tmp_path: Path) -> None:
-    """Known classes of the run's data and none of the new data would be a change that there is not."""
-    options: dict[str, Any] = {"given_labels": 200, "scale": "none"}
-    data = load_data("digits", **options)
-    config = VAEConfig(
-        x_shape=data.x_shape, latent_dim=2, likelihood="gaussian", encoder="mlp:hidden=[16]",
-        structure="m2:num_classes=10,hidden=8",
-    )  # fmt: skip
-    fitting = FitConfig(epochs=1, objective="m2", compile=False, device="cpu")
-    fit(VAE(config), data.train, config=fitting, data=data, out=tmp_path / "run", progress=False)
-    np.save(tmp_path / "new.npy", data.test.values.numpy())
-    seen: list[Any] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vae_pyro.cli.opening.open_run", _with_classes(seen))
-        found = _call(tmp_path / "run", tmp_path / "new.npy", "--permutations", "19", "--draws", "5")
-        assert found.exit_code == 0, found.output
-        streamed = stream(tmp_path / "new.npy", scale="none")
-        patch.setattr("vae_pyro.cli.opening.other_data", lambda *_: (None, None, streamed))
-        found = _call(tmp_path / "run", tmp_path / "new.npy", "--permutations", "19", "--draws", "5")
-        assert found.exit_code == 0, found.output
-    assert seen == [True, True]
-
-
-def _with_classes(seen: list[Any]) -> Any:
-    from vae_pyro.cli.opening import open_run
-
-    def opened(*arguments: Any) -> Any:
-        folder, vae, split, facts = open_run(*arguments)
-        seen.append(split.labels is not None)
-        return folder, vae, replace(split, y=split.labels), facts
-
-    return opened
-
-
-def test_compress_says_at_once_that_its_archive_is_a_directory(tmp_path: Path) -> None:
-    from vae_pyro.cli.main import app
-
-    refused = CliRunner().invoke(app, ["compress", str(tmp_path / "no-run"), "--out", str(tmp_path)])
-    assert refused.exit_code == 2
-    assert "is a directory; name the archive" in " ".join(refused.output.split())
-
-
-def test_the_command_refuses_what_is_no_test(run: Path, tmp_path: Path) -> None:
-    for arguments, text in (
-        ((run.parent / "same.npy", "--split", "train"), "has seen the training data"),
-        ((run.parent / "old.npy",), "is what the run was fitted on"),
-        ((run.parent / "same.npy", "--out", tmp_path / "d.txt"), "the ending chooses the format"),
-        ((run.parent / "none.npy",), "none.npy"),
-    ):
-        refused = _call(run, *arguments)
-        assert refused.exit_code == 2, refused.output
-        assert text in " ".join(refused.output.split())
-    assert not list(tmp_path.iterdir())

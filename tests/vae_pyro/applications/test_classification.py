@@ -3,19 +3,15 @@
 import csv
 import math
 import re
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from analysis.tasks.class_scores import ClassScores, class_scores, clopper_pearson
-from vae_pyro import VAE, FitConfig, Split, VAEConfig, fit, load_data
+from vae_pyro import VAE, Split, VAEConfig
 from vae_pyro.applications.classification import Classification, classify, write
-from vae_pyro.data.dataset import as_split, stream
 
 CLASSES = 3
 
@@ -299,139 +295,6 @@ def test_what_is_no_probability_is_refused() -> None:
     for logs in (np.log(p) - 1, np.zeros((20, 2)), np.log(p)[:, :1], np.full((20, 2), np.nan), np.full((20, 2), 1e4)):
         with pytest.raises(ValueError, match="logarithms of probabilities"):
             class_scores(p, np.zeros(20, int), log_probabilities=logs)
-
-
-# --- the command ---------------------------------------------------------------------------------------------------
-
-
-def test_command_writes_and_says(tmp_path: Path) -> None:
-    import typer
-
-    from vae_pyro.cli.classify import classify as command
-
-    data = load_data("digits", given_labels=50)
-    vae = VAE(
-        VAEConfig(
-            x_shape=data.x_shape,
-            latent_dim=2,
-            likelihood="gaussian",
-            encoder="mlp:hidden=[16]",
-            structure="m2:num_classes=10,hidden=8",
-        )
-    )
-    fit(
-        vae,
-        data.train,
-        config=FitConfig(epochs=1, objective="m2", compile=False),
-        data=data,
-        out=tmp_path / "run",
-        progress=False,
-    )
-    app = typer.Typer()
-    app.command()(command)
-    runner = CliRunner()
-    options: list[Any] = [str(tmp_path / "run"), "--draws", "2", "--limit", "60"]
-    done = runner.invoke(app, [*options, "--out", str(tmp_path / "classes.csv")])
-    assert done.exit_code == 0, done.output
-    assert done.output.count("log score") == 2
-    assert len(list(csv.DictReader((tmp_path / "classes.csv").read_text().splitlines()))) == 60
-    alone = runner.invoke(app, [*options[:-1], "1", "--out", str(tmp_path / "one.csv")])
-    assert alone.exit_code == 0, alone.output
-    assert "at least 2 data, here 1" in " ".join(alone.output.split())
-    assert "log score" not in alone.output
-    assert (tmp_path / "one.csv").exists()
-    refused = runner.invoke(app, [*options, "--out", str(tmp_path / "classes.txt")])
-    assert isinstance(refused.exception, ValueError)
-    assert not (tmp_path / "classes.txt").exists()
-
-
-def test_command_finds_the_classes_of_other_data_of_a_conditional_run(tmp_path: Path) -> None:
-    """Without classes in the file, and with some of them by other numbers: neither is asked for."""
-    import typer
-
-    from vae_pyro.cli.classify import classify as command
-
-    zarr = pytest.importorskip("zarr")
-    data = load_data("digits", given_labels="all")
-    structure = "conditional:num_classes=10"
-    vae = VAE(VAEConfig(x_shape=data.x_shape, latent_dim=2, likelihood="gaussian", structure=structure))
-    run = tmp_path / "run"
-    fit(vae, data.train, config=FitConfig(epochs=1, compile=False), data=data, out=run, progress=False)
-    app = typer.Typer()
-    app.command()(command)
-    x = data.test.values.numpy()
-    np.save(tmp_path / "x.npy", x)
-    np.savez(tmp_path / "named.npz", x=x, y=np.array(["4", "7"] * len(x))[: len(x)])
-    for name in ("x.npy", "named.npz"):
-        out = tmp_path / f"{name}.npz"
-        done = CliRunner().invoke(
-            app, [str(run), str(tmp_path / name), "--draws", "2", "--limit", "30", "--out", str(out)]
-        )
-        assert done.exit_code == 0, done.output
-        assert ("log score" in done.output) == (name == "named.npz")
-        with np.load(out) as made:
-            assert made["log_joint"].shape == (30, 10)
-            assert ("labels" in made) == (name == "named.npz")
-            if "labels" in made:
-                assert made["labels"].tolist() == [4, 7] * 15
-    values = x[:30] / np.float32(16)
-    pieces = zarr.create_array(store=str(tmp_path / "x.zarr"), shape=values.shape, chunks=(9, 1, 8, 8), dtype="f4")
-    pieces[:] = values
-    streamed = [str(run), str(tmp_path / "x.zarr"), "--draws", "2", "--out", str(tmp_path / "z.csv")]
-    done = CliRunner().invoke(app, streamed)
-    assert done.exit_code == 0, done.output
-    # The same bytes as the run's own: they are read on its scale, 16 levels and not 255.
-    with np.load(tmp_path / "x.npy.npz") as first:
-        own = classify(vae, data.test.take(slice(0, 30)), num_draws=2)
-        np.testing.assert_allclose(first["log_joint"], own.log_joint, rtol=1e-5)
-
-
-def test_command_scores_before_it_writes_and_leaves_sparse_data_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import typer
-    from scipy import sparse
-
-    from vae_pyro.cli import opening
-    from vae_pyro.cli.classify import classify as command
-    from vae_pyro.data.sparse import SparseSplit
-
-    vae = VAE(VAEConfig(x_shape=(4,), latent_dim=2, encoder="mlp:hidden=[8]", structure=M2))
-    rows = (np.random.default_rng(0).random((30, 4)) < 0.3).astype(np.float32)
-    split = as_split(sparse.csr_matrix(rows))
-    split = replace(split, labels=torch.arange(30) % CLASSES)
-    assert isinstance(split, SparseSplit)
-    seen: list[Any] = []
-
-    def spy(vae: VAE, x: Any, **options: Any) -> Classification:
-        seen.append(x)
-        return classify(vae, x, **options)
-
-    def fails(*_: Any, **__: Any) -> None:
-        raise ValueError("no scores")
-
-    monkeypatch.setattr(opening, "chosen_data", lambda *_, **__: (None, vae, split))
-    monkeypatch.setattr("vae_pyro.applications.classification.classify", spy)
-    app = typer.Typer()
-    app.command()(command)
-    for more in ([], ["--limit", "20"], ["--limit", "50"]):
-        done = CliRunner().invoke(app, ["run", "--draws", "2", "--out", str(tmp_path / "a.csv"), *more])
-        assert done.exit_code == 0, done.output
-    assert [len(one) for one in seen] == [30, 20, 30]
-    assert all(isinstance(one, SparseSplit) for one in seen)
-    np.save(tmp_path / "x.npy", rows)
-    whole = stream(tmp_path / "x.npy")
-    monkeypatch.setattr(opening, "chosen_data", lambda *_, **__: (None, vae, whole))
-    for more in ([], ["--limit", "20"]):
-        done = CliRunner().invoke(app, ["run", "--draws", "2", "--out", str(tmp_path / "a.csv"), *more])
-        assert done.exit_code == 0, done.output
-    np.testing.assert_array_equal(seen[-2].values.numpy(), rows)
-    assert len(seen[-1]) == 20
-    monkeypatch.setattr(opening, "chosen_data", lambda *_, **__: (None, vae, split))
-    monkeypatch.setattr("analysis.tasks.class_scores.class_scores", fails)
-    refused = CliRunner().invoke(app, ["run", "--draws", "2", "--out", str(tmp_path / "b.csv")])
-    assert str(refused.exception) == "no scores"
-    assert not (tmp_path / "b.csv").exists()
 
 
 def test_split_that_was_given_labels_is_classified_without_them() -> None:

@@ -14,11 +14,9 @@ import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
-import typer
 from PIL import Image
 from scipy.sparse import csr_matrix
 from scipy.stats import norm
-from typer.testing import CliRunner
 
 from vae_pyro import VAE, Dataset, FitConfig, Split, VAEConfig, fit, load_data
 from vae_pyro.applications.compression import codec as codec_room
@@ -33,9 +31,6 @@ from vae_pyro.applications.compression.grid import Grid
 from vae_pyro.applications.compression.networks import Networks, exact
 from vae_pyro.applications.compression.rates import rates
 from vae_pyro.applications.compression.rivals import rival_sizes
-from vae_pyro.cli.compress import compress as compress_command
-from vae_pyro.cli.compress import decompress as decompress_command
-from vae_pyro.cli.console import Group
 from vae_pyro.core.isolation import derive_seed, seeded
 from vae_pyro.runs.folder import RunFolder
 
@@ -362,7 +357,7 @@ def test_rates_of_other_data_are_refused() -> None:
     vae = tiny()
     x = np.random.default_rng(0).integers(0, 2, (20, 4))
     made = compress(vae, x)
-    rates(vae, Split(torch.from_numpy(x)), made, num_samples=2)
+    rates(vae, Split(torch.from_numpy(x)), made, num_draws=2)
     other = x.copy()
     other[3, 2] ^= 1
     for split, message in (
@@ -655,48 +650,3 @@ def test_rivals_get_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
         assert bits == 8 * len(pictures[-1])
         seen = np.asarray(Image.open(BytesIO(pictures[-1])))
         np.testing.assert_array_equal(seen.astype(np.int64), x.reshape(-1, x.shape[-1]))
-
-
-# --- the commands ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def app() -> typer.Typer:
-    made = typer.Typer(cls=Group)
-    made.command("compress")(compress_command)
-    made.command("decompress")(decompress_command)
-    return made
-
-
-def test_the_commands_go_there_and_back(app: typer.Typer, run: Path, digits: Dataset, tmp_path: Path) -> None:
-    to, back = tmp_path / "new" / "d.vpz", tmp_path / "x.npz"
-    done = CliRunner().invoke(app, ["compress", str(run), "--out", str(to), "--limit", "50", "--draws", "20"])
-    assert done.exit_code == 0, done.output
-    for word in ("minus ELBO", "bits-back, net", "gzip", "PNG", "wrote"):
-        assert word in done.output
-    done = CliRunner().invoke(app, ["decompress", str(run), str(to), "--out", str(back)])
-    assert done.exit_code == 0, done.output
-    with np.load(back, allow_pickle=False) as arrays:
-        np.testing.assert_array_equal(arrays["x"], digits.test.values[:50].numpy())
-        np.testing.assert_array_equal(arrays["id"], digits.test.ids[:50].numpy())
-
-
-def test_the_commands_take_other_data(app: typer.Typer, run: Path, tmp_path: Path) -> None:
-    x = np.random.default_rng(0).integers(0, 17, (9, 1, 8, 8)).astype(np.uint8)
-    source, to, back = tmp_path / "x.npy", tmp_path / "x.vpz", tmp_path / "again.npy"
-    np.save(source, x)
-    done = CliRunner().invoke(app, ["compress", str(run), str(source), "--out", str(to), "--json", "--draws", "5"])
-    assert done.exit_code == 0, done.output
-    assert json.loads(done.output)["n"] == 9
-    done = CliRunner().invoke(app, ["decompress", str(run), str(to), "--out", str(back)])
-    assert done.exit_code == 0, done.output
-    np.testing.assert_array_equal(np.load(back), x)
-
-
-def test_the_commands_refuse_in_one_line(app: typer.Typer, run: Path, file: Path, tmp_path: Path) -> None:
-    cut = tmp_path / "cut.vpz"
-    cut.write_bytes(file.read_bytes()[:-40])
-    for source, out in ((cut, tmp_path / "x.npy"), (file, tmp_path / "x.csv")):
-        done = CliRunner().invoke(app, ["decompress", str(run), str(source), "--out", str(out)])
-        assert done.exit_code == 2
-        assert not out.exists()

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
 from scipy.stats import binom
 from scipy.stats import f as f_law
 from torch import Tensor
-from typer.testing import CliRunner
 
 from analysis.tasks.denoising import check_denoising
 from analysis.tasks.denoising_calibration import DenoisingCalibration, calibrate_denoising, p_of_difference
@@ -22,9 +20,6 @@ from tests.truths import PPCA, example, set_exact
 from vae_pyro import VAE, FitConfig, VAEConfig, evaluate, fit
 from vae_pyro.applications import denoising
 from vae_pyro.applications.denoising import denoise, posterior_blocks
-from vae_pyro.cli import console
-from vae_pyro.cli import main as cli
-from vae_pyro.cli.denoise import denoise as command
 from vae_pyro.core.isolation import seeded
 from vae_pyro.data.split import Split
 from vae_pyro.likelihoods.noise import add_noise
@@ -514,55 +509,6 @@ def test_a_check_compares_the_vae_with_filters_and_says_so(tmp_path: Path) -> No
         assert (tmp_path / f"{name}.png").stat().st_size > 3000
     with pytest.raises(ValueError, match="shape"):
         plot_denoised(noisy[:2].numpy(), found.mean[:3], found.sd[:3])
-
-
-@pytest.fixture(scope="module")
-def noisy_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A run that was fitted on a file of noisy counts, and the file."""
-    folder = tmp_path_factory.mktemp("noisy")
-    counts = add_noise(smooth_images(60), "poisson:peak=10", seed=7)
-    np.save(folder / "counts.npy", counts.numpy())
-    app = CliRunner().invoke(
-        cli.app,
-        ["fit", str(folder / "counts.npy"), "--out", str(folder / "run"), "--likelihood", "gamma", "--latent-dim", "2",
-         "--set", "noise=poisson:peak=10", "--set", "encoder=mlp:hidden=[8]", "--epochs", "1", "--no-compile"],
-    )  # fmt: skip
-    assert app.exit_code == 0, app.output
-    return folder / "run", folder / "counts.npy"
-
-
-def invoke(*words: str) -> Any:
-    app = typer.Typer(cls=console.Group)
-    app.command()(command)
-    app.command("other")(lambda: None)
-    return CliRunner().invoke(app, ["denoise", *words])
-
-
-def test_the_command_writes_arrays_and_pictures(noisy_run: tuple[Path, Path], tmp_path: Path) -> None:
-    run, data = noisy_run
-    for words, size in (([str(data)], 60), ([], 12)):
-        done = invoke(str(run), *words, "--out", str(tmp_path / "d.npz"), "--draws", "50")
-        assert done.exit_code == 0, done.output
-        assert f"{size} data denoised with 50 draws each" in done.output
-        with np.load(tmp_path / "d.npz", allow_pickle=False) as stored:
-            assert stored["mean"].shape == stored["x"].shape == (size, 1, 16, 16)
-            assert (stored["lower"] < stored["upper"]).all()
-            assert stored["id"].shape == (size,)
-            if words:
-                np.testing.assert_array_equal(stored["x"], np.load(data))
-    assert invoke(str(run), "--out", str(tmp_path / "d.png"), "--limit", "4", "--draws", "50").exit_code == 0
-    assert (tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_command_refuses_in_one_line(noisy_run: tuple[Path, Path], tmp_path: Path) -> None:
-    run, _ = noisy_run
-    wrong = invoke(str(run), "--out", str(tmp_path / "d.csv"))
-    assert wrong.exit_code == 2
-    assert "the ending chooses the format, .png or .npz" in wrong.output
-    few = invoke(str(run), "--out", str(tmp_path / "d.npz"), "--draws", "10")
-    assert few.exit_code == 2
-    assert "wants 19 draws, got 10" in few.output
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

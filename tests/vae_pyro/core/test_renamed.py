@@ -1,8 +1,50 @@
-"""Former argument names are refused with the name that replaced them."""
+"""Former names: an error states the present one, which is there."""
+
+import importlib
+import subprocess
+import sys
+from importlib.util import find_spec
 
 import pytest
 
-from vae_pyro.core.renamed import renamed
+import vae_pyro
+from vae_pyro.core.renamed import MODULES, NAMES, renamed
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_former_module_is_named_with_its_present_place(name: str) -> None:
+    sentence = f"vae_pyro.{name} is now vae_pyro.{MODULES[name]}"
+    with pytest.raises(ImportError, match=sentence):
+        getattr(vae_pyro, name)
+    with pytest.raises(ImportError, match=sentence):
+        exec(f"from vae_pyro import {name}")
+    assert find_spec(f"vae_pyro.{MODULES[name]}") is not None
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("svi", "CompiledSVI"),
+        ("training", "fit"),
+        ("data", "load_data"),
+        ("densities", "Pair"),
+        ("evaluation", "evaluate"),
+    ],
+)
+def test_names_of_a_former_module_are_named_where_its_folder_stands(folder: str, name: str) -> None:
+    with pytest.raises(ImportError, match=f"vae_pyro.{folder}.{name} is now vae_pyro.{name}"):
+        exec(f"from vae_pyro.{folder} import {name}")
+    with pytest.raises(ImportError, match="cannot import name 'nonsense'"):
+        exec(f"from vae_pyro.{folder} import nonsense")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_former_class_is_named_with_its_present_name(name: str) -> None:
+    for package in ("vae_pyro", "vae_pyro.densities"):
+        with pytest.raises(ImportError, match=f"{package}.{name} is now vae_pyro.{NAMES[name]}"):
+            exec(f"from {package} import {name}")
+    place, _, found = f"vae_pyro.{NAMES[name]}".rpartition(".")
+    assert isinstance(getattr(importlib.import_module(place), found), type)
 
 
 @renamed(num_samples="num_draws")
@@ -17,3 +59,13 @@ def test_new_names_work_and_former_ones_say_what_to_write() -> None:
     assert estimate.__doc__ == "An estimate."
     with pytest.raises(TypeError, match=r"estimate\(\) takes 'num_draws', which was called 'num_samples' before 0.2"):
         estimate(2, num_samples=5)  # type: ignore[call-arg]
+
+
+def test_other_names_are_absent_as_usual() -> None:
+    assert not hasattr(vae_pyro, "nonsense")
+    with pytest.raises(AttributeError, match="module 'vae_pyro' has no attribute 'nonsense'"):
+        getattr(vae_pyro, "nonsense")  # noqa: B009 (mypy knows that it is absent)
+    done = subprocess.run(
+        [sys.executable, "-c", "import vae_pyro.imputation"], capture_output=True, text=True, check=False
+    )
+    assert "No module named 'vae_pyro.imputation'" in done.stderr

@@ -11,12 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from benchmarks.table_process import Process
-from vae_pyro import VAEConfig
-from vae_pyro.cli.schema import schema as schema_command
 from vae_pyro.data.tables.inference import infer, parse_kind
 from vae_pyro.data.tables.reading import is_mixed, read_table
 from vae_pyro.data.tables.schema import Column, Schema
@@ -354,27 +350,6 @@ def test_kinds_of_a_command_line() -> None:
     for wrong in ("age", "=real", "age=", ""):
         with pytest.raises(ValueError, match="a kind is NAME=KIND"):
             parse_kind(wrong)
-
-
-def test_the_command_shows_what_would_be_fitted(tmp_path: Path) -> None:
-    sources = files(tmp_path, sample(id=range(ROWS)))
-    app = typer.Typer()
-    app.command()(schema_command)
-    shown = CliRunner().invoke(app, [sources["parquet"], "--kind", "visits=real", "--kind", "income=drop"])
-    assert shown.exit_code == 0
-    assert "left out: id: whole numbers" in shown.output
-    assert "left out: income: as asked" in shown.output
-    assert "60 rows; a log density is one of columns of a table: density of 2 real in their own units" in shown.output
-    stated = CliRunner().invoke(app, [str(sources["csv"]), "--kind", "size=s<m<l<xl", "--json"])
-    stated_as = json.loads(stated.output)
-    assert (
-        VAEConfig(x_shape=(len(stated_as["columns"]),), latent_dim=2, likelihood=stated_as).likelihood.name == "table"
-    )
-    found = Schema(columns=stated_as["columns"])
-    assert found.columns[5].kind == "ordinal"
-    assert found.columns == read_table(sources["csv"], {"size": ["s", "m", "l", "xl"]}).schema.columns
-    wrong = CliRunner().invoke(app, [str(sources["csv"]), "--kind", "visits"])
-    assert isinstance(wrong.exception, ValueError)
 
 
 def test_the_made_table_of_the_benchmark_knows_its_own_probability() -> None:

@@ -164,7 +164,7 @@ FIT = [
 
 
 def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "vae_pyro.cli.main", *FIT, *map(str, arguments)]
+    return [sys.executable, "-m", "vae_pyro", *FIT, *map(str, arguments)]
 
 
 def children_of(pid: int) -> list[int]:
@@ -306,15 +306,13 @@ def test_other_launchers_give_the_same_bits(tmp_path: Path, undisturbed: Path, s
     """SLURM is played by its environment variables, one process for each task."""
     rest = [*FIT, "--epochs", "8", "--out", str(tmp_path / "run")]
     if starter == "torchrun":
-        finished(
-            run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "vae_pyro.cli.main", *rest])
-        )
+        finished(run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "vae_pyro", *rest]))
     else:
         job = {"SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "fit", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}
         job |= {"SLURM_NODEID": "0", "SLURM_NODELIST": "localhost"}
         tasks = [
             subprocess.Popen(
-                [sys.executable, "-m", "vae_pyro.cli.main", *rest],
+                [sys.executable, "-m", "vae_pyro", *rest],
                 env=clean() | job | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
             )
             for rank in (0, 1)

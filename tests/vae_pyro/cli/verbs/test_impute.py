@@ -6,27 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import typer
-from typer.testing import CliRunner, Result
 
-from vae_pyro import VAE, DataConfig, FitConfig, RunFolder, VAEConfig, fit
-from vae_pyro.applications.imputation import impute
-from vae_pyro.cli.console import Group
-from vae_pyro.cli.impute import impute as command
-
-app = typer.Typer(cls=Group)
-app.command()(command)
-app.callback()(lambda: None)
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["impute", *(str(argument) for argument in arguments)])
-
-
-def refused(result: Result) -> str:
-    assert result.exit_code == 2, result.output
-    assert "Traceback" not in result.output
-    return " ".join(result.output.split())
+from tests.vae_pyro.cli.calls import done, refused
+from vae_pyro import VAE, DataConfig, FitConfig, RunFolder, VAEConfig, fit, impute, infer
+from vae_pyro.cli.verbs.impute import write
 
 
 @pytest.fixture(scope="module")
@@ -48,29 +31,26 @@ def test_columns_are_the_models_by_name(run: Path, tmp_path: Path) -> None:
     frame = pd.read_csv(run.parent / "table.csv")
     frame[["age", "height", "weight"]].assign(other=1.0).to_csv(tmp_path / "turned.csv", index=False)
     for name, source in (("a", run.parent / "table.csv"), ("b", tmp_path / "turned.csv")):
-        shown = call(run, source, "--out", tmp_path / f"{name}.csv", "--draws", 50)
-        assert shown.exit_code == 0, shown.output
+        done("impute", run, source, "--out", tmp_path / f"{name}.csv", "--draws", 50)
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
     frame.rename(columns={"age": "years"}).to_csv(tmp_path / "named.csv", index=False)
-    told = refused(call(run, tmp_path / "named.csv", "--out", tmp_path / "c.csv"))
-    assert "lacks the column 'age'" in told
+    assert "lacks the column 'age'" in refused("impute", run, tmp_path / "named.csv", "--out", tmp_path / "c.csv")
     assert not (tmp_path / "c.csv").exists()
 
 
 def test_rows_of_the_run_have_their_ids(run: Path, tmp_path: Path) -> None:
-    assert call(run, "--out", tmp_path / "own.csv", "--draws", 20).exit_code == 0
+    done("impute", run, "--out", tmp_path / "own.csv", "--draws", 20)
     own, table = pd.read_csv(tmp_path / "own.csv"), pd.read_csv(run.parent / "table.csv")
     whole = table.iloc[own["id"]].notna().all(axis=1).to_numpy()
     assert whole.any()
     np.testing.assert_allclose(own[["height", "weight", "age"]][whole], table.iloc[own["id"]][whole], rtol=1e-5)
-    assert "--level lies between 0 and 1, got 7" in refused(call(run, "--out", tmp_path / "l.csv", "--level", 7))
+    assert "--level lies between 0 and 1, got 7" in refused("impute", run, "--out", tmp_path / "l.csv", "--level", 7)
 
 
 def test_npz_has_everything(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "imputed.npz"
-    shown = call(run, run.parent / "table.csv", "--out", out, "--num-imputations", 3, "--draws", 50, "--seed", 4)
-    assert shown.exit_code == 0, shown.output
-    assert "data with missing elements" in shown.output
+    options = ("--num-imputations", 3, "--draws", 50, "--seed", 4)
+    assert "data with missing elements" in done("impute", run, run.parent / "table.csv", "--out", out, *options)
     frame = pd.read_csv(run.parent / "table.csv")
     with np.load(out) as stored:  # without pickle
         assert stored["imputations"].shape == (3, 80, 3)
@@ -88,8 +68,7 @@ def test_npz_has_everything(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", [".csv", ".parquet", ".npy"])
 def test_one_complete_data_set(run: Path, tmp_path: Path, ending: str) -> None:
     out = tmp_path / f"filled{ending}"
-    shown = call(run, run.parent / "table.csv", "--out", out, "--draws", 50)
-    assert shown.exit_code == 0, shown.output
+    done("impute", run, run.parent / "table.csv", "--out", out, "--draws", 50)
     frame = pd.read_csv(run.parent / "table.csv")
     if ending == ".npy":
         filled = np.load(out)
@@ -103,35 +82,30 @@ def test_one_complete_data_set(run: Path, tmp_path: Path, ending: str) -> None:
 
 
 def test_the_run_has_a_split_of_its_own(run: Path, tmp_path: Path) -> None:
-    shown = call(run, "--out", tmp_path / "a.npz", "--split", "train", "--draws", 20, "--limit", 30)
-    assert shown.exit_code == 0, shown.output
+    done("impute", run, "--out", tmp_path / "a.npz", "--split", "train", "--draws", 20, "--limit", 30)
     with np.load(tmp_path / "a.npz") as stored:
         assert len(stored["mean"]) == 30
         assert stored["imputations"].shape == (0, 30, 3)
 
 
 def test_refusals(run: Path, tmp_path: Path) -> None:
-    table = run.parent / "table.csv"
-    assert "the ending chooses the format, .npz, .npy, .csv or .parquet" in refused(
-        call(run, table, "--out", tmp_path / "a.txt")
-    )
-    assert "--num-imputations 2 wants .npz" in refused(
-        call(run, table, "--out", tmp_path / "a.csv", "--num-imputations", 2)
-    )
-    complete = tmp_path / "complete.npy"
+    def says(data: Path, name: str, *options: object) -> str:
+        return refused("impute", run, data, "--out", tmp_path / name, *options)
+
+    table, complete = run.parent / "table.csv", tmp_path / "complete.npy"
+    assert "the ending chooses the format, .npz, .npy, .csv or .parquet" in says(table, "a.txt")
+    assert "--num-imputations 2 requires an --out in .npz" in says(table, "a.csv", "--num-imputations", 2)
     np.save(complete, np.zeros((5, 3)))
-    assert "nothing is missing in" in refused(call(run, complete, "--out", tmp_path / "a.npz"))
-    assert "--level lies between 0 and 1" in refused(call(run, table, "--out", tmp_path / "a.npz", "--level", 1.5))
-    assert "no file" in refused(call(run, tmp_path / "none.csv", "--out", tmp_path / "a.npz"))
+    assert "nothing is missing in" in says(complete, "a.npz")
+    assert "nothing is missing in the first 2 of" in says(complete, "a.npz", "--limit", 2)
+    assert "--level lies between 0 and 1" in says(table, "a.npz", "--level", 1.5)
+    assert "no file" in says(tmp_path / "none.csv", "a.npz")
     np.save(tmp_path / "wide.npy", np.full((5, 4), np.nan))
-    refused(call(run, tmp_path / "wide.npy", "--out", tmp_path / "a.npz"))
+    says(tmp_path / "wide.npy", "a.npz")
     assert not list(tmp_path.glob("a.*"))
 
 
 def test_a_table_of_several_kinds_gets_its_categories_back(tmp_path: Path) -> None:
-    from vae_pyro.cli.impute import write
-    from vae_pyro.data.tables.inference import infer
-
     random = np.random.default_rng(0)
     frame = pd.DataFrame({"size": random.normal(size=60), "kind": random.choice(["a", "b", "c"], 60)})
     schema = infer(frame)

@@ -1,5 +1,4 @@
-"""Runs measured where they were fitted, gathered and compared; `compare` and `tune` as a user types them, by what
-stands in vae_pyro/experiment_commands.py and vae_pyro/console.py."""
+"""Runs measured where they were fitted, gathered and compared."""
 
 import csv
 import json
@@ -9,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
 from analysis.density.elpd import elpd_of
 from analysis.experiments.comparison import compare_variants
@@ -17,7 +15,6 @@ from analysis.experiments.held_out import HeldOut, read_held_out
 from analysis.experiments.measurement import GAPS_FILE, compare_experiment, gather, measure
 from analysis.experiments.variants import Measured
 from vae_pyro import VAE, Dataset, FitConfig, RunFolder, VAEConfig, fit, load_data
-from vae_pyro.cli.main import app
 from vae_pyro.core.files import RunError
 from vae_pyro.experiments.folder import Experiment, read_experiment
 from vae_pyro.experiments.running import run
@@ -115,85 +112,6 @@ def test_an_experiment_without_a_finished_run_is_not_compared(experiment: Experi
     folder = RunFolder(tmp_path / "empty")
     with pytest.raises(RunError):
         read_held_out(folder)
-
-
-def call(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def test_compare_from_a_file_prints_a_table_and_continues(tmp_path: Path) -> None:
-    (tmp_path / "e.toml").write_text(
-        """
-        [model]
-        latent_dim = 2
-        encoder = {name = "mlp", hidden = [8]}
-        [fit]
-        epochs = 2
-        compile = false
-        [experiment]
-        objectives = ["elbo", "stl"]
-        seeds = 2
-        grid = {"optimizer.lr" = [1e-3, 1e-2]}
-        baseline = "stl"
-        """
-    )
-    arguments = ("compare", "digits", "--config", tmp_path / "e.toml", "--draws", "25", "--limit", "40", "--out")
-    first = call(*arguments, tmp_path / "e", "--backend", "sequential")
-    assert first.exit_code == 0, first.output
-    for word in ("8 done", "stl optimizer.lr=0.01", "log p(x)", "nats per datum", "comparison.html"):
-        assert word in first.output
-    assert "elbo optimizer.lr=0.01 less stl" in " ".join(first.output.split())
-    weights = {file: file.stat().st_mtime_ns for file in (tmp_path / "e" / "runs").rglob("model.safetensors")}
-    assert len(weights) == 8
-    again = call(*arguments, tmp_path / "e", "--backend", "sequential")
-    assert again.output == first.output
-    assert {file: file.stat().st_mtime_ns for file in weights} == weights
-
-
-def test_compare_reads_data_that_are_streamed(tmp_path: Path) -> None:
-    np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 256, (300, 1, 4, 4), dtype=np.uint8))
-    done = call(
-        "compare", tmp_path / "x.npy", "--set", "stream=true", "--binarize", "dynamic", "--likelihood", "bernoulli",
-        "--objective", "elbo", "--objective", "stl", "--seeds", "1", "--epochs", "1", "--set", "encoder.hidden=[4]",
-        "--no-compile", "--draws", "25", "--backend", "sequential", "--out", tmp_path / "e",
-    )  # fmt: skip
-    assert done.exit_code == 0, done.output
-    assert "2 done" in done.output
-    assert "60 data, 25 draws each" in done.output
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--objective", "elbw"], "unknown objective 'elbw'; did you mean 'elbo'?"),
-        (["--objective", "elbo", "--grid", "binarize=none,dynamic"], "densities of different observations"),
-        (["--objective", "elbo", "--grid", "latent_dim"], "--grid wants key=value,value"),
-        (["--objective", "elbo", "--backend", "slurm"], "slurm"),
-        (["--objective", "elbo", "--baseline", "iwae"], "the baseline 'iwae' is none of the objectives elbo"),
-    ],
-)
-def test_compare_refuses_in_one_line(tmp_path: Path, arguments: list[str], words: str) -> None:
-    fast = ["--epochs", "1", "--seeds", "1", "--set", "encoder.hidden=[4]", "--no-compile", "--draws", "25"]
-    refused = call("compare", "digits", "--out", tmp_path / "e", *fast, "--limit", "20", *arguments)
-    assert refused.exit_code == 2, refused.output
-    assert words in " ".join(refused.output.split())
-    assert "Traceback" not in refused.output
-
-
-def test_tune_searches_and_its_best_settings_fit(tmp_path: Path) -> None:
-    found = call(
-        "tune", "digits", "--space", "latent_dim=1..3", "--space", "optimizer.lr=1e-3..1e-2:log", "--trials", "3",
-        "--epochs", "2", "--no-compile", "--set", "encoder.hidden=[8]", "--out", tmp_path / "s",
-    )  # fmt: skip
-    assert found.exit_code == 0, found.output
-    assert "search.html" in found.output
-    assert (tmp_path / "s" / "search.html").exists()
-    fitted = call("fit", "digits", "--config", tmp_path / "s" / "best.json", "--out", tmp_path / "best")
-    assert fitted.exit_code == 0, fitted.output
-    best = json.loads((tmp_path / "s" / "best.json").read_text())
-    assert RunFolder(tmp_path / "best").config()["model"]["latent_dim"] == best["model"]["latent_dim"]
-    history = RunFolder(tmp_path / "best").read_history()
-    assert np.isfinite(history[-1]["validation_elbo"])
 
 
 WIDE = {"name": "mlp", "hidden": [16]}

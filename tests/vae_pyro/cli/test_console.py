@@ -1,0 +1,72 @@
+"""Output of verbs: lines as they are, verdicts as a table, refusals with their exit codes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from analysis.results.verdict import Verdict
+from vae_pyro import FitInterruptedError, RunError
+from vae_pyro.cli.console import Group, print_line, print_verdicts, print_written
+from vae_pyro.parallel import ranks
+from vae_pyro.parallel.ranks import RankLostError, Ranks
+
+
+def app_of(verb: Callable[[], None]) -> typer.Typer:
+    app = typer.Typer(cls=Group, pretty_exceptions_enable=False)
+    app.command("verb")(verb)
+    app.command("other")(lambda: None)  # a second one, so that the first keeps its name
+    return app
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (ValueError("no [such] thing"), 2, "error: no [such] thing"),
+        (RunError("no run"), 2, "error: no run"),
+        (FileNotFoundError("no file"), 2, "error: no file"),
+        (ArithmeticError("not finite"), 2, "error: not finite"),
+        (FitInterruptedError(15, None), 143, "stopped: stopped by SIGTERM"),
+        (RankLostError("rank 1 is gone"), 70, "error: rank 1 is gone"),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_errors_are_one_line_of_one_process(
+    error: BaseException, code: int, text: str, first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "launched", lambda: Ranks(0 if first else 1, 2))
+
+    def fails() -> None:
+        raise error
+
+    result = CliRunner().invoke(app_of(fails), ["verb"])
+    assert result.exit_code == code
+    assert result.stdout == ""
+    speaks = first or isinstance(error, RankLostError)
+    assert result.stderr.strip().startswith(text) if speaks else result.stderr == ""
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), TypeError("a bug")])
+def test_unforeseen_errors_keep_their_traceback(error: Exception) -> None:
+    def fails() -> None:
+        raise error
+
+    result = CliRunner().invoke(app_of(fails), ["verb"])
+    assert result.exit_code == 1
+    assert result.exception is error
+
+
+def test_lines_and_tables_show_brackets(capsys: pytest.CaptureFixture[str], tmp_path: Any) -> None:
+    print_line("x[bold] is 3")
+    print_written(tmp_path / "a[", tmp_path / "b")
+    verdict = Verdict(
+        question="Is [this] so?", figure=1.25, error=0.5, unit="nats", threshold="below 1", source="", outcome="warn",
+        advice="", name="trial",
+    )  # fmt: skip
+    print_verdicts("of [/b]", [verdict])
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"x[bold] is 3\nwrote {tmp_path}/a[, {tmp_path}/b\n")
+    for words in ("of [/b]", "question", "estimate", "threshold", "warn", "Is [this] so?", "nats", "below 1"):
+        assert words in shown

@@ -1,0 +1,62 @@
+"""``vae-pyro evaluate``: its table, its JSON, and its hints."""
+
+import json
+import shutil
+from pathlib import Path
+
+from tests.vae_pyro.cli.calls import FAST, call, done, refused
+from vae_pyro import RunFolder
+
+
+def test_evaluate_prints_a_table_and_json(digits_run: Path) -> None:
+    shown = done("evaluate", digits_run, "--draws", "20")
+    for word in ("ELBO", "log p(x)", "bits per dimension", "active units", "of 2 latents", "Bernoulli(intensity)"):
+        assert word in shown
+    metrics = json.loads(call("evaluate", digits_run, "--draws", "20", "--json").output)
+    for key in ("elbo", "log_px", "kl", "reconstruction", "bits_per_dim", "active_units"):
+        assert isinstance(metrics[key], float | int)
+        assert metrics[f"{key}_se"] >= 0
+    assert metrics["num_draws"] == 20
+    assert metrics["n"] == 359
+    assert metrics["elbo"] <= metrics["log_px"] <= 0
+    stored = json.loads((digits_run / "metrics.json").read_text())
+    assert stored["log_px"] == metrics["log_px"]
+    again = json.loads(call("evaluate", digits_run, "--draws", "20", "--json").output)
+    assert again == metrics
+    other = json.loads(
+        call("evaluate", digits_run, "--split", "validation", "--draws", "20", "--limit", "7", "--json").output
+    )
+    assert other["n"] == 7
+
+
+def test_a_collapsed_posterior_is_reported(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    done("fit", "digits", "--binarize", "dynamic", *FAST, "--lr", "1e-6", "--out", out)
+    folder = RunFolder(out)
+    vae = folder.load_model()
+    for parameter in vae.guide.posterior.parameters():
+        parameter.data.zero_()
+    folder.save_model(vae)
+    shown = done("evaluate", out, "--draws", "10")
+    assert "no latent is active" in shown
+    assert "kl_warmup" in shown
+
+
+def test_one_datum_gives_no_verdict_and_plain_json(digits_run: Path) -> None:
+    metrics = json.loads(call("evaluate", digits_run, "--draws", "5", "--limit", "1", "--json").output)
+    assert metrics["sampling_se"]["elbo"] is None
+    assert "collapse" not in done("evaluate", digits_run, "--draws", "5", "--limit", "1")
+
+
+def test_titles_of_tables_bear_brackets(digits_run: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "a[" / "[" / "b]" / "run"  # the path holds "[/b]", which closes a tag that was never opened
+    shutil.copytree(digits_run, moved)
+    assert "[/b]" in done("evaluate", moved, "--draws", "5", "--limit", "20").replace(" ", "")
+
+
+def test_refusals(digits_run: Path, tmp_path: Path) -> None:
+    assert "not a run folder" in refused("evaluate", tmp_path)
+    assert "unknown split 'dev'" in refused("evaluate", digits_run, "--split", "dev")
+    assert "'--draws'" in refused("evaluate", digits_run, "--draws", "1")
+    assert "--samples is now --draws" in refused("evaluate", digits_run, "--samples", "20")
+    assert "'--limit'" in refused("evaluate", digits_run, "--limit", "-3")
