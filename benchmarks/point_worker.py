@@ -100,7 +100,7 @@ class Subject:
         import torch
 
         from vae_pyro import VAE, VAEConfig
-        from vae_pyro.objectives.base import TraceELBO
+        from vae_pyro.objectives.elbo import TraceELBO
         from vae_pyro.svi.compiled_svi import CompiledSVI
         from vae_pyro.training.loop import PerDatum
 

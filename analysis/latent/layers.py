@@ -25,7 +25,7 @@ from vae_pyro.densities.log_densities import Ledger, draw_sites, log_densities
 from vae_pyro.densities.pair import PairLike
 from vae_pyro.densities.walk import bind
 from vae_pyro.evaluation.evaluation import ACTIVE_VARIANCE, activity_of
-from vae_pyro.objectives.regularizers import conditional_sites
+from vae_pyro.objectives.divergences import conditional_sites
 
 type Array = np.ndarray[Any, Any]
 
@@ -46,7 +46,7 @@ class Layer:
             log q(z | x) - log p(z), draw by draw.
         kl_draws_mcse: its Monte Carlo standard error.
         conditional: the term is a KL, given the draws of the layers that the guide draws before, see
-            `vae_pyro.objectives.regularizers.conditional_sites`. Where not, it is this layer's part of the KL, which
+            `vae_pyro.objectives.divergences.conditional_sites`. Where not, it is this layer's part of the KL, which
             may be negative.
         closed: it is conditional, and that KL has a closed form.
         dimension_kl: the same for each dimension, averaged over draws, ``(datum, latent)``; ``None`` where the

@@ -21,7 +21,7 @@ from benchmarks.point import Point, flops_of_step
 from benchmarks.scale import merged
 from benchmarks.scale_tables import law_lines
 from vae_pyro import VAE, VAEConfig
-from vae_pyro.objectives.base import TraceELBO
+from vae_pyro.objectives.elbo import TraceELBO
 
 ROOT = Path(__file__).parents[2]
 

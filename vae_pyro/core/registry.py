@@ -1,14 +1,15 @@
-"""Named variants with validated options: what ``likelihood="gaussian:scale=0.1"`` means, and where it is looked up.
+"""Named variants with validated options: the meaning of ``likelihood="gaussian:scale=0.1"``.
 
 A variant is a class or function registered under a name. Its keyword-only parameters are its options: their
-annotations validate what a user writes and their defaults fill in the rest, so that adding a variant means writing
-it, and nothing else.
+annotations validate what a user writes and their defaults fill in the rest. Adding a variant means writing it, and
+nothing else.
 """
 
 import difflib
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
+from math import inf
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -32,7 +33,7 @@ class Choice(BaseModel):
 
 
 def plain(value: Any) -> str:
-    """The text that `parse_scalar` reads as ``value``."""
+    """Inverse of `parse_scalar`."""
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), sort_keys=True)
 
 
@@ -45,7 +46,7 @@ def parse_scalar(text: str) -> Any:
 
 
 def split_commas(text: str) -> list[str]:
-    """The pieces between commas; those inside brackets or quotes part nothing.
+    """The pieces between commas; commas inside brackets or quotes do not separate.
 
     >>> split_commas('[8],[8,8],"a,b"')
     ['[8]', '[8,8]', '"a,b"']
@@ -78,7 +79,7 @@ def parse_choice(text: str) -> dict[str, Any]:
 
 
 def describe_errors(error: ValidationError) -> str:
-    """One sentence for each thing that a pydantic validation refused, with the offending value."""
+    """One sentence for each error of a pydantic validation, with the offending value."""
     sentences = []
     for item in error.errors():
         where = ".".join(str(part) for part in item["loc"])
@@ -101,9 +102,14 @@ class Registry[T]:
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._variants: dict[str, Callable[..., T]] = {}
+        self._places: dict[str, float] = {}
 
-    def register[F: Callable[..., Any]](self, name: str) -> Callable[[F], F]:
+    def register[F: Callable[..., Any]](self, name: str, *, order: float = inf) -> Callable[[F], F]:
         """Decorator that enters a class or function under ``name``.
+
+        Args:
+            name: unique among the variants.
+            order: place in listings, the smallest first; variants of equal order stand as they were registered.
 
         Raises:
             ValueError: the name is taken.
@@ -112,24 +118,24 @@ class Registry[T]:
         def enter(variant: F) -> F:
             if name in self._variants:
                 raise ValueError(f"{self.kind} {name!r} is registered already, as {self._variants[name]}")
-            self._variants[name] = variant
+            self._variants[name], self._places[name] = variant, order
             return variant
 
         return enter
 
     def unregister(self, name: str) -> None:
-        """Take a variant out again."""
-        del self._variants[name]
+        """Remove a variant."""
+        del self._variants[name], self._places[name]
 
     def __getitem__(self, name: str) -> Callable[..., T]:
         if name not in self._variants:
             near = difflib.get_close_matches(name, self._variants, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"unknown {self.kind} {name!r}; {hint}choose from {', '.join(self._variants)}")
+            raise ValueError(f"unknown {self.kind} {name!r}; {hint}choose from {', '.join(self)}")
         return self._variants[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._variants)
+        return iter(sorted(self._variants, key=self._places.__getitem__))
 
     def summary(self, name: str) -> str:
         """First sentence of the variant's docstring."""
@@ -156,7 +162,7 @@ class Registry[T]:
 
         Raises:
             ValueError: unknown name, unknown option, or an option out of its range; the message names it and lists
-                what is known.
+                the known ones.
         """
         if isinstance(value, str):
             value = parse_choice(value)
@@ -180,3 +186,44 @@ class Registry[T]:
     def build(self, choice: Choice, *args: Any) -> T:
         """Call the chosen variant with ``args`` and its options."""
         return self[choice.name](*args, **choice.options)
+
+
+class ClassRegistry[T](Registry[T]):
+    """Variants that are classes: their class attributes say what they can be combined with."""
+
+    def register[F: Callable[..., Any]](self, name: str, *, order: float = inf) -> Callable[[F], F]:
+        """As `Registry.register`, of classes only.
+
+        Raises:
+            ValueError: the name is taken.
+            TypeError: the variant is not a class.
+        """
+        enter = super().register(name, order=order)
+
+        def enter_class(variant: F) -> F:
+            if not isinstance(variant, type):
+                raise TypeError(f"{self.kind} {name!r} must be a class, got {variant!r}")
+            return enter(variant)
+
+        return enter_class
+
+    def __getitem__(self, name: str) -> type[T]:
+        variant = super().__getitem__(name)
+        assert isinstance(variant, type)
+        return variant
+
+    def name_of(self, variant: type) -> str:
+        """Name under which a class or its nearest base is registered; the class's own name where none is."""
+        names = {known: name for name, known in self._variants.items()}
+        return next((names[kind] for kind in variant.__mro__ if kind in names), variant.__name__)
+
+    def exported(self, package: str, class_name: str) -> type[T]:
+        """The variant whose class has a name, for the ``__getattr__`` of the package that holds the variants.
+
+        Raises:
+            AttributeError: no variant's class is called so.
+        """
+        for name, variant in self._variants.items():
+            if getattr(variant, "__name__", None) == class_name:
+                return self[name]
+        raise AttributeError(f"module {package!r} has no attribute {class_name!r}")

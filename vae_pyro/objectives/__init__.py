@@ -1,59 +1,20 @@
-"""Objectives: Pyro `ELBO` classes by name, usable with `pyro.infer.SVI` as they stand.
+"""Objectives: Pyro `ELBO` classes by name, usable with `pyro.infer.SVI` as they are; one file each.
 
-Importing this module registers all of them: Pyro's own (`vae_pyro.objectives.base`), reductions of the importance
-weights (`vae_pyro.objectives.bounds`), other treatments of the KL (`vae_pyro.objectives.regularizers`) and sums over
-classes (`vae_pyro.objectives.semi_supervised`).
+Every module of this folder is imported with it, so that a class registered in one is found by name, and by its own name
+in this package: ``vae_pyro.objectives.IWAE``.
 """
 
-from vae_pyro.objectives.base import (
-    OBJECTIVES,
-    KLWeight,
-    LedgerELBO,
-    Objective,
-    Particles,
-    TraceELBO,
-    TraceMeanFieldELBO,
-)
-from vae_pyro.objectives.bounds import (
-    CIWAE,
-    IWAE,
-    MIWAE,
-    PIWAE,
-    STL,
-    TVO,
-    DReG,
-    MIWAEMissing,
-    Renyi,
-    ReweightedWakeSleep,
-    cubo,
-)
-from vae_pyro.objectives.regularizers import DIP, Beta, BetaTCVAE, Capacity, FreeBits, InfoVAE
-from vae_pyro.objectives.semi_supervised import SemiSupervisedELBO
+from pyro.infer.elbo import ELBO
 
-__all__ = [
-    "CIWAE",
-    "DIP",
-    "IWAE",
-    "MIWAE",
-    "OBJECTIVES",
-    "PIWAE",
-    "STL",
-    "TVO",
-    "Beta",
-    "BetaTCVAE",
-    "Capacity",
-    "DReG",
-    "FreeBits",
-    "InfoVAE",
-    "KLWeight",
-    "LedgerELBO",
-    "MIWAEMissing",
-    "Objective",
-    "Particles",
-    "Renyi",
-    "ReweightedWakeSleep",
-    "SemiSupervisedELBO",
-    "TraceELBO",
-    "TraceMeanFieldELBO",
-    "cubo",
-]
+from vae_pyro.core.discovery import import_siblings
+from vae_pyro.objectives.base import OBJECTIVES, KLWeight, MonteCarloObjective, Objective, Particles, Weight
+
+__all__ = ["OBJECTIVES", "KLWeight", "MonteCarloObjective", "Objective", "Particles", "Weight"]
+
+import_siblings(__name__)
+
+
+def __getattr__(name: str) -> type[ELBO]:
+    if name == "LedgerELBO":
+        raise ImportError("vae_pyro.objectives.LedgerELBO is now called MonteCarloObjective; import that")
+    return OBJECTIVES.exported(__name__, name)

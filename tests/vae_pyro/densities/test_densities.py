@@ -15,7 +15,7 @@ from vae_pyro import VAE, LogDensities, VAEConfig, log_densities
 from vae_pyro.core.isolation import isolated, seeded
 from vae_pyro.densities.log_densities import draw_latents, score_latents
 from vae_pyro.densities.moments import LogDensityMoments, WeightSums
-from vae_pyro.objectives.bounds import cubo
+from vae_pyro.objectives.cubo import cubo
 
 
 @pytest.fixture

@@ -20,7 +20,9 @@ from vae_pyro.densities.log_densities import Ledger, draw_latents, log_densities
 from vae_pyro.models.structures.bottom_up import BottomUpGuide
 from vae_pyro.models.structures.ladder import LadderGuide, precision_weighted
 from vae_pyro.models.structures.layered import LayeredModel, layer_names
-from vae_pyro.objectives.regularizers import Capacity, FreeBits, conditional_sites
+from vae_pyro.objectives.capacity import Capacity
+from vae_pyro.objectives.divergences import conditional_sites
+from vae_pyro.objectives.free_bits import FreeBits
 from vae_pyro.runs.folder import RunFolder
 
 

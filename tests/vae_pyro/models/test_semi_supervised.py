@@ -23,7 +23,7 @@ from vae_pyro.densities.log_densities import log_densities
 from vae_pyro.densities.walk import bind
 from vae_pyro.models.structures.semi_supervised import PartlyGiven
 from vae_pyro.objectives import OBJECTIVES
-from vae_pyro.objectives.semi_supervised import SemiSupervisedELBO
+from vae_pyro.objectives.m2 import SemiSupervisedELBO
 from vae_pyro.runs.folder import RunFolder
 from vae_pyro.svi.compiled_svi import CompiledSVI
 from vae_pyro.training.loop import PerDatum

@@ -30,7 +30,7 @@ class _AllTerms(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-@OBJECTIVES.register("m2")
+@OBJECTIVES.register("m2", order=19)
 class SemiSupervisedELBO(TracedObjective, TraceEnum_ELBO):
     """Bound of structure ``m2``: Pyro's `TraceEnum_ELBO` over y, and the classifier's log probability of known classes.
 
@@ -70,19 +70,19 @@ class SemiSupervisedELBO(TracedObjective, TraceEnum_ELBO):
 
     def _get_traces(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Iterator[Any]:
         weight, enumerated = KLWeight(self.kl_weight), config_enumerate(guide)
-        # Past `TracedObjective`, whose figures are those of sites that are drawn.
+        # Past `TracedObjective`, whose metrics are those of sites that are drawn.
         for traces in TraceEnum_ELBO._get_traces(self, weight(model), weight(enumerated), args, kwargs):
             if not hasattr(traces[1].nodes.get("y", {}).get("fn"), "log_given"):
-                raise ValueError("objective 'm2' wants the classes of structure 'm2' as site 'y'; choose 'elbo'")
+                raise ValueError("objective 'm2' requires the classes of structure 'm2' as site 'y'; choose 'elbo'")
             with torch.no_grad():
-                self.metrics = {name: value / self.num_particles for name, value in _figures(*traces).items()}
+                self.metrics = {name: value / self.num_particles for name, value in _terms(*traces).items()}
             yield traces
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """Negative bound summed over data, in nats, 0-d.
 
         Args:
-            model: Pyro model, with the site ``y`` as `vae_pyro.models.structures.semi_supervised` has it.
+            model: Pyro model, with the site ``y`` as `vae_pyro.models.structures.m2` has it.
             guide: Pyro guide, likewise.
             args: of the programs.
             kwargs: of the programs: ``mask`` and ``y``.
@@ -123,7 +123,7 @@ def _close_kl(model_trace: Any, guide_trace: Any) -> None:
             kl = kl_divergence(site["fn"], scored["fn"])
         except NotImplementedError:
             continue
-        # Both are replaced in the form in which Pyro contracts them; the densities at the draws stay for the figures.
+        # Both are replaced in the form in which Pyro contracts them; the densities at the draws stay for the metrics.
         scored["packed"]["log_prob"] = packed.pack(
             scale_and_mask(-kl, scale=scored["scale"], mask=scored["mask"]), scored["infer"]["_dim_to_symbol"]
         )
@@ -132,7 +132,7 @@ def _close_kl(model_trace: Any, guide_trace: Any) -> None:
         site["packed"]["log_prob"] = zero
 
 
-def _figures(model_trace: Any, guide_trace: Any) -> dict[str, Tensor]:
+def _terms(model_trace: Any, guide_trace: Any) -> dict[str, Tensor]:
     """Reconstruction and KL summed over particles and data, averaged over what is enumerated."""
     guided = {name: site for name, site in guide_trace.nodes.items() if site["type"] == "sample"}
     enumerated = [site["unscaled_log_prob"] for site in guided.values() if site["infer"].get("enumerate")]
