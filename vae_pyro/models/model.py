@@ -6,7 +6,7 @@ from torch import Tensor
 
 from vae_pyro.likelihoods import Likelihood
 from vae_pyro.models.priors import Encode, Prior
-from vae_pyro.nn.networks import Decoder
+from vae_pyro.nn.base import Decoder
 
 
 class Model(PyroModule):

@@ -14,7 +14,7 @@ from pyro.distributions import TorchDistribution, transforms
 from torch import Tensor, nn
 
 from vae_pyro.core.registry import Registry
-from vae_pyro.nn.networks import Widths
+from vae_pyro.nn.layers import Widths
 
 
 class Posterior(nn.Module, ABC):

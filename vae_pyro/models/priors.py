@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vae_pyro.core.registry import Registry
 from vae_pyro.models.posteriors import Posterior
-from vae_pyro.nn.networks import Widths
+from vae_pyro.nn.layers import Widths
 
 type Encode = Callable[[Tensor], TorchDistribution]
 

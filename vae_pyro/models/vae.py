@@ -24,7 +24,7 @@ from vae_pyro.models.model import Model
 from vae_pyro.models.posteriors import POSTERIORS, Posterior
 from vae_pyro.models.priors import PRIORS, Prior
 from vae_pyro.models.structures import STRUCTURES, Parts
-from vae_pyro.nn.networks import DECODERS, ENCODERS
+from vae_pyro.nn import DECODERS, ENCODERS
 
 
 class VAEConfig(Config):
@@ -36,7 +36,7 @@ class VAEConfig(Config):
         likelihood: p(x | z), see `vae_pyro.likelihoods`.
         prior: p(z), see `vae_pyro.models.priors`.
         posterior: q(z | x), see `vae_pyro.models.posteriors`.
-        encoder: body of the guide, see `vae_pyro.nn.networks`.
+        encoder: body of the guide, see `vae_pyro.nn`.
         decoder: body of the model; ``None`` mirrors the encoder.
         init: of the weights of encoder, posterior and decoder: ``torch`` keeps torch's own (uniform, of variance
             1 / (3 fan-in)), ``glorot`` is uniform with biases at zero (Glorot & Bengio 2010), ``he`` normal with the

@@ -18,7 +18,7 @@ from vae_pyro.models.presets import preset
 from vae_pyro.models.priors import PRIORS
 from vae_pyro.models.structures import STRUCTURES
 from vae_pyro.models.vae import VAEConfig
-from vae_pyro.nn.networks import DECODERS, ENCODERS
+from vae_pyro.nn import DECODERS, ENCODERS
 from vae_pyro.objectives import OBJECTIVES
 from vae_pyro.training.config import FitConfig
 from vae_pyro.training.optimizers import OPTIMIZERS

@@ -208,7 +208,7 @@ def test_bad_configurations_are_named(changes: dict[str, Any], message: str) -> 
 
 
 def test_a_network_that_does_not_fit_the_data_is_refused() -> None:
-    with pytest.raises(ValueError, match="network 'conv' wants images"):
+    with pytest.raises(ValueError, match="network 'conv' requires images"):
         build(x_shape=(20,), encoder="conv")
 
 

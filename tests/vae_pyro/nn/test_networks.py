@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from vae_pyro.core.isolation import seeded
-from vae_pyro.nn.networks import ACTIVATIONS, DECODERS, ENCODERS, Decoder, Encoder
+from vae_pyro.nn import DECODERS, ENCODERS, Decoder, Encoder
+from vae_pyro.nn.layers import ACTIVATIONS
 
 IMAGES = [(1, 28, 28), (3, 32, 32), (28, 28), (1, 7, 9), (2, 5, 64), (1, 1, 1)]
 
@@ -53,5 +54,5 @@ def test_the_output_bias_can_be_set(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["conv", "resnet"])
 def test_images_only(name: str) -> None:
-    with pytest.raises(ValueError, match=f"network '{name}' wants images.*got \\(30,\\); choose 'mlp'"):
+    with pytest.raises(ValueError, match=f"network '{name}' requires images.*got \\(30,\\); choose 'mlp'"):
         build(name, (30,))

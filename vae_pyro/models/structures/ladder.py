@@ -13,7 +13,8 @@ from vae_pyro.models.posteriors import DiagonalNormal, MeanField
 from vae_pyro.models.structures.base import STRUCTURES, Parts
 from vae_pyro.models.structures.layered import Layered, Moments, layer_names, normal
 from vae_pyro.nn.features import Inputs
-from vae_pyro.nn.networks import Encoder, dense_layers
+from vae_pyro.nn.base import Encoder
+from vae_pyro.nn.layers import dense_layers
 
 
 class Rung(nn.Module):
@@ -23,7 +24,7 @@ class Rung(nn.Module):
         inputs: width of d_(l-1).
         hidden: widths of the hidden layers, the last that of d_l; none leaves d_l = d_(l-1).
         outputs: dimension of z_l.
-        activation: see `vae_pyro.nn.networks.MLPEncoder`.
+        activation: see `vae_pyro.nn.mlp.MLPEncoder`.
     """
 
     def __init__(self, inputs: int, hidden: Sequence[int], outputs: int, activation: str) -> None:

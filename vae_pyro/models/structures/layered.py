@@ -20,7 +20,7 @@ from vae_pyro.models.model import Model
 from vae_pyro.models.posteriors import DiagonalNormal, MeanField
 from vae_pyro.models.priors import PRIORS, Prior
 from vae_pyro.models.structures.base import Parts, Structure
-from vae_pyro.nn.networks import DenseActivation, Width, Widths, dense_layers
+from vae_pyro.nn.layers import DenseActivation, Width, Widths, dense_layers
 
 type Moments = tuple[Tensor, Tensor]
 
@@ -41,7 +41,7 @@ class GaussianLayer(nn.Module):
         inputs: width of what it reads.
         hidden: widths of the hidden layers, from the input on.
         outputs: dimension of the Gaussian.
-        activation: see `vae_pyro.nn.networks.MLPEncoder`.
+        activation: see `vae_pyro.nn.mlp.MLPEncoder`.
         min_scale: which the scale does not fall below.
     """
 

@@ -14,7 +14,7 @@ from vae_pyro.likelihoods import LIKELIHOODS, Likelihood
 from vae_pyro.models.guide import Guide
 from vae_pyro.models.model import Model
 from vae_pyro.models.structures.base import STRUCTURES, Parts, Structure
-from vae_pyro.nn.networks import Widths, dense_layers
+from vae_pyro.nn.layers import Widths, dense_layers
 
 type KnownSign = Literal["none", "high", "low"]
 

@@ -15,7 +15,8 @@ from vae_pyro.models.model import Model
 from vae_pyro.models.posteriors import Posterior
 from vae_pyro.models.structures.base import STRUCTURES, Parts, Structure
 from vae_pyro.nn.features import Inputs, indicators
-from vae_pyro.nn.networks import ACTIVATIONS, ENCODERS, Activation, Encoder
+from vae_pyro.nn import ENCODERS, Encoder
+from vae_pyro.nn.layers import ACTIVATIONS, Activation
 
 # Log probability of a class that a datum does not have. Its exponential is exactly 0 in every floating-point type, and
 # unlike minus infinity it stays 0 when it is multiplied by such a probability, as sums over classes do.
@@ -251,7 +252,7 @@ class SemiSupervised(Structure):
         num_classes: values that y takes, 0 to ``num_classes - 1``; all are equally probable beforehand.
         hidden: width of the layer that y comes into.
         activation: after it.
-        classifier: body of q(y | x), see `vae_pyro.nn.networks`; as the encoder if not given.
+        classifier: body of q(y | x), see `vae_pyro.nn`; as the encoder if not given.
 
     References:
         Kingma, Rezende, Mohamed & Welling 2014, Semi-supervised learning with deep generative models, sec. 2 (M2),
