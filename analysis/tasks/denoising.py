@@ -22,7 +22,7 @@ from vae_pyro.applications.denoising import Denoised, noise_of
 from vae_pyro.core.isolation import derive_seed
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
-from vae_pyro.likelihoods.noise import PoissonNoise
+from vae_pyro.likelihoods.noise.poisson import PoissonNoise
 from vae_pyro.models.vae import VAE
 
 __all__ = ["PSNR", "DenoisingCalibration", "DenoisingCheck", "calibrate_denoising", "check_denoising", "psnr"]

@@ -84,7 +84,7 @@ class Target:
             return cls(Variables.X_AND_SOME_Y, known=known, data=data)
         texts = [variables.value for variables in Variables if variables is not Variables.X_AND_SOME_Y]
         if text not in texts:
-            raise ValueError(f"{text!r} names no target of log densities; expected one of {', '.join(map(repr, texts))}")
+            raise ValueError(f"{text!r} is no target of log densities; expected one of {', '.join(map(repr, texts))}")
         return cls(Variables(text))
 
     def __str__(self) -> str:

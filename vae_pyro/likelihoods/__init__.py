@@ -1,31 +1,16 @@
-"""Likelihoods p(x | z) by name; importing this folder registers all of them."""
+"""Likelihoods p(x | z) by name, one file each.
 
-from vae_pyro.likelihoods.base import LIKELIHOODS, Likelihood, fits
-from vae_pyro.likelihoods.binary import Bernoulli, ContinuousBernoulliLikelihood
-from vae_pyro.likelihoods.classes import Categorical, DiscretizedLogisticLikelihood
-from vae_pyro.likelihoods.counts import Counts, NegativeBinomial, Poisson
-from vae_pyro.likelihoods.location_scale import Gaussian, Laplace, LocationScale, StudentT
-from vae_pyro.likelihoods.multinomial import Multinomial
-from vae_pyro.likelihoods.table import Table
-from vae_pyro.likelihoods.zero_inflated import ZeroInflatedNegativeBinomial, ZeroInflatedPoisson
+Every module of this folder is imported with it, so that a class registered in one is found by name, and by its own name
+in this package: ``vae_pyro.likelihoods.Gaussian``.
+"""
 
-__all__ = [
-    "LIKELIHOODS",
-    "Bernoulli",
-    "Categorical",
-    "ContinuousBernoulliLikelihood",
-    "Counts",
-    "DiscretizedLogisticLikelihood",
-    "Gaussian",
-    "Laplace",
-    "Likelihood",
-    "LocationScale",
-    "Multinomial",
-    "NegativeBinomial",
-    "Poisson",
-    "StudentT",
-    "Table",
-    "ZeroInflatedNegativeBinomial",
-    "ZeroInflatedPoisson",
-    "fits",
-]
+from vae_pyro.core.discovery import import_siblings
+from vae_pyro.likelihoods.base import LIKELIHOODS, DataForm, Likelihood
+
+__all__ = ["LIKELIHOODS", "DataForm", "Likelihood"]
+
+import_siblings(__name__)
+
+
+def __getattr__(name: str) -> type[Likelihood]:
+    return LIKELIHOODS.exported(__name__, name)

@@ -1,20 +1,26 @@
-"""p(x | z): what the decoder's output means as a normalised distribution of x, and which data it can be asked about.
+"""p(x | z): the base class of likelihoods, which make a normalised distribution of x of the decoder's output.
 
 A likelihood turns decoder output ``(*batch, num_params, *x_shape)`` into a Pyro distribution with batch shape
-``(*batch, *x_shape)``: elements are independent given z, so that an unobserved element can be masked out.
+``(*batch, *x_shape)``: elements are independent given z, so that an unobserved element can be masked out. A variant is
+a file beside this one that registers a class in `LIKELIHOODS`; its class attributes say what the rest of the package
+needs to know of it.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from enum import StrEnum
+from math import prod
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from vae_pyro.core.registry import Registry
+from vae_pyro.core.registry import ClassRegistry
 from vae_pyro.data.summary import DataSummary
+from vae_pyro.data.tables.schema import Schema
+from vae_pyro.densities.measure import Measure
 from vae_pyro.nn.features import Features
 
 type Positive = Annotated[float, Field(gt=0)]
@@ -23,24 +29,46 @@ type Positive = Annotated[float, Field(gt=0)]
 BIAS_MARGIN = 1e-3
 
 
+class DataForm(StrEnum):
+    """Forms of data, known before the data are read, that have a likelihood by default."""
+
+    NUMBERS = "numbers"
+    BINARIZED = "binarized intensities"
+    MIXED = "columns of mixed kinds"
+
+
 class Likelihood(nn.Module, ABC):
     """Decoder output -> normalised Pyro distribution of x.
 
     Attributes:
         discrete: whether log densities are of probabilities; if not they are of densities in the units of x.
-        by_value: whether `refuse` looks at each value, where no range says what the support is.
         given_total: whether they are conditional on the sum of x.
+        binary: whether elements are 0 or 1, with their expectation as the probability of 1.
+        by_value: whether `refuse` checks each value, where no range determines the support.
+        support: values that an element may have, in words; an instance may state those of its options.
+        scale_of_data: ``scale`` of `vae_pyro.DataConfig` where none is chosen: ``none`` for integers as they are stored.
+            ``None`` leaves the default of the configuration.
+        default_for: form of data that is described by this likelihood where none is chosen.
+        needs_schema: whether it is of a table and takes the option ``columns``, which the data determine.
+        schema: of the columns of a table, ``None`` for every other likelihood.
+        num_values: number of values ``0 .. num_values - 1`` that an element may have; ``None`` for infinitely many.
         num_params: numbers that the decoder gives for each element of x.
         output_shape: event shape of the decoder's output, ``(num_params, *x_shape)`` where a likelihood has no other.
-        features: what the encoder sees of x; the guide shares it.
+        features: what the encoder reads of x; the guide shares it.
         fill: a value inside the support, which stands in for elements that are not observed; a number, or a tensor that
             broadcasts to ``x_shape``.
     """
 
     discrete: bool
-    by_value: ClassVar[bool] = False
     given_total: ClassVar[bool] = False
-    wants: ClassVar[str]
+    binary: ClassVar[bool] = False
+    by_value: ClassVar[bool] = False
+    support: str
+    scale_of_data: ClassVar[Literal["unit", "none"] | None] = None
+    default_for: ClassVar[DataForm | None] = None
+    needs_schema: ClassVar[bool] = False
+    schema: Schema | None = None
+    num_values: int | None = None
     num_params: int = 1
     fill: float | Tensor = 0.0
 
@@ -53,6 +81,23 @@ class Likelihood(nn.Module, ABC):
     def output_shape(self) -> tuple[int, ...]:
         """Event shape of the decoder's output."""
         return (self.num_params, *self.x_shape)
+
+    @property
+    def measure(self) -> Measure:
+        """What p(x | z) is: a probability, a density, or a probability given the total of x."""
+        if self.given_total:
+            return Measure.GIVEN_TOTAL
+        return Measure.PROBABILITY if self.discrete else Measure.DENSITY
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether whole data are the product of elements that are all of one kind."""
+        return type(self).observed is Likelihood.observed
+
+    @property
+    def max_width(self) -> int:
+        """Numbers that the widest tensor of a density holds for each particle and datum."""
+        return prod(self.x_shape) * self.num_params
 
     @abstractmethod
     def forward(self, output: Tensor) -> TorchDistribution:
@@ -108,6 +153,13 @@ class Likelihood(nn.Module, ABC):
         """E[x | z], shape ``(*batch, *x_shape)``; a likelihood of classes gives the most probable one."""
         return distribution.mean
 
+    def mean_of(self, output: Tensor) -> Tensor:
+        """`expectation` for the decoder's output ``(*batch, *output_shape)``, shape ``(*batch, *x_shape)``."""
+        return self.expectation(self(output))
+
+    def drop_spread(self) -> None:
+        """Remove the parameters of the spread, if there are any: the element is then the mean itself."""
+
     def parameter(self, output: Tensor, index: int) -> Tensor:
         """Parameter number ``index`` of the decoder's output, shape ``(*batch, *x_shape)``."""
         return output.select(-len(self.x_shape) - 1, index)
@@ -120,28 +172,18 @@ class Likelihood(nn.Module, ABC):
         """
         if self.holds(summary):
             return
-        fitting = ", ".join(repr(other) for other in LIKELIHOODS if fits(other, summary))
-        binarize = "pass binarize='dynamic', " if summary.low >= 0 and name == "bernoulli" else ""
+        fitting = ", ".join(repr(other) for other in LIKELIHOODS if LIKELIHOODS[other].accepts(summary))
+        binarize = "pass binarize='dynamic', " if summary.low >= 0 and self.binary else ""
         raise ValueError(
-            f"likelihood {name!r} wants {self.wants_with_options()}, got {summary.range}"
+            f"likelihood {name!r} requires {self.support}, got {summary.range}"
             f"{'' if summary.integral else ' with fractions'}; {binarize}scale the data, or choose "
             f"{fitting or 'another likelihood'}"
         )
 
-    def wants_with_options(self) -> str:
-        """The support in words."""
-        return self.wants
 
-
-LIKELIHOODS: Registry[Likelihood] = Registry("likelihood")
-
-
-def fits(name: str, summary: DataSummary) -> bool:
-    """Whether the likelihood registered as ``name`` can describe such data."""
-    variant = LIKELIHOODS[name]
-    return isinstance(variant, type) and issubclass(variant, Likelihood) and variant.accepts(summary)
+LIKELIHOODS: ClassRegistry[Likelihood] = ClassRegistry("likelihood")
 
 
 def inverse_softplus(y: Tensor) -> Tensor:
-    """What softplus turns into the positive ``y``."""
+    """Inverse of softplus, for positive ``y``."""
     return y + torch.log(-torch.expm1(-y))

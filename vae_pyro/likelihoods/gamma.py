@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from vae_pyro.data.summary import DataSummary
-from vae_pyro.likelihoods import LIKELIHOODS, Likelihood
-from vae_pyro.likelihoods.base import BIAS_MARGIN, inverse_softplus
+from vae_pyro.likelihoods.base import BIAS_MARGIN, LIKELIHOODS, Likelihood, inverse_softplus
 from vae_pyro.likelihoods.counts import RATE_FLOOR
 from vae_pyro.nn.features import Log1p, masked_moments
 
@@ -25,7 +24,7 @@ _LEAST_SHARE = BIAS_MARGIN
 _LEAST, _GREATEST = 0.1, 100.0
 
 
-@LIKELIHOODS.register("gamma")
+@LIKELIHOODS.register("gamma", order=6)
 class Gamma(Likelihood):
     """Independent gamma elements with mean m, from the decoder through a softplus, and variance ``m^2 / r``.
 
@@ -35,7 +34,7 @@ class Gamma(Likelihood):
     """
 
     discrete = False
-    wants = "positive values"
+    support = "positive values"
     fill = 1.0
 
     def __init__(
@@ -48,8 +47,7 @@ class Gamma(Likelihood):
         start = inverse_softplus(torch.ones(self.x_shape if shape == "per_dimension" else ()))
         self.raw_shape = nn.Parameter(start) if shape != "predicted" else None
 
-    def drop_shape(self) -> None:
-        """Leave the mean alone, for a signal without a spread."""
+    def drop_spread(self) -> None:
         self.shape, self.raw_shape, self.num_params = None, None, 1
 
     def mean(self, output: Tensor) -> Tensor:
@@ -92,10 +90,10 @@ class Gamma(Likelihood):
         spread = squares / (2 * _GREATEST)
         whole = squares.sum() / torch.maximum(own.sum(), spread.sum())
         each = squares / torch.maximum(own, spread)
-        wanted = torch.nan_to_num(each if self.shape == "per_dimension" else whole).clamp(_LEAST, _GREATEST)
+        start = torch.nan_to_num(each if self.shape == "per_dimension" else whole).clamp(_LEAST, _GREATEST)
         if self.raw_shape is not None:
             with torch.no_grad():
-                self.raw_shape.copy_(inverse_softplus(wanted))
+                self.raw_shape.copy_(inverse_softplus(start))
         elif self.shape == "predicted":
-            bias[1] = inverse_softplus(wanted)
+            bias[1] = inverse_softplus(start)
         return bias.to(x.dtype)

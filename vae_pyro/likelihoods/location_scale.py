@@ -1,16 +1,14 @@
-"""Real elements with a location and a scale: Gaussian, Laplace, Student t."""
+"""What likelihoods of real elements with a location and a scale share."""
 
 from collections.abc import Sequence
 from typing import Literal
 
-import pyro.distributions as dist
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from vae_pyro.data.summary import DataSummary
-from vae_pyro.likelihoods.base import LIKELIHOODS, Likelihood, Positive, inverse_softplus
+from vae_pyro.likelihoods.base import Likelihood, Positive, inverse_softplus
 from vae_pyro.nn.features import Standardize, masked_moments
 
 type ScaleOption = Positive | Literal["learned", "per_dimension", "predicted"]
@@ -32,7 +30,7 @@ class LocationScale(Likelihood):
     """
 
     discrete = False
-    wants = "finite real values"
+    support = "finite real values"
     reference: Tensor
     floor: Tensor
 
@@ -62,6 +60,12 @@ class LocationScale(Likelihood):
             return loc, torch.as_tensor(self.scale, dtype=loc.dtype, device=loc.device)
         return loc, self.reference * (self.floor + softplus(self.raw_scale))
 
+    def mean_of(self, output: Tensor) -> Tensor:
+        return self.loc_scale(output)[0]
+
+    def drop_spread(self) -> None:
+        self.scale, self.raw_scale, self.num_params = 0.0, None, 1
+
     def initialize(self, x: Tensor, observed: Tensor, step: float | None = None) -> Tensor:
         standardize = self.features
         assert isinstance(standardize, Standardize)
@@ -80,68 +84,3 @@ class LocationScale(Likelihood):
         if self.num_params == 2:
             bias[1] = inverse_softplus(torch.ones(()))
         return bias.to(x.dtype)
-
-
-@LIKELIHOODS.register("gaussian")
-class Gaussian(LocationScale):
-    """Independent Gaussian elements, with a scale that is fixed and stated, or learned.
-
-    Args:
-        x_shape: event shape of x.
-        scale: see `LocationScale`.
-        min_scale: see `LocationScale`.
-
-    References:
-        Kingma & Welling 2014, Auto-encoding variational Bayes, appendix C.2. arXiv:1312.6114
-    """
-
-    def forward(self, output: Tensor) -> TorchDistribution:
-        return dist.Normal(*self.loc_scale(output))
-
-
-@LIKELIHOODS.register("laplace")
-class Laplace(LocationScale):
-    """Independent Laplace elements: absolute error with its normaliser.
-
-    Args:
-        x_shape: event shape of x.
-        scale: see `LocationScale`.
-        min_scale: see `LocationScale`.
-    """
-
-    def forward(self, output: Tensor) -> TorchDistribution:
-        return dist.Laplace(*self.loc_scale(output))
-
-
-@LIKELIHOODS.register("student_t")
-class StudentT(LocationScale):
-    """Independent Student t elements, which forgive outliers.
-
-    Args:
-        x_shape: event shape of x.
-        scale: see `LocationScale`.
-        min_scale: see `LocationScale`.
-        df: degrees of freedom; ``learned`` fits one number above 1 for all elements.
-    """
-
-    def __init__(
-        self,
-        x_shape: Sequence[int],
-        *,
-        scale: ScaleOption = "learned",
-        min_scale: Positive = 1e-3,
-        df: Positive | Literal["learned"] = 5.0,
-    ) -> None:
-        super().__init__(x_shape, scale=scale, min_scale=min_scale)
-        self.df = df
-        self.raw_df = nn.Parameter(inverse_softplus(torch.tensor(4.0))) if df == "learned" else None
-
-    def forward(self, output: Tensor) -> TorchDistribution:
-        loc, scale = self.loc_scale(output)
-        df = 1 + softplus(self.raw_df) if self.raw_df is not None else self.df
-        return dist.StudentT(torch.as_tensor(df, dtype=loc.dtype, device=loc.device), loc, scale)
-
-    def expectation(self, distribution: TorchDistribution) -> Tensor:
-        # The mean does not exist for df <= 1; the location is the centre of symmetry at every df.
-        assert isinstance(distribution, dist.StudentT)
-        return distribution.loc

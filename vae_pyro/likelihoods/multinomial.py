@@ -1,4 +1,4 @@
-"""Counts given their total: which share of it each element has."""
+"""Counts given their total: the share of each element."""
 
 from collections.abc import Sequence
 from math import prod
@@ -130,7 +130,7 @@ def split_total(total: Tensor, p: Tensor) -> Tensor:
     return counts[..., :elements]
 
 
-@LIKELIHOODS.register("multinomial")
+@LIKELIHOODS.register("multinomial", order=13)
 class Multinomial(Counts):
     """Counts of a datum given their total; the decoder gives logits of the shares.
 

@@ -11,17 +11,24 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from vae_pyro.data.summary import DataSummary
-from vae_pyro.data.tables.schema import CODED, KINDS, Column, Schema
-from vae_pyro.likelihoods.base import BIAS_MARGIN, LIKELIHOODS, Likelihood, Positive, inverse_softplus
-from vae_pyro.likelihoods.table_columns import GAP_FLOOR, Columns, Part, cumulative_logits
+from vae_pyro.data.tables.schema import Column, Schema
+from vae_pyro.likelihoods.base import BIAS_MARGIN, LIKELIHOODS, DataForm, Likelihood, Positive, inverse_softplus
+from vae_pyro.likelihoods.table_columns import (
+    GAP_FLOOR,
+    Columns,
+    Part,
+    category_logits,
+    count_cells,
+    cumulative_logits,
+    real_cells,
+)
+from vae_pyro.likelihoods.table_layout import TableLayout
+from vae_pyro.likelihoods.table_start import count_moments, cutpoint_start, refuse_cells, rounding_floors, shares_of
 from vae_pyro.nn.features import masked_moments
 from vae_pyro.nn.table_features import TableFeatures
 
-# Log dispersions of counts stay within these bounds; at the upper one a negative binomial is a Poisson to rounding.
-_LOG_DISPERSION = 15.0
 
-
-@LIKELIHOODS.register("table")
+@LIKELIHOODS.register("table", order=14)
 class Table(Likelihood):
     """Independent columns, each with the likelihood of its kind, in the units of the table.
 
@@ -33,11 +40,10 @@ class Table(Likelihood):
     - ``category``: categorical, the decoder gives logits.
 
     A log density is a sum over columns: of log densities in the units of real and positive columns, and of log
-    probabilities of the others. Learned scales are those of `vae_pyro.likelihoods.LocationScale`: a share of the
-    training data's standard deviation that never falls below that of rounding, on columns that are rounded.
+    probabilities of the others. Learned scales are those of `vae_pyro.likelihoods.location_scale.LocationScale`: a
+    share of the training data's standard deviation that never falls below that of rounding, on rounded columns.
 
-    The decoder gives one vector: locations of the real, positive and count columns, logits of the binary ones,
-    locations of the ordinal ones, logits of the categories, and with ``scale="predicted"`` scales and dispersions.
+    The decoder gives one vector, see `vae_pyro.likelihoods.table_layout.TableLayout`.
 
     Args:
         x_shape: ``(column,)``.
@@ -55,8 +61,11 @@ class Table(Likelihood):
         McCullagh 1980, Regression models for ordinal data, Journal of the Royal Statistical Society B 42.
     """
 
-    wants = "a table with the columns of its schema"
+    support = "a table with the columns of its schema"
     by_value = True
+    needs_schema = True
+    default_for = DataForm.MIXED
+    schema: Schema
     reference: Tensor
     floor: Tensor
     count_loc: Tensor
@@ -81,8 +90,8 @@ class Table(Likelihood):
         super().__init__(x_shape)
         if not columns:
             raise ValueError(
-                "likelihood 'table' wants the schema of the table: columns=vae_pyro.data.tables.infer(frame).columns; "
-                "or fit a .csv or .parquet file, from which it is inferred"
+                "likelihood 'table' requires the schema of the table: columns=vae_pyro.data.tables.infer(frame)"
+                ".columns; or fit a .csv or .parquet file, from which it is inferred"
             )
         self.schema = Schema(columns=columns)
         if self.x_shape != (len(self.schema.columns),):
@@ -93,47 +102,31 @@ class Table(Likelihood):
         self.real, self.count, self.scale, self.min_scale, self.df = real, count, scale, min_scale, df
         self.discrete = self.schema.discrete
         self.features: TableFeatures = TableFeatures(self.schema)
-        self._lay_out()
-        start = inverse_softplus(torch.ones(self.num_scaled))
-        learned = scale == "per_dimension"
-        self.raw_scale = nn.Parameter(start) if learned and self.num_scaled else None
-        self.log_dispersion = nn.Parameter(torch.zeros(self.num_dispersed)) if learned and self.num_dispersed else None
-        ordinals = self.size["ordinal"]
-        self.first_cutpoint = nn.Parameter(torch.zeros(ordinals)) if ordinals else None
-        wider = ordinals and int(self.ordinal_classes.max()) > 2
-        gaps = torch.ones(ordinals, int(self.ordinal_classes.max()) - 2) if wider else None
-        self.raw_gaps = None if gaps is None else nn.Parameter(inverse_softplus(gaps))
-
-    def _lay_out(self) -> None:
-        """Where everything stands in the decoder's output and in a row."""
-        places = self.features.places
-        self.size = {kind: len(places[kind]) for kind in KINDS}
-        self.num_scaled = self.size["real"] + self.size["positive"]
-        self.num_dispersed = self.size["count"] if self.count == "negative_binomial" else 0
-        classes = {kind: [self.schema.columns[k].num_classes for k in places[kind]] for kind in KINDS}
-        predicted = self.scale == "predicted"
-        self.widths = [
-            *(self.size[kind] for kind in ("real", "positive", "count", "binary", "ordinal")),
-            sum(classes["category"]),
-            self.num_scaled if predicted else 0,
-            self.num_dispersed if predicted else 0,
-        ]
+        self.layout = TableLayout(self.schema, count == "negative_binomial", scale == "predicted")
+        self.size, self.widths = self.layout.size, self.layout.widths
         self.num_params = -(-sum(self.widths) // len(self.schema.columns))
-        for kind, chosen in places.items():
-            self.register_buffer(f"{kind}_places", torch.tensor(chosen, dtype=torch.int64), persistent=False)
-        grouped = torch.tensor([place for chosen in places.values() for place in chosen])
-        self.register_buffer("order", grouped.argsort(), persistent=False)
-        self.register_buffer("ordinal_classes", torch.tensor(classes["ordinal"], dtype=torch.int64), persistent=False)
-        widest = max(classes["category"], default=0)
-        # Logits of each category stand in a row of their own, which is filled up to the widest.
-        code = torch.arange(widest).expand(len(classes["category"]), widest)
-        many = torch.tensor(classes["category"], dtype=torch.int64).unsqueeze(-1)
-        begin = many.cumsum(0) - many
-        self.register_buffer("logit_places", torch.where(code < many, begin + code, 0), persistent=False)
-        self.register_buffer("logit_absent", code >= many, persistent=False)
-        self.register_buffer("reference", torch.ones(self.num_scaled))
-        self.register_buffer("floor", torch.full((self.num_scaled,), self.min_scale))
+        self._register_places()
+        num_scaled, num_dispersed, ordinals = self.layout.num_scaled, self.layout.num_dispersed, self.size["ordinal"]
+        self.register_buffer("reference", torch.ones(num_scaled))
+        self.register_buffer("floor", torch.full((num_scaled,), min_scale))
         self.register_buffer("count_loc", torch.zeros(self.size["count"]))
+        learned = scale == "per_dimension"
+        self.raw_scale = nn.Parameter(inverse_softplus(torch.ones(num_scaled))) if learned and num_scaled else None
+        self.log_dispersion = nn.Parameter(torch.zeros(num_dispersed)) if learned and num_dispersed else None
+        self.first_cutpoint = nn.Parameter(torch.zeros(ordinals)) if ordinals else None
+        gaps = max(self.layout.classes("ordinal"), default=2) - 2
+        self.raw_gaps = nn.Parameter(inverse_softplus(torch.ones(ordinals, gaps))) if gaps else None
+
+    def _register_places(self) -> None:
+        """Positions as buffers that follow the device and are not stored."""
+        for kind, chosen in self.layout.places.items():
+            self.register_buffer(f"{kind}_places", torch.tensor(chosen, dtype=torch.int64), persistent=False)
+        classes = torch.tensor(self.layout.classes("ordinal"), dtype=torch.int64)
+        logit_places, logit_absent = self.layout.logit_places()
+        self.register_buffer("order", self.layout.order, persistent=False)
+        self.register_buffer("ordinal_classes", classes, persistent=False)
+        self.register_buffer("logit_places", logit_places, persistent=False)
+        self.register_buffer("logit_absent", logit_absent, persistent=False)
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -149,6 +142,10 @@ class Table(Likelihood):
         """What log densities are densities of, in words."""
         return self.schema.space
 
+    @property
+    def elementwise(self) -> bool:
+        return False  # columns are of several kinds
+
     def forward(self, output: Tensor) -> Columns:
         """Decoder output ``(*batch, *output_shape)`` -> distribution with batch shape ``(*batch, column)``."""
         real, positive, count, binary, ordinal, category, raw_scale, log_dispersion = output.split(self.widths, -1)
@@ -158,14 +155,16 @@ class Table(Likelihood):
         real_scale, positive_scale = scale.split([self.size["real"], self.size["positive"]], -1)
         dispersion = log_dispersion if self.log_dispersion is None else self.log_dispersion
         made: dict[str, Callable[[], TorchDistribution]] = {
-            "real": lambda: self._real(loc_of[0] + sd_of[0] * real, real_scale),
+            "real": lambda: real_cells(self.real, loc_of[0] + sd_of[0] * real, real_scale, self.df),
             "positive": lambda: dist.LogNormal(loc_of[1] + sd_of[1] * positive, positive_scale),
-            "count": lambda: self._count(self.count_loc + sd_of[2] * count, dispersion),
+            "count": lambda: count_cells(self.count, self.count_loc + sd_of[2] * count, dispersion),
             "binary": lambda: dist.Bernoulli(logits=binary),
             "ordinal": lambda: dist.Categorical(
                 logits=cumulative_logits(ordinal, self.cutpoints(), self.ordinal_classes)
             ),
-            "category": lambda: dist.Categorical(logits=self._logits(category)),
+            "category": lambda: dist.Categorical(
+                logits=category_logits(category, self.logit_places, self.logit_absent)
+            ),
         }
         parts = [
             Part(getattr(self, f"{kind}_places"), make(), double=kind == "count")
@@ -173,23 +172,6 @@ class Table(Likelihood):
             if self.size[kind]
         ]
         return Columns(parts, self.order, output.dtype)
-
-    def _real(self, loc: Tensor, scale: Tensor) -> TorchDistribution:
-        if self.real == "normal":
-            return dist.Normal(loc, scale)
-        return dist.StudentT(torch.as_tensor(self.df, dtype=loc.dtype, device=loc.device), loc, scale)
-
-    def _count(self, log_rate: Tensor, log_dispersion: Tensor) -> TorchDistribution:
-        if self.count == "poisson":
-            return dist.Poisson(log_rate.double().exp())
-        held = log_dispersion.double().clamp(-_LOG_DISPERSION, _LOG_DISPERSION)
-        log_rate, held = torch.broadcast_tensors(log_rate.double(), held)
-        return dist.NegativeBinomial(held.exp(), logits=log_rate - held)
-
-    def _logits(self, category: Tensor) -> Tensor:
-        placed = category.index_select(-1, self.logit_places.flatten())
-        filled = placed.reshape(*category.shape[:-1], *self.logit_places.shape)
-        return filled.masked_fill(self.logit_absent, -torch.inf)
 
     def cutpoints(self) -> Tensor:
         """Cutpoints of the ordinal columns, rising, ``(ordinal, most classes - 1)``."""
@@ -201,10 +183,10 @@ class Table(Likelihood):
 
     @staticmethod
     def accepts(summary: DataSummary) -> bool:
-        return False  # it is not offered for data of which nothing but the range is known: it wants a schema
+        return False  # a range alone does not make a schema, without which the likelihood cannot be offered
 
     def holds(self, summary: DataSummary) -> bool:
-        return True  # no range says it: `refuse` looks at each value
+        return True  # `refuse` checks each value
 
     @torch.no_grad()
     def initialize(self, x: Tensor, observed: Tensor, step: float | None = None) -> Tensor:
@@ -216,27 +198,37 @@ class Table(Likelihood):
         self.refuse(x, observed)
         self.features.fit(x, observed)
         bias = [torch.zeros(width, dtype=torch.float64, device=x.device) for width in self.widths]
-        self._start_scales(bias)
-        self._start_counts(x, observed, bias)
+        if self.layout.num_scaled:
+            self._start_scales(bias)
+        if self.size["count"]:
+            self._start_counts(x, observed, bias)
         mean, _ = masked_moments(x[:, self.binary_places], observed[:, self.binary_places], [0])
         bias[3] = torch.logit(mean, eps=BIAS_MARGIN)
-        shares = [self._shares(x, observed, place).log() for place in self.features.places["category"]]
-        bias[5] = torch.cat(shares) if shares else bias[5]
-        self._start_cutpoints(x, observed)
+        shares = {
+            place: shares_of(x, observed, place, self.schema.columns[place].num_classes)
+            for kind in ("category", "ordinal")
+            for place in self.layout.places[kind]
+        }
+        if self.size["category"]:
+            bias[5] = torch.cat([shares[place].log() for place in self.layout.places["category"]])
+        for number, place in enumerate(self.layout.places["ordinal"]):
+            assert self.first_cutpoint is not None
+            self.first_cutpoint[number], gaps = cutpoint_start(shares[place])
+            if self.raw_gaps is not None and len(gaps):
+                self.raw_gaps[number, : len(gaps)] = gaps.to(self.raw_gaps.dtype)
         return torch.cat(bias).to(x.dtype)
 
     def _start_scales(self, bias: list[Tensor]) -> None:
-        if not self.num_scaled:
-            return
-        loc, sd = self.features.loc[: self.num_scaled].double(), self.features.scale[: self.num_scaled]
+        num_real, num_scaled = self.size["real"], self.layout.num_scaled
+        loc, sd = self.features.loc[:num_scaled].double(), self.features.scale[:num_scaled]
+        places = [*self.layout.places["real"], *self.layout.places["positive"]]
+        typical = torch.ones_like(loc)
+        typical[num_real:] = loc[num_real:].exp()  # the step of a logarithm is relative
         self.reference.copy_(sd)
-        places = [*self.features.places["real"], *self.features.places["positive"]]
-        rounding = sd.new_tensor([self.schema.columns[k].step or 0.0 for k in places]).double() / 12**0.5
-        rounding[self.size["real"] :] /= loc[self.size["real"] :].exp()  # the step of a logarithm is relative
-        self.floor.copy_((rounding / sd.double()).clamp(min=self.min_scale))
-        start = torch.ones_like(rounding)
+        self.floor.copy_(rounding_floors([self.schema.columns[k] for k in places], sd, typical, self.min_scale))
+        start = torch.ones_like(loc)
         if self.real == "student_t" and self.df > 2:
-            start[: self.size["real"]] *= ((self.df - 2) / self.df) ** 0.5  # the variance of a t is df / (df - 2)
+            start[:num_real] *= ((self.df - 2) / self.df) ** 0.5  # the variance of a t is df / (df - 2)
         raw = inverse_softplus((start - self.floor.double()).clamp(min=BIAS_MARGIN))
         if self.raw_scale is None:
             bias[6] = raw
@@ -244,50 +236,15 @@ class Table(Likelihood):
             self.raw_scale.copy_(raw)
 
     def _start_counts(self, x: Tensor, observed: Tensor, bias: list[Tensor]) -> None:
-        if not self.size["count"]:
-            return
-        mean, variance = masked_moments(x[:, self.count_places], observed[:, self.count_places], [0])
-        mean = mean.clamp(min=BIAS_MARGIN)
-        self.count_loc.copy_(mean.log())
-        # The moments of a negative binomial: variance = m + m^2 / r. Between bounds, from which r can still move.
-        dispersion = (mean**2 / (variance - mean).clamp(min=1e-8)).clamp(0.05, 100).log()
+        log_mean, log_dispersion = count_moments(x[:, self.count_places], observed[:, self.count_places])
+        self.count_loc.copy_(log_mean)
         if self.log_dispersion is not None:
-            self.log_dispersion.copy_(dispersion)
-        elif self.num_dispersed:
-            bias[7] = dispersion
-
-    def _start_cutpoints(self, x: Tensor, observed: Tensor) -> None:
-        for number, place in enumerate(self.features.places["ordinal"]):
-            assert self.first_cutpoint is not None
-            cut = torch.logit(self._shares(x, observed, place).cumsum(0)[:-1])
-            self.first_cutpoint[number] = cut[0]
-            if self.raw_gaps is not None and len(cut) > 1:
-                gaps = (cut.diff() - GAP_FLOOR).clamp(min=GAP_FLOOR)
-                self.raw_gaps[number, : len(gaps)] = inverse_softplus(gaps).to(self.raw_gaps.dtype)
-
-    def _shares(self, x: Tensor, observed: Tensor, place: int) -> Tensor:
-        """Shares of the categories of one column, by Laplace's rule, which keeps unseen ones possible."""
-        codes = x[observed[:, place], place].long()
-        classes = self.schema.columns[place].num_classes
-        seen = torch.bincount(codes, minlength=classes).double() + 1
-        return seen / seen.sum()
+            self.log_dispersion.copy_(log_dispersion)
+        elif self.layout.num_dispersed:
+            bias[7] = log_dispersion
 
     def refuse(self, x: Tensor, observed: Tensor) -> None:
-        for place, column in enumerate(self.schema.columns):
-            cells = x[:, place]
-            whole = cells == cells.round()
-            inside = {
-                "positive": cells > 0,
-                "count": (cells >= 0) & whole,
-                **dict.fromkeys(CODED, (cells >= 0) & (cells < column.num_classes) & whole),
-            }.get(column.kind, torch.ones_like(whole))
-            wrong = observed[:, place] & ~(inside & cells.isfinite())
-            if wrong.any():
-                row = int(wrong.nonzero()[0])
-                raise ValueError(
-                    f"column {column.name!r} is {column.kind} ({column.extent}), and cannot hold {cells[row].item():g} "
-                    f"in row {row}; encode the table with Schema.encode, or mask the cell"
-                )
+        refuse_cells(self.schema, x, observed)
 
     def expectation(self, distribution: TorchDistribution) -> Tensor:
         """E[x | z] of numbers, P(second category | z) of binary columns, the most probable code of the others."""

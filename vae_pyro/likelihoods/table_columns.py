@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pyro.distributions as dist
 import torch
@@ -14,6 +14,9 @@ from torch.nn.functional import logsigmoid
 # Gaps between cutpoints stay above this, so that no category becomes impossible.
 GAP_FLOOR = 1e-4
 
+# Log dispersions of counts stay within these bounds; at the upper one a negative binomial is a Poisson to rounding.
+_LOG_DISPERSION = 15.0
+
 
 @dataclass(frozen=True)
 class Part:
@@ -22,7 +25,7 @@ class Part:
     Attributes:
         places: which columns, ``(part,)``.
         distribution: of them, batch shape ``(*batch, part)``.
-        double: whether log densities want float64: those of large counts are small differences of large numbers.
+        double: whether log densities require float64: those of large counts are small differences of large numbers.
     """
 
     places: Tensor
@@ -164,3 +167,33 @@ def cumulative_logits(location: Tensor, cutpoints: Tensor, num_classes: Tensor) 
     # The highest category of a column with fewer classes than the widest ends at the last cutpoint that it has.
     ends = torch.cat([torch.zeros_like(lowest), above], -1)
     return torch.where(code == last, ends, inner).masked_fill(code > last, -torch.inf)
+
+
+def real_cells(family: Literal["normal", "student_t"], loc: Tensor, scale: Tensor, df: float) -> TorchDistribution:
+    """Cells of real columns, batch shape ``(*batch, column)``, for location and scale that broadcast to it."""
+    if family == "normal":
+        return dist.Normal(loc, scale)
+    return dist.StudentT(torch.as_tensor(df, dtype=loc.dtype, device=loc.device), loc, scale)
+
+
+def count_cells(
+    family: Literal["negative_binomial", "poisson"], log_rate: Tensor, log_dispersion: Tensor
+) -> TorchDistribution:
+    """Cells of counts in float64, batch shape ``(*batch, column)``, for log mean and log dispersion."""
+    if family == "poisson":
+        return dist.Poisson(log_rate.double().exp())
+    bounded = log_dispersion.double().clamp(-_LOG_DISPERSION, _LOG_DISPERSION)
+    log_rate, bounded = torch.broadcast_tensors(log_rate.double(), bounded)
+    return dist.NegativeBinomial(bounded.exp(), logits=log_rate - bounded)
+
+
+def category_logits(logits: Tensor, places: Tensor, absent: Tensor) -> Tensor:
+    """Logits of each category column in a row of its own, ``(*batch, column, most categories)``.
+
+    Args:
+        logits: of all columns, one after the other, ``(*batch, logit)``.
+        places: see `vae_pyro.likelihoods.table_layout.TableLayout.logit_places`.
+        absent: likewise; those logits become minus infinity.
+    """
+    placed = logits.index_select(-1, places.flatten())
+    return placed.reshape(*logits.shape[:-1], *places.shape).masked_fill(absent, -torch.inf)

@@ -1,4 +1,4 @@
-"""Counts with more zeros than their family has: a gate, predicted by the decoder, that makes a zero of its own."""
+"""Counts with excess zeros: a gate, predicted by the decoder, adds zeros to a Poisson or negative binomial family."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,15 +8,9 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from vae_pyro.likelihoods.base import LIKELIHOODS, inverse_softplus
-from vae_pyro.likelihoods.counts import (
-    RATE_FLOOR,
-    Counts,
-    DispersionOption,
-    NegativeBinomial,
-    bias_of_rate,
-    possible_mean,
-)
-from vae_pyro.likelihoods.distributions import InDouble
+from vae_pyro.likelihoods.counts import RATE_FLOOR, Counts, bias_of_rate, possible_mean
+from vae_pyro.likelihoods.double_precision import InDouble
+from vae_pyro.likelihoods.negative_binomial import DispersionOption, NegativeBinomial
 from vae_pyro.nn.features import masked_moments
 
 # The gate starts this far from 0 and 1, where its logit has no gradient to speak of.
@@ -47,10 +41,10 @@ def _start(
     some, _ = masked_moments((x > 0).to(torch.float64), observed, [0])
     low, high = mean, torch.maximum(mean / some.clamp(min=1e-12), mean)
     high = torch.where(some > 0, high, mean)
-    wanted = high
+    positive_mean = high
     for _ in range(60):
         middle = (low + high) / 2
-        below = middle / positive(middle) < wanted
+        below = middle / positive(middle) < positive_mean
         low, high = torch.where(below, middle, low), torch.where(below, high, middle)
     gate = (1 - mean / low).clamp(_GATE_MARGIN, 1 - _GATE_MARGIN)
     bias = torch.zeros(num_params, *shape, dtype=torch.float64)
@@ -59,7 +53,7 @@ def _start(
     return bias
 
 
-@LIKELIHOODS.register("zero_inflated_poisson")
+@LIKELIHOODS.register("zero_inflated_poisson", order=11)
 class ZeroInflatedPoisson(Counts):
     """Independent counts that are zero with probability g, and Poisson otherwise.
 
@@ -85,7 +79,7 @@ class ZeroInflatedPoisson(Counts):
         return _start(x, observed, lambda rate: -torch.expm1(-rate), self.num_params, self.x_shape).to(x.dtype)
 
 
-@LIKELIHOODS.register("zero_inflated_negative_binomial")
+@LIKELIHOODS.register("zero_inflated_negative_binomial", order=12)
 class ZeroInflatedNegativeBinomial(NegativeBinomial):
     """Independent counts that are zero with probability g, and negative binomial otherwise.
 

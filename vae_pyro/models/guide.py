@@ -7,8 +7,8 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from vae_pyro.models.posteriors import Posterior
-from vae_pyro.nn.features import Inputs
 from vae_pyro.nn.base import Encoder
+from vae_pyro.nn.features import Inputs
 
 
 class Guide(PyroModule):

@@ -326,7 +326,7 @@ def test_labels_and_ids_of_a_data_set_travel() -> None:
 
 def test_data_outside_the_support_are_refused() -> None:
     vae = VAE(VAEConfig(x_shape=(5,), latent_dim=2))
-    with pytest.raises(ValueError, match="likelihood 'bernoulli' wants"):
+    with pytest.raises(ValueError, match="likelihood 'bernoulli' requires"):
         to_datatree(vae, torch.randn(3, 5, generator=torch.Generator().manual_seed(0)))
 
 

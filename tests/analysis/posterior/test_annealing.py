@@ -285,7 +285,7 @@ def test_a_vae_in_single_precision() -> None:
     assert 0 < error < 0.2
     assert abs(results[0].mean - results[1].mean) < 4 * error
     assert json.loads(json.dumps(results[0].summary()))["n"] == 6
-    with pytest.raises(ValueError, match="likelihood 'bernoulli' wants values in"):
+    with pytest.raises(ValueError, match="likelihood 'bernoulli' requires values in"):
         annealed_importance_sampling(vae, 3 * x)
 
 

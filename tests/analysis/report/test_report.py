@@ -164,7 +164,7 @@ def test_few_data_one_latent_and_no_image_get_a_sensible_page(size: int) -> None
 
 def test_a_mask_and_data_outside_the_support() -> None:
     vae = VAE(VAEConfig(x_shape=(3,), latent_dim=1))
-    with pytest.raises(ValueError, match="likelihood 'bernoulli' wants"):
+    with pytest.raises(ValueError, match="likelihood 'bernoulli' requires"):
         make_report(vae, torch.full((4, 3), 0.5))
 
 

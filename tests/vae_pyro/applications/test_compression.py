@@ -606,7 +606,7 @@ def test_models_that_cannot_code_are_refused_with_the_way_out(change: dict[str, 
 
 def test_data_that_cannot_be_coded_are_refused() -> None:
     vae = tiny()
-    with pytest.raises(ValueError, match=r"wants values in \{0, 1\}"):
+    with pytest.raises(ValueError, match=r"requires values in \{0, 1\}"):
         compress(vae, np.full((3, 4), 2))
     with pytest.raises(ValueError, match="wants complete data"):
         compress(vae, Split(torch.zeros(3, 4), mask=torch.tensor([[True, True, False, True]] * 3)))

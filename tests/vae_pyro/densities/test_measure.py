@@ -25,7 +25,8 @@ def test_the_text_of_a_target_is_read_back(target: Target, text: str) -> None:
 def test_targets_with_other_counts_are_other_targets() -> None:
     targets = [Target.with_classes(data=10, known=known) for known in (0, 3, 4, 10)]
     assert len(set(targets)) == 4
-    assert [str(target) for target in targets] == ["x", "x, and y of 3 in 10 data", "x, and y of 4 in 10 data", "x and y"]
+    texts = ["x", "x, and y of 3 in 10 data", "x, and y of 4 in 10 data", "x and y"]
+    assert [str(target) for target in targets] == texts
 
 
 def test_what_is_no_target_is_refused() -> None:

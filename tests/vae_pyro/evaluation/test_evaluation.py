@@ -169,7 +169,7 @@ def test_bad_input() -> None:
     with pytest.raises(ValueError, match="num_draws must be at least 2 for a standard error, got 1"):
         evaluate(truth.programs(), x, num_draws=1)
     vae = VAE(VAEConfig(x_shape=(5,), latent_dim=2))
-    with pytest.raises(ValueError, match="likelihood 'bernoulli' wants"):
+    with pytest.raises(ValueError, match="likelihood 'bernoulli' requires"):
         evaluate(vae, x, num_draws=5)
     with pytest.raises(ValueError, match="none of 4 data has a value that is observed"):
         evaluate(vae_with(truth), torch.full_like(x, float("nan")), num_draws=5)

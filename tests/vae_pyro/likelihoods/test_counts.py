@@ -364,7 +364,7 @@ def test_masked_elements_do_not_enter_the_start(text: str) -> None:
 @pytest.mark.parametrize("summary", [DataSummary(0.0, 1.0, False), DataSummary(-1.0, 9.0, True)])
 def test_what_is_no_count_is_refused(text: str, summary: DataSummary) -> None:
     build(text).check(DataSummary(0.0, 9.0, True), text)
-    with pytest.raises(ValueError, match=r"wants integer counts from 0 up, got .*choose .*gaussian"):
+    with pytest.raises(ValueError, match=r"requires integer counts from 0 up, got .*choose .*gaussian"):
         build(text).check(summary, text)
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from vae_pyro.core.isolation import seeded
-from vae_pyro.likelihoods.distributions import ContinuousBernoulli, DiscretizedLogistic
+from vae_pyro.likelihoods.continuous_bernoulli import ContinuousBernoulli
+from vae_pyro.likelihoods.discretized_logistic import DiscretizedLogistic
 
 LOGITS = [-200.0, -60.0, -20.0, -1.0, -0.11, -0.09, -1e-3, 0.0, 1e-6, 0.1, 0.5, 8.0, 60.0, 200.0]
 

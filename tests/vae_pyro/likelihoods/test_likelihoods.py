@@ -205,11 +205,11 @@ GREY, BINARY, COUNT, REAL = (
 @pytest.mark.parametrize(
     ("text", "summary", "message"),
     [
-        ("bernoulli", GREY, r"wants values in \{0, 1\}, got \[0, 1\] with fractions; pass binarize='dynamic'"),
+        ("bernoulli", GREY, r"requires values in \{0, 1\}, got \[0, 1\] with fractions; pass binarize='dynamic'"),
         ("bernoulli", COUNT, r"got \[0, 16\]; pass binarize='dynamic', scale the data, or choose .*'poisson'"),
-        ("continuous_bernoulli", COUNT, r"wants values in \[0, 1\], got \[0, 16\]"),
-        ("categorical:num_classes=4", COUNT, "wants integers from 0 to 3"),
-        ("poisson", REAL, r"wants integer counts from 0 up, got \[-3, 2.5\] with fractions; .*choose 'gaussian'"),
+        ("continuous_bernoulli", COUNT, r"requires values in \[0, 1\], got \[0, 16\]"),
+        ("categorical:num_classes=4", COUNT, "requires integers from 0 to 3"),
+        ("poisson", REAL, r"requires integer counts from 0 up, got \[-3, 2.5\] with fractions; .*choose 'gaussian'"),
         ("negative_binomial", GREY, "integer counts"),
         ("discretized_logistic", DataSummary(0.0, 300.0, True), "integers from 0 to 255, got \\[0, 300\\]"),
     ],
@@ -240,7 +240,7 @@ def test_a_likelihood_is_one_class_and_one_line() -> None:
         """Exponential with the decoder's rate."""
 
         discrete = False
-        wants = "positive values"
+        support = "positive values"
 
         def forward(self, output: torch.Tensor) -> Any:
             import pyro.distributions as dist

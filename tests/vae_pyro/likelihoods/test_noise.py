@@ -13,7 +13,8 @@ from vae_pyro.core.isolation import isolated, seeded
 from vae_pyro.data.summary import DataSummary
 from vae_pyro.densities.log_densities import log_densities
 from vae_pyro.likelihoods import LIKELIHOODS
-from vae_pyro.likelihoods.noise import NOISES, AtomMixture, Noise, OrderedCategorical, add_noise
+from vae_pyro.likelihoods.noise import NOISES, Noise, add_noise
+from vae_pyro.likelihoods.noise.mixtures import AtomMixture, OrderedCategorical
 
 SHAPE = (2, 3)
 DRAWN = [
@@ -112,7 +113,7 @@ def test_the_clean_signal_is_integrated_out_and_found_again(likelihood: str, noi
 def test_a_deterministic_signal_leaves_the_noise_alone(likelihood: str, noise: str) -> None:
     noisy = build(likelihood, noise)
     output = outputs(noisy)
-    mean = noisy.mean_signal(output)
+    mean = noisy.signal.mean_of(output)
     assert mean.shape == (4, *SHAPE)
     plain = build(likelihood, noise).signal
     if likelihood.startswith("gaussian"):
@@ -163,7 +164,7 @@ def test_draws_and_moments_agree_and_the_noise_drawn_step_by_step_as_well(likeli
     size = 40_000
     with isolated(5):
         x = noisy(output).sample((size,))
-        signal = noisy.mean_signal(output).expand(size, *SHAPE)
+        signal = noisy.signal.mean_of(output).expand(size, *SHAPE)
         clean = signal if noisy.deterministic else noisy.signal(output).sample((size,)).double()
     top = {"b": 1, "c": 3, "d": 5, "g": 1, "p": 1}[likelihood[0]]
     again = add_noise(clean, noise, seed=6, low=min(0.0, float(clean.min())), high=max(top, float(clean.max())))
@@ -256,7 +257,7 @@ def test_noise_is_taken_off_where_the_output_starts(likelihood: str, noise: str,
         assert ((signal.probs[0] - expected).abs() < 5 * 0.5 / 0.6 / len(x) ** 0.5 + 1e-3).all()
         return
     # Of levels the location: rounding moves the mean itself a little.
-    found = 2 * (1 + bias[:, 0]) if likelihood.startswith("discretized") else noisy.mean_signal(bias)
+    found = 2 * (1 + bias[:, 0]) if likelihood.startswith("discretized") else noisy.signal.mean_of(bias)
     assert ((found[0] - clean.mean(0)).abs() < error + 1e-3).all()
     if likelihood == "gamma":
         # One shape for all: 2, from the variances of clean data. Its error by five times that of 20 parts of the data.

@@ -423,7 +423,7 @@ def test_values_outside_the_support_are_refused_by_whatever_reads_them() -> None
 
 
 def test_refusals_name_what_is_wrong_and_the_way_out() -> None:
-    with pytest.raises(ValueError, match=r"wants the schema of the table.*infer\(frame\).columns.*\.parquet"):
+    with pytest.raises(ValueError, match=r"requires the schema of the table.*infer\(frame\).columns.*\.parquet"):
         VAE(VAEConfig(x_shape=(3,), latent_dim=1, likelihood="table"))
     columns = [column.model_dump() for column in schema().columns]
     with pytest.raises(ValueError, match=r"schema of 9 columns, the data have x_shape \(8,\); encode them"):

@@ -390,11 +390,11 @@ def test_weights_that_the_last_step_broke_are_never_saved(digits: Dataset, tmp_p
 def test_bad_input_is_refused_before_anything_is_written(digits: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "r"
     grey = load_data("digits")
-    with pytest.raises(ValueError, match=r"likelihood 'bernoulli' wants values in \{0, 1\}"):
+    with pytest.raises(ValueError, match=r"likelihood 'bernoulli' requires values in \{0, 1\}"):
         fit(build(), grey.train, config=short(), out=out)
     with pytest.raises(ValueError, match=r"\(datum, 1, 8, 8\) wanted, got"):
         fit(build(), torch.zeros(5, 64), config=short(), out=out)
-    with pytest.raises(ValueError, match="likelihood 'bernoulli' wants"):
+    with pytest.raises(ValueError, match="likelihood 'bernoulli' requires"):
         fit(build(), digits.train, validation=grey.validation, config=short(), out=out)
     with pytest.raises(ValueError, match="patience=3 wants validation data"):
         fit(build(), digits.train, config=short(patience=3), out=out)

@@ -1,20 +1,12 @@
-"""Stated noise p(x | x_clean) by name, put on the likelihood of the clean signal and marginalised exactly."""
+"""Noise models p(x | x_clean) by name, one file each, on the likelihood of the clean signal, marginalised exactly."""
 
-from vae_pyro.likelihoods.gamma import Gamma
-from vae_pyro.likelihoods.noise.base import NOISES, Noise, add_noise
-from vae_pyro.likelihoods.noise.gaussian import GaussianNoise
-from vae_pyro.likelihoods.noise.mixtures import AtomMixture, OrderedCategorical
-from vae_pyro.likelihoods.noise.poisson import PoissonNoise
-from vae_pyro.likelihoods.noise.salt_and_pepper import SaltAndPepper
+from vae_pyro.core.discovery import import_siblings
+from vae_pyro.likelihoods.noise.base import NOISES, Noise, add_noise, likelihood_of
 
-__all__ = [
-    "NOISES",
-    "AtomMixture",
-    "Gamma",
-    "GaussianNoise",
-    "Noise",
-    "OrderedCategorical",
-    "PoissonNoise",
-    "SaltAndPepper",
-    "add_noise",
-]
+__all__ = ["NOISES", "Noise", "add_noise", "likelihood_of"]
+
+import_siblings(__name__)
+
+
+def __getattr__(name: str) -> type[Noise]:
+    return NOISES.exported(__name__, name)

@@ -1,12 +1,13 @@
-"""What a noise is: p(x | x_clean), put on a likelihood of the clean signal, which makes a likelihood of noisy data.
+"""Base class of noise models p(x | x_clean), which make a likelihood of noisy data of that of the clean signal.
 
 Given z the clean signal is marginalised in closed form, so that log p(x | z) of noisy data is exact, a model is fitted
-from noisy data alone, and p(x_clean | z, x) is a known distribution.
+from noisy data alone, and p(x_clean | z, x) is a known distribution. A variant is a file beside this one that registers
+a class in `NOISES`.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from math import isfinite
+from collections.abc import Mapping, Sequence
+from math import isfinite, prod
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -15,10 +16,9 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from vae_pyro.core.isolation import seeded
-from vae_pyro.core.registry import Choice, Registry
+from vae_pyro.core.registry import Choice, ClassRegistry
 from vae_pyro.data.summary import DataSummary
-from vae_pyro.likelihoods import LIKELIHOODS, Likelihood, LocationScale
-from vae_pyro.likelihoods.gamma import Gamma
+from vae_pyro.likelihoods.base import LIKELIHOODS, Likelihood
 
 # A scale or a peak: an infinite one would leave nothing of the signal.
 type FinitePositive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -32,25 +32,27 @@ class Noise(Likelihood):
         deterministic: the clean signal is the mean of ``signal``, a function of z without a spread of its own.
 
     Attributes:
-        signal: as given; its scale, where it has one, is gone if ``deterministic``.
-        signals: names of the likelihoods whose draws this noise can be put on.
-        mean_signals: names of those whose means it can be put on.
+        signal: as given; its spread, where it has one, is dropped if ``deterministic``.
+        signals: likelihoods whose draws this noise can be added to.
+        mean_signals: likelihoods whose means it can be added to.
+        num_levels: levels of the signal over which densities are summed; ``None`` where there is no such sum.
+        peak: mean of x where the clean signal is 1, of noise that makes counts; ``None`` for every other.
 
     Raises:
         ValueError: the integral has no closed form for this likelihood; the message names those that have one.
     """
 
-    signals: ClassVar[tuple[str, ...]]
-    mean_signals: ClassVar[tuple[str, ...]] = ()
+    signals: ClassVar[tuple[type[Likelihood], ...]]
+    mean_signals: ClassVar[tuple[type[Likelihood], ...]] = ()
+    num_levels: int | None = None
+    peak: float | None = None
 
     def __init__(self, signal: Likelihood, *, deterministic: bool = False) -> None:
         super().__init__(signal.x_shape)
         self._require(signal, deterministic)
         self.deterministic = deterministic
-        if deterministic and isinstance(signal, LocationScale):
-            signal.scale, signal.raw_scale, signal.num_params = 0.0, None, 1
-        elif deterministic and isinstance(signal, Gamma):
-            signal.drop_shape()
+        if deterministic:
+            signal.drop_spread()
         self.signal = signal
         self.features = signal.features
         self.num_params, self.fill = signal.num_params, signal.fill
@@ -58,6 +60,10 @@ class Noise(Likelihood):
     @property
     def output_shape(self) -> tuple[int, ...]:
         return self.signal.output_shape
+
+    @property
+    def max_width(self) -> int:
+        return prod(self.x_shape) * max(self.num_params, self.num_levels or 1)
 
     @abstractmethod
     def clean(self, output: Tensor, x: Tensor, mask: Tensor | None = None) -> TorchDistribution:
@@ -91,48 +97,50 @@ class Noise(Likelihood):
         """Noisy data in units of the clean signal, any shape."""
         return x
 
-    def mean_signal(self, output: Tensor) -> Tensor:
-        """E[x_clean | z], shape ``(*batch, *x_shape)``."""
-        if isinstance(self.signal, LocationScale):
-            return self.signal.loc_scale(output)[0]
-        return self.signal.expectation(self.signal(output))
-
     def check(self, summary: DataSummary, name: str) -> None:
-        """Refuse data that this noise does not make.
+        """Refuse data that this noise does not produce.
 
         Raises:
             ValueError: the message names the range.
         """
         if not self.holds(summary):
-            noise = next((known for known in NOISES if NOISES[known] in type(self).__mro__), type(self).__name__)
             raise ValueError(
-                f"noise {noise!r} on likelihood {name!r} makes {self.wants_with_options()}, got {summary.range}"
+                f"noise {NOISES.name_of(type(self))!r} on likelihood {name!r} makes {self.support}, got {summary.range}"
                 f"{'' if summary.integral else ' with fractions'}; scale the data, or choose another noise"
             )
 
     @classmethod
     def _require(cls, signal: Likelihood, deterministic: bool) -> None:
         possible = cls.mean_signals if deterministic else cls.signals
-        if isinstance(signal, _classes(possible)):
+        if isinstance(signal, possible):
             return
-        name = next((known for known in LIKELIHOODS if type(signal) is LIKELIHOODS[known]), type(signal).__name__)
-        noise = next((known for known in NOISES if NOISES[known] is cls), cls.__name__)
         other = cls.signals if deterministic else cls.mean_signals
         hint = ""
-        if isinstance(signal, _classes(other)):
+        if isinstance(signal, other):
             hint = f"; with deterministic={'false' if deterministic else 'true'} it can"
         what = "the mean of likelihood" if deterministic else "likelihood"
         raise ValueError(
-            f"noise {noise!r} cannot be put on {what} {name!r} in closed form{hint}; choose from "
-            f"{', '.join(possible) or 'none'}"
+            f"noise {NOISES.name_of(cls)!r} cannot be put on {what} {LIKELIHOODS.name_of(type(signal))!r} in closed "
+            f"form{hint}; choose from {', '.join(LIKELIHOODS.name_of(kind) for kind in possible) or 'none'}"
         )
 
 
-NOISES: Registry[Noise] = Registry("noise")
+NOISES: ClassRegistry[Noise] = ClassRegistry("noise")
 
 
-def _classes(names: tuple[str, ...]) -> tuple[type, ...]:
-    return tuple(kind for kind in (LIKELIHOODS[name] for name in names) if isinstance(kind, type))
+def likelihood_of(likelihood: Choice, noise: Choice | None, x_shape: Sequence[int]) -> Likelihood:
+    """The likelihood of a configuration: that of the clean signal, with the noise on it where there is one.
+
+    Args:
+        likelihood: a choice of `LIKELIHOODS`.
+        noise: a choice of `NOISES`.
+        x_shape: event shape of x.
+
+    Raises:
+        ValueError: an option that does not suit ``x_shape``, or a noise that cannot be put on the likelihood.
+    """
+    signal = LIKELIHOODS.build(likelihood, tuple(x_shape))
+    return signal if noise is None else NOISES.build(noise, signal)
 
 
 def add_noise(
@@ -163,12 +171,9 @@ def add_noise(
     if not x.numel() or not x.isfinite().all():
         raise ValueError(f"clean data are finite numbers, at least one; got shape {tuple(x.shape)}")
     choice = NOISES.resolve(noise)
-    kind = NOISES[choice.name]
-    assert isinstance(kind, type)
-    assert issubclass(kind, Noise)
     ends = (float(x.min()) if low is None else low, float(x.max()) if high is None else high)
     if not all(map(isfinite, ends)):
         raise ValueError(f"low and high are levels of a clean signal, finite numbers; got {ends[0]:g} and {ends[1]:g}")
     with seeded(seed):
-        drawn: Tensor = kind.given(x, *ends, **choice.options).sample()
+        drawn: Tensor = NOISES[choice.name].given(x, *ends, **choice.options).sample()
     return drawn

@@ -8,15 +8,21 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from vae_pyro.data.summary import DataSummary
-from vae_pyro.likelihoods import Likelihood, LocationScale
+from vae_pyro.likelihoods.base import Likelihood
+from vae_pyro.likelihoods.bernoulli import Bernoulli
+from vae_pyro.likelihoods.continuous_bernoulli import ContinuousBernoulliLikelihood
+from vae_pyro.likelihoods.discretized_logistic import DiscretizedLogisticLikelihood
+from vae_pyro.likelihoods.gamma import Gamma
+from vae_pyro.likelihoods.gaussian import Gaussian
+from vae_pyro.likelihoods.location_scale import LocationScale
 from vae_pyro.likelihoods.noise.base import NOISES, FinitePositive, Noise
-from vae_pyro.likelihoods.noise.levels import level_given, number_of_levels, over_levels
+from vae_pyro.likelihoods.noise.levels import level_given, over_levels
 
 # A reference scale is at least this share of the noisy data's, where the noise explains all of their variance.
 _LEAST_SHARE = 0.05
 
 
-@NOISES.register("gaussian")
+@NOISES.register("gaussian", order=1)
 class GaussianNoise(Noise):
     """``x = x_clean + scale * e`` with e standard normal.
 
@@ -33,14 +39,14 @@ class GaussianNoise(Noise):
     """
 
     discrete = False
-    wants = "finite real values"
-    signals = ("gaussian", "bernoulli", "discretized_logistic")
-    mean_signals = ("gaussian", "bernoulli", "continuous_bernoulli", "gamma")
+    support = "finite real values"
+    signals = (Gaussian, Bernoulli, DiscretizedLogisticLikelihood)
+    mean_signals = (Gaussian, Bernoulli, ContinuousBernoulliLikelihood, Gamma)
 
     def __init__(self, signal: Likelihood, *, scale: FinitePositive, deterministic: bool = False) -> None:
         super().__init__(signal, deterministic=deterministic)
         self.scale = scale
-        self.num_levels = None if deterministic else number_of_levels(signal)
+        self.num_levels = None if deterministic else signal.num_values
 
     @staticmethod
     def accepts(summary: DataSummary) -> bool:
@@ -52,7 +58,7 @@ class GaussianNoise(Noise):
 
     def _variances(self, output: Tensor) -> tuple[Tensor, Tensor, float]:
         """E[x_clean | z], the variance of the clean signal about it, and that of the noise."""
-        loc = self.mean_signal(output)
+        loc = self.signal.mean_of(output)
         variance = torch.zeros_like(loc)
         if not self.deterministic:
             assert isinstance(self.signal, LocationScale)

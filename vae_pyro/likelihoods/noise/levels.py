@@ -7,20 +7,10 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from vae_pyro.likelihoods import Bernoulli, Categorical, DiscretizedLogisticLikelihood, Likelihood
 from vae_pyro.likelihoods.noise.mixtures import OrderedCategorical
 
 # x_clean -> p(x | x_clean)
 type Given = Callable[[Tensor], TorchDistribution]
-
-
-def number_of_levels(signal: Likelihood) -> int | None:
-    """Levels ``0 .. number - 1`` that a clean signal has; ``None`` where it is not of levels."""
-    if isinstance(signal, Bernoulli):
-        return 2
-    if isinstance(signal, Categorical):
-        return signal.num_classes
-    return signal.levels if isinstance(signal, DiscretizedLogisticLikelihood) else None
 
 
 def over_levels(signal: TorchDistribution, number: int, given: Given) -> TorchDistribution:

@@ -9,11 +9,15 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from vae_pyro.data.summary import DataSummary
-from vae_pyro.likelihoods import Likelihood
+from vae_pyro.likelihoods.base import Likelihood
+from vae_pyro.likelihoods.bernoulli import Bernoulli
+from vae_pyro.likelihoods.continuous_bernoulli import ContinuousBernoulliLikelihood
 from vae_pyro.likelihoods.counts import RATE_FLOOR
+from vae_pyro.likelihoods.discretized_logistic import DiscretizedLogisticLikelihood
 from vae_pyro.likelihoods.gamma import Gamma
 from vae_pyro.likelihoods.noise.base import NOISES, FinitePositive, Noise
-from vae_pyro.likelihoods.noise.levels import level_given, number_of_levels, over_levels
+from vae_pyro.likelihoods.noise.levels import level_given, over_levels
+from vae_pyro.likelihoods.poisson import Poisson
 from vae_pyro.nn.features import Features
 
 
@@ -33,7 +37,7 @@ class RootCounts(Features):
         return ((x + 0.375).clamp(min=0) / (self.peak + 0.375)).sqrt()
 
 
-@NOISES.register("poisson")
+@NOISES.register("poisson", order=2)
 class PoissonNoise(Noise):
     """``x ~ Poisson(peak * x_clean)``: a gamma signal makes x negative binomial, a deterministic one Poisson.
 
@@ -49,15 +53,17 @@ class PoissonNoise(Noise):
         Gelman et al. 2013, Bayesian data analysis, 3rd ed., sec. 2.6 (Poisson model with a gamma prior).
     """
 
-    wants = "integer counts from 0 up"
-    signals = ("gamma", "bernoulli", "discretized_logistic")
-    mean_signals = ("gamma", "bernoulli", "continuous_bernoulli", "poisson")
+    support = "integer counts from 0 up"
+    scale_of_data = "none"
+    signals = (Gamma, Bernoulli, DiscretizedLogisticLikelihood)
+    mean_signals = (Gamma, Bernoulli, ContinuousBernoulliLikelihood, Poisson)
+    peak: float
 
     def __init__(self, signal: Likelihood, *, peak: FinitePositive, deterministic: bool = False) -> None:
         super().__init__(signal, deterministic=deterministic)
         self.discrete = True
         self.peak, self.fill = peak, 0.0
-        number = number_of_levels(signal)
+        number = signal.num_values
         self.features = RootCounts(signal.x_shape, peak * (1 if number is None else number - 1))
         self.num_levels = None if deterministic else number
 
@@ -68,7 +74,7 @@ class PoissonNoise(Noise):
     @classmethod
     def given(cls, x_clean: Tensor, low: float, high: float, **options: Any) -> TorchDistribution:
         if x_clean.min() < 0:
-            raise ValueError(f"Poisson noise wants a clean signal of at least 0, got {float(x_clean.min()):g}")
+            raise ValueError(f"Poisson noise requires a clean signal of at least 0, got {float(x_clean.min()):g}")
         return dist.Poisson(options["peak"] * x_clean)
 
     def rescaled(self, x: Tensor) -> Tensor:
@@ -81,13 +87,13 @@ class PoissonNoise(Noise):
         if self.num_levels is not None:
             return over_levels(self.signal(output), self.num_levels, self._given)
         if self.deterministic:
-            return dist.Poisson(self.peak * self.mean_signal(output) + RATE_FLOOR)
+            return dist.Poisson(self.peak * self.signal.mean_of(output) + RATE_FLOOR)
         signal = self.signal(output)
         return dist.NegativeBinomial(signal.concentration, logits=torch.log(self.peak / signal.rate))
 
     def clean(self, output: Tensor, x: Tensor, mask: Tensor | None = None) -> TorchDistribution:
         if self.deterministic:
-            return dist.Delta(torch.broadcast_tensors(self.mean_signal(output), x)[0])
+            return dist.Delta(torch.broadcast_tensors(self.signal.mean_of(output), x)[0])
         signal = self.signal(output)
         if self.num_levels is not None:
             x = x if mask is None else self.filled(x, mask)

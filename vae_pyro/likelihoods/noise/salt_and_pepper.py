@@ -9,16 +9,18 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from vae_pyro.data.summary import DataSummary
-from vae_pyro.likelihoods import Categorical, Likelihood
+from vae_pyro.likelihoods.base import Likelihood
+from vae_pyro.likelihoods.bernoulli import Bernoulli
+from vae_pyro.likelihoods.categorical import Categorical
+from vae_pyro.likelihoods.discretized_logistic import DiscretizedLogisticLikelihood
 from vae_pyro.likelihoods.noise.base import NOISES, Noise
-from vae_pyro.likelihoods.noise.levels import number_of_levels
 from vae_pyro.likelihoods.noise.mixtures import AtomMixture, OrderedCategorical
 
 # The share of a class in clean data is kept above this when it starts the output bias.
 _LEAST_SHARE = 1e-4
 
 
-@NOISES.register("salt_and_pepper")
+@NOISES.register("salt_and_pepper", order=3)
 class SaltAndPepper(Noise):
     """An element is replaced with a probability, by the lowest level or the highest, each in half of the cases.
 
@@ -31,16 +33,16 @@ class SaltAndPepper(Noise):
         probability: of being replaced.
     """
 
-    wants = "levels of the clean signal"
-    signals = ("bernoulli", "discretized_logistic", "categorical")
+    support = "levels of the clean signal"
+    signals = (Bernoulli, DiscretizedLogisticLikelihood, Categorical)
 
     def __init__(self, signal: Likelihood, *, probability: Annotated[float, Field(gt=0, lt=1)]) -> None:
         super().__init__(signal)
         self.discrete = True
         self.probability = probability
-        number = number_of_levels(signal)
-        assert number is not None
-        self.high = number - 1
+        assert signal.num_values is not None
+        self.high = signal.num_values - 1
+        self.support = f"integers from 0 to {self.high}"
 
     @staticmethod
     def accepts(summary: DataSummary) -> bool:
@@ -49,14 +51,11 @@ class SaltAndPepper(Noise):
     def holds(self, summary: DataSummary) -> bool:
         return self.accepts(summary) and summary.high <= self.high
 
-    def wants_with_options(self) -> str:
-        return f"integers from 0 to {self.high}"
-
     @classmethod
     def given(cls, x_clean: Tensor, low: float, high: float, **options: Any) -> TorchDistribution:
         if x_clean.min() < low or x_clean.max() > high or low >= high:
             raise ValueError(
-                f"salt and pepper wants a clean signal between two levels, low = {low:g} and high = {high:g}, got "
+                f"salt and pepper requires a clean signal between two levels, low = {low:g} and high = {high:g}, got "
                 f"[{float(x_clean.min()):g}, {float(x_clean.max()):g}]"
             )
         return _replaced(dist.Delta(x_clean), low, high, options["probability"], x_clean)

@@ -12,8 +12,8 @@ from vae_pyro.models.guide import Guide
 from vae_pyro.models.model import Model
 from vae_pyro.models.posteriors import POSTERIORS, Posterior
 from vae_pyro.models.priors import PRIORS, Prior
-from vae_pyro.nn.features import Features, Inputs
 from vae_pyro.nn import DECODERS, ENCODERS, Decoder, Encoder
+from vae_pyro.nn.features import Features, Inputs
 from vae_pyro.nn.layers import initialize_weights
 
 

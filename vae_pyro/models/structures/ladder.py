@@ -12,8 +12,8 @@ from vae_pyro.models.guide import Guide
 from vae_pyro.models.posteriors import DiagonalNormal, MeanField
 from vae_pyro.models.structures.base import STRUCTURES, Parts
 from vae_pyro.models.structures.layered import Layered, Moments, layer_names, normal
-from vae_pyro.nn.features import Inputs
 from vae_pyro.nn.base import Encoder
+from vae_pyro.nn.features import Inputs
 from vae_pyro.nn.layers import dense_layers
 
 

@@ -14,8 +14,8 @@ from vae_pyro.models.guide import Guide
 from vae_pyro.models.model import Model
 from vae_pyro.models.posteriors import Posterior
 from vae_pyro.models.structures.base import STRUCTURES, Parts, Structure
-from vae_pyro.nn.features import Inputs, indicators
 from vae_pyro.nn import ENCODERS, Encoder
+from vae_pyro.nn.features import Inputs, indicators
 from vae_pyro.nn.layers import ACTIVATIONS, Activation
 
 # Log probability of a class that a datum does not have. Its exponential is exactly 0 in every floating-point type, and
