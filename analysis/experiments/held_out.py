@@ -31,8 +31,6 @@ type SplitName = Literal["train", "validation", "test"]
 
 _FORMAT = "vae_pyro held out 1"
 _CODES_STREAM = 2
-# Posteriors whose marginals are Gaussian, so that their KL to a standard normal prior is closed.
-_GAUSSIAN = ("mean_field", "full_rank")
 
 
 @dataclass(frozen=True)
@@ -297,8 +295,7 @@ def _codes(vae: VAE, split: Split, num_draws: int, seed: int) -> tuple[Array, Ar
 
 
 def _code_kl(vae: VAE, codes: Array, spread: Array) -> Array:
-    config = vae.config
-    if config.posterior.name not in _GAUSSIAN or config.prior.name != "normal":
+    if not (vae.guide.posterior.gaussian and vae.model.prior.standard_normal):
         return np.full(codes.shape[1], np.nan)
     loc = codes.astype(np.float64)
     return np.asarray((0.5 * (loc**2 + spread**2 - 1) - np.log(spread)).mean(0))

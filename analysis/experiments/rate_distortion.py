@@ -38,8 +38,6 @@ type Array = np.ndarray[Any, Any]
 # Of all comparisons that a verdict rests on together: how often it is to complain of a curve that is right.
 _LEVEL = 0.01
 _INFORMATION_STREAM = 3
-# Objectives that weigh the KL as the ELBO does.
-_ELBOS = ("elbo", "elbo_analytic", "stl")
 
 
 @dataclass(frozen=True)
@@ -408,10 +406,7 @@ def rate_distortion_of(experiment: Experiment | str | Path) -> RateDistortion:
 
 def beta_of(objective: str) -> float | None:
     """Weight of the KL of an objective such as ``beta:beta=4``; ``None`` where it weighs something else."""
-    chosen = OBJECTIVES.resolve(objective)
-    if chosen.name == "beta":
-        return float(chosen.options["beta"])
-    return 1.0 if chosen.name in _ELBOS else None
+    return OBJECTIVES.build(OBJECTIVES.resolve(objective)).kl_factor
 
 
 def _full_weight(folder: RunFolder) -> bool:

@@ -10,7 +10,6 @@ import torch
 from analysis.draws.codes import posterior_means
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.densities.walk import ELEMENTS_AT_ONCE
-from vae_pyro.models.structures.layered import LayeredModel
 from vae_pyro.models.vae import VAE
 
 type Array = np.ndarray[Any, Any]
@@ -82,7 +81,7 @@ def _prior_quantiles(vae: VAE, probabilities: Array, seed: int, y: int | None) -
     """Quantiles of each latent's marginal, ``(latent, step)``, and the prior mean: closed for a standard normal."""
     from scipy.stats import norm
 
-    if vae.config.prior.name == "normal" and not isinstance(vae.model, LayeredModel):
+    if vae.model.standard_normal:
         return np.tile(norm.ppf(probabilities), (vae.config.latent_dim, 1)), np.zeros(vae.config.latent_dim)
     with torch.no_grad(), isolated(derive_seed(seed, 2)):
         classes = None if y is None else torch.full((_PRIOR_DRAWS,), y, device=vae.device)

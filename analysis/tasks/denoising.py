@@ -22,7 +22,6 @@ from vae_pyro.applications.denoising import Denoised, noise_of
 from vae_pyro.core.isolation import derive_seed
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
-from vae_pyro.likelihoods.noise.poisson import PoissonNoise
 from vae_pyro.models.vae import VAE
 
 __all__ = ["PSNR", "DenoisingCalibration", "DenoisingCheck", "calibrate_denoising", "check_denoising", "psnr"]
@@ -152,7 +151,7 @@ def check_denoising(
     """
     noise = noise_of(vae)
     # Mean count at full intensity; the noise's own peak is that of a clean signal of 1.
-    peak = noise.peak * data_range if isinstance(noise, PoissonNoise) else None
+    peak = None if noise.peak is None else noise.peak * data_range
     split = as_split(noisy).fixed(derive_seed(seed, 0))
     truth = np.asarray(clean, dtype=np.float64)
 

@@ -15,8 +15,9 @@ from vae_pyro.core.config import Config
 from vae_pyro.core.isolation import isolated
 from vae_pyro.core.registry import Choice, parse_scalar, plain, split_commas
 from vae_pyro.data.dataset import DataConfig, Dataset
-from vae_pyro.likelihoods import LIKELIHOODS
-from vae_pyro.models.vae import VAE
+from vae_pyro.densities.measure import Measure
+from vae_pyro.likelihoods.noise import likelihood_of
+from vae_pyro.models.vae import VAE, VAEConfig
 from vae_pyro.objectives import OBJECTIVES
 from vae_pyro.training.config import FitConfig
 from vae_pyro.training.ensemble import fit_ensemble
@@ -203,17 +204,18 @@ def _same_observations(variants: Sequence[dict[str, Any]]) -> None:
     first = variants[0]
     for other in variants[1:]:
         names = [variant["model"]["likelihood"]["name"] for variant in (first, other)]
-        discrete = [_discrete(name) for name in names]
-        if discrete[0] != discrete[1]:
-            kinds = ["probabilities" if one else "densities" for one in discrete]
+        measures = [_measure(variant["model"]) for variant in (first, other)]
+        if measures[0] != measures[1]:
+            kinds = [one.replace("density", "densities").replace("probability", "probabilities") for one in measures]
             raise ValueError(
                 f"{first['label']!r} scores {kinds[0]} (likelihood {names[0]!r}) and {other['label']!r} scores "
                 f"{kinds[1]} ({names[1]!r}); they cannot be compared: make an experiment for each"
             )
 
 
-def _discrete(likelihood: str) -> bool:
-    return bool(LIKELIHOODS[likelihood].discrete)  # type: ignore[attr-defined]
+def _measure(model: Mapping[str, Any]) -> Measure:
+    config = VAEConfig(**model)
+    return likelihood_of(config.likelihood, config.noise, config.x_shape).measure
 
 
 def _distinct(described: dict[str, Any], variants: Mapping[str, dict[str, Any]]) -> None:

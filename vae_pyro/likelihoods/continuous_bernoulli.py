@@ -133,6 +133,7 @@ class ContinuousBernoulliLikelihood(Likelihood):
     """
 
     discrete = False
+    reparameterized = True
     support = "values in [0, 1]"
 
     def forward(self, output: Tensor) -> TorchDistribution:

@@ -34,6 +34,7 @@ class Gamma(Likelihood):
     """
 
     discrete = False
+    reparameterized = True
     support = "positive values"
     fill = 1.0
 

@@ -15,7 +15,7 @@ class Guide(PyroModule):
     """The encoder as a Pyro guide.
 
     Args:
-        inputs: what the encoder is given.
+        inputs: the encoder's input.
         encoder: body of q(z | x).
         posterior: family of q(z | x).
         x_dim: number of event dimensions of x.

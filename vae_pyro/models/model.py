@@ -17,7 +17,7 @@ class Model(PyroModule):
     Args:
         prior: p(z).
         decoder: body of p(x | z).
-        likelihood: what the decoder's output means.
+        likelihood: of x given the decoder's output.
         encode: features -> q(z | features), for a prior that is made of posteriors.
 
     Attributes:
@@ -59,6 +59,11 @@ class Model(PyroModule):
             z = pyro.sample("z", self.prior(self._encode[0]))
             return self.observe(self.output(z, y), x, mask)
 
+    @property
+    def standard_normal(self) -> bool:
+        """Whether the marginal p(z) of the site that the decoder reads is a standard normal."""
+        return self.prior.standard_normal
+
     def plate(self, x: Tensor | None, size: int | None) -> pyro.plate:
         """The plate of the data.
 
@@ -66,7 +71,7 @@ class Model(PyroModule):
             ValueError: neither ``x`` nor ``size`` is given.
         """
         if x is None and size is None:
-            raise ValueError("model() wants data: call model(x), or model(size=n) for draws from the prior predictive")
+            raise ValueError("model() requires data: call model(x), or model(size=n) to draw from the prior predictive")
         return pyro.plate("data", size if x is None else x.shape[-len(self.likelihood.x_shape) - 1])
 
     def observe(self, output: Tensor, x: Tensor | None, mask: Tensor | None) -> Tensor:
@@ -77,7 +82,7 @@ class Model(PyroModule):
         return value
 
     def require(self, y: Tensor | None) -> None:
-        """Refuse labels that are not wanted, or missing, before anything is drawn.
+        """Refuse labels that the model does not take, or lacks, before anything is drawn.
 
         Raises:
             ValueError: ``y`` is given and the model is not conditional, or the other way round.
@@ -86,7 +91,7 @@ class Model(PyroModule):
             raise ValueError("this model is not conditional: y must be None; choose structure 'conditional' or 'm2'")
 
     def code(self, z: Tensor, y: Tensor | None) -> Tensor:
-        """What the decoder reads: z, and y where the model is conditional."""
+        """The decoder's input: z, and y where the model is conditional."""
         return z
 
     def output(self, z: Tensor, y: Tensor | None = None) -> Tensor:

@@ -154,7 +154,7 @@ class Inputs(nn.Module):
         """
         if (y is None) == bool(self.num_classes):
             raise ValueError(
-                f"this guide is conditional: it wants y, classes from 0 to {self.num_classes - 1}"
+                f"this guide is conditional: it requires y, classes from 0 to {self.num_classes - 1}"
                 if y is None
                 else "this guide is not conditional: y must be None; choose structure 'conditional' or 'm2'"
             )

@@ -4,8 +4,6 @@ Every module of this folder is imported with it, so that a class registered in o
 in this package: ``vae_pyro.objectives.IWAE``.
 """
 
-from pyro.infer.elbo import ELBO
-
 from vae_pyro.core.discovery import import_siblings
 from vae_pyro.objectives.base import OBJECTIVES, KLWeight, MonteCarloObjective, Objective, Particles, Weight
 
@@ -14,7 +12,7 @@ __all__ = ["OBJECTIVES", "KLWeight", "MonteCarloObjective", "Objective", "Partic
 import_siblings(__name__)
 
 
-def __getattr__(name: str) -> type[ELBO]:
+def __getattr__(name: str) -> type[Objective]:
     if name == "LedgerELBO":
         raise ImportError("vae_pyro.objectives.LedgerELBO is now called MonteCarloObjective; import that")
     return OBJECTIVES.exported(__name__, name)

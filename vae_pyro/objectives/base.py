@@ -21,8 +21,6 @@ from vae_pyro.core.registry import ClassRegistry
 from vae_pyro.densities.log_densities import Ledger as LogDensities
 from vae_pyro.densities.log_densities import Program, log_densities
 
-OBJECTIVES: ClassRegistry[ELBO] = ClassRegistry("objective")
-
 type Particles = Annotated[int, Field(ge=1)]
 type Weight = Annotated[float, Field(ge=0)]
 
@@ -82,6 +80,9 @@ class Objective(ELBO):
     def kl(self) -> Tensor:
         """``metrics["kl"]``."""
         return self.metrics["kl"]
+
+
+OBJECTIVES: ClassRegistry[Objective] = ClassRegistry("objective")
 
 
 class TracedObjective(Objective):

@@ -291,7 +291,7 @@ def _draws(vae: VAE, new: Split, count: int, y: Tensor | None, seed: int) -> tup
             raise ValueError(
                 f"{error}; it does not say how common each is, so pass rehearsal(y=) those of old data"
             ) from None
-    expected = new.draw == "binarize" and vae.config.likelihood.name == "bernoulli" and _plain(vae)
+    expected = new.draw == "binarize" and vae.model.likelihood.binary
     generator = torch.Generator().manual_seed(derive_seed(seed, _CLASS_STREAM))
     values, classes = [], []
     for block, start in enumerate(range(0, count, _BLOCK)):
@@ -304,11 +304,6 @@ def _draws(vae: VAE, new: Split, count: int, y: Tensor | None, seed: int) -> tup
         if own is not None:
             classes.append(own.to(new.device))
     return torch.cat(values), torch.cat(classes) if classes else None
-
-
-def _plain(vae: VAE) -> bool:
-    """Whether the likelihood is what its name says, and not wrapped in a model of noise."""
-    return getattr(vae.config, "noise", None) is None
 
 
 def _stored(x: Tensor, new: Split, expected: bool) -> Tensor:

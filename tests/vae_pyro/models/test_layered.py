@@ -515,7 +515,7 @@ def test_a_floored_fit_of_layers_compiles(kind: str, choice: str) -> None:
 def test_elbo_analytic_is_refused_where_the_guide_draws_against_the_order_of_the_model() -> None:
     config = FitConfig(epochs=1, objective="elbo_analytic", compile=False)
     with pytest.raises(
-        ValueError, match="wants the latents drawn by the guide in the order of the model, z3, z2, z, got"
+        ValueError, match="requires the guide to draw the latents in the order of the model, z3, z2, z, got"
     ):
         fit(small("bottom_up").float(), data(16).float(), config=config, progress=False)
     fit(small("ladder").float(), data(16).float(), config=config, progress=False)
@@ -591,9 +591,9 @@ def test_what_cannot_be_combined_is_refused() -> None:
         small("bottom_up", prior="vamp")
     with pytest.raises(ValueError, match="posterior 'full_rank' is none; choose 'mean_field'"):
         small("ladder", posterior="full_rank")
-    with pytest.raises(ValueError, match="prior 'flow' wants latent_dim >= 2, got 1"):
+    with pytest.raises(ValueError, match="prior 'flow' requires latent_dim >= 2, got 1"):
         small("bottom_up", prior="flow", structure="bottom_up:latent_dims=[3,1]")
-    with pytest.raises(ValueError, match=r"hidden=\[\[7\], \[6\]\] wants a list of widths for each of the 1 layers"):
+    with pytest.raises(ValueError, match=r"hidden=\[\[7\], \[6\]\] requires a list of widths for each of the 1 layers"):
         small("ladder", structure="ladder:latent_dims=[2],hidden=[[7],[6]]")
     with pytest.raises(ValueError, match="latent_dims"):
         small("ladder", structure="ladder:latent_dims=[]")

@@ -108,8 +108,8 @@ def test_pseudo_inputs_from_few_data_are_not_copies_of_each_other() -> None:
     ("prior", "posterior", "latent_dim", "message"),
     [
         ("vamp", "flow", 2, "prior 'vamp' evaluates q.*choose posterior 'mean_field' or 'full_rank'"),
-        ("flow", "mean_field", 1, "prior 'flow' wants latent_dim >= 2, got 1"),
-        ("normal", "flow", 1, "posterior 'flow' wants latent_dim >= 2, got 1"),
+        ("flow", "mean_field", 1, "prior 'flow' requires latent_dim >= 2, got 1"),
+        ("normal", "flow", 1, "posterior 'flow' requires latent_dim >= 2, got 1"),
     ],
 )
 def test_impossible_combinations_are_refused(prior: str, posterior: str, latent_dim: int, message: str) -> None:

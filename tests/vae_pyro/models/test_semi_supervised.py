@@ -21,7 +21,7 @@ from vae_pyro.core.isolation import isolated
 from vae_pyro.data.split import repeat_labelled
 from vae_pyro.densities.log_densities import log_densities
 from vae_pyro.densities.walk import bind
-from vae_pyro.models.structures.semi_supervised import PartlyGiven
+from vae_pyro.models.structures.partly_given import PartlyGiven
 from vae_pyro.objectives import OBJECTIVES
 from vae_pyro.objectives.m2 import SemiSupervisedELBO
 from vae_pyro.runs.folder import RunFolder

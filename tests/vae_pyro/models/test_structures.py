@@ -89,9 +89,9 @@ def test_the_label_conditions_both_programs() -> None:
 def test_labels_are_wanted_or_refused_before_anything_is_drawn() -> None:
     vae = conditional()
     x, y = data()
-    with pytest.raises(ValueError, match="this model is conditional: it wants y, classes from 0 to 2"):
+    with pytest.raises(ValueError, match="this model is conditional: it requires y, classes from 0 to 2"):
         vae.sample(3)
-    with pytest.raises(ValueError, match="conditional: it wants y"):
+    with pytest.raises(ValueError, match="conditional: it requires y"):
         fit(vae, x)
     with pytest.raises(ValueError, match="has classes from 0 to 2, got y from 0 to 4"):
         fit(vae, x, y=y * 2)

@@ -20,7 +20,7 @@ from pyro.distributions import TorchDistribution
 from vae_pyro.applications.compression.elements import Alphabet
 from vae_pyro.applications.compression.grid import Grid
 from vae_pyro.core.isolation import isolated
-from vae_pyro.likelihoods import Likelihood
+from vae_pyro.models.structures import STRUCTURES
 from vae_pyro.models.vae import VAE
 from vae_pyro.parallel.process import exact_threads
 from vae_pyro.runs.folder import weights
@@ -96,17 +96,17 @@ def require_codable(vae: VAE) -> None:
         ValueError: the message names the choice that stands in the way, and the one that does not.
     """
     config = vae.config
-    if config.structure.name != "single":
+    if not STRUCTURES[config.structure.name].single_latent:
         raise ValueError(
             f"compression wants one layer of latents and no labels, structure 'single'; this VAE is "
             f"{config.structure.name!r}"
         )
-    if config.posterior.name != "mean_field":
+    if not (vae.guide.posterior.gaussian and vae.guide.posterior.factorized):
         raise ValueError(
             f"compression wants independent Gaussian latents given x, posterior 'mean_field'; this VAE has "
             f"{config.posterior.name!r}: fit one with posterior='mean_field'"
         )
-    if config.prior.name != "normal":
+    if not vae.model.prior.standard_normal:
         raise ValueError(
             f"compression wants a standard normal prior, whose buckets the latents are coded in; this VAE has "
             f"{config.prior.name!r}: fit one with prior='normal'"
@@ -116,8 +116,7 @@ def require_codable(vae: VAE) -> None:
             f"lossless compression wants probabilities of discrete data, and likelihood {config.likelihood.name!r} is "
             f"a density; fit one with {_CODABLE}"
         )
-    # A likelihood says how whole data are distributed where that is not the product over elements.
-    if config.likelihood.name == "table" or type(vae.model.likelihood).observed is not Likelihood.observed:
+    if not vae.model.likelihood.elementwise:
         raise ValueError(
             f"likelihood {config.likelihood.name!r} has elements that are not independent given z, or not all of one "
             f"kind, and cannot be coded one by one; fit one with {_CODABLE}"

@@ -108,7 +108,7 @@ def _frame(mean: "np.ndarray[Any, Any]", vae: "VAE", names: list[str] | None) ->
 
     from vae_pyro.data.tables.schema import CODED
 
-    schema = getattr(vae.model.likelihood, "schema", None)
+    schema = vae.model.likelihood.schema
     if schema is None:
         return pd.DataFrame(mean, columns=names if names is not None else [f"x{k}" for k in range(mean.shape[1])])
     whole = mean.copy()

@@ -27,12 +27,13 @@ from typing import Any
 
 from vae_pyro.core.files import RunError, write_atomically, write_json
 from vae_pyro.data.dataset import DataConfig, Dataset
+from vae_pyro.densities.measure import Measure
 from vae_pyro.experiments.tuning.progress import search_progress
 from vae_pyro.experiments.tuning.search import FORMAT, Search, read_plan, read_search, space_of
 from vae_pyro.experiments.tuning.space import WAY_OUT, Dimension, parse_space
 from vae_pyro.experiments.tuning.study import next_trial, open_study, quiet, search_lock
 from vae_pyro.experiments.tuning.trial import run_trial, trial_settings
-from vae_pyro.likelihoods import LIKELIHOODS
+from vae_pyro.likelihoods.noise import likelihood_of
 from vae_pyro.models.vae import VAEConfig
 from vae_pyro.parallel.locks import locked
 from vae_pyro.parallel.signals import FitInterruptedError
@@ -183,7 +184,7 @@ def _plan(settings: Settings, space: Sequence[Dimension], rest: dict[str, Any]) 
 
 def _check(plan: Mapping[str, Any], space: Sequence[Dimension]) -> None:
     """Refuse a choice or an end of a range that can never be set, and likelihoods whose ELBOs cannot be compared."""
-    discrete: dict[bool, str] = {}
+    measures: dict[Measure, str] = {}
     for dimension in space:
         above = [other for other in space if other.path == dimension.path[:-1]]
         for value in dimension.ends():
@@ -198,14 +199,15 @@ def _check(plan: Mapping[str, Any], space: Sequence[Dimension]) -> None:
                     refused.append(error)
                     continue
                 found += 1
-                likelihood: Any = LIKELIHOODS[model.likelihood.name]
-                discrete[bool(likelihood.discrete)] = model.likelihood.name
+                measure = likelihood_of(model.likelihood, model.noise, model.x_shape).measure
+                measures[measure] = model.likelihood.name
             if not found:
                 raise ValueError(f"--space {dimension.text!r}: {value} can never be set: {refused[0]}")
-    if len(discrete) == 2:
+    if len(measures) > 1:
+        (first, one), (second, other) = sorted(measures.items())[:2]
         raise ValueError(
-            f"log p(x) is a density under the likelihood {discrete[False]!r} and a probability under "
-            f"{discrete[True]!r}, and the two cannot be compared; search them apart"
+            f"log p(x) is a {first} under the likelihood {one!r} and a {second} under {other!r}, and the two cannot be "
+            "compared; search them apart"
         )
 
 

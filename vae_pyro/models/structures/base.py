@@ -1,12 +1,16 @@
-"""What a structure is: it makes the two programs of a VAE from the parts that a configuration names."""
+"""Base class of the structures: how the two programs of a VAE are made of the parts that a configuration names.
+
+A variant is a file beside this one that registers a class in `STRUCTURES`.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
-from vae_pyro.core.registry import Registry
+from vae_pyro.core.registry import ClassRegistry
+from vae_pyro.densities.measure import Target, Variables
 from vae_pyro.likelihoods import Likelihood
 from vae_pyro.models.guide import Guide
 from vae_pyro.models.model import Model
@@ -18,7 +22,7 @@ from vae_pyro.nn.layers import initialize_weights
 
 
 class Parts:
-    """What a configuration names, made when a structure asks for it; weights are drawn in the order of the calls.
+    """The parts that a configuration names, made on request; weights are drawn in the order of the calls.
 
     Args:
         config: a `vae_pyro.VAEConfig`.
@@ -32,7 +36,7 @@ class Parts:
 
     @property
     def features(self) -> Features:
-        """What the encoder sees of x."""
+        """Features of x that the encoder reads."""
         return self.likelihood.features
 
     @property
@@ -41,7 +45,7 @@ class Parts:
         return len(self.config.x_shape)
 
     def inputs(self, num_classes: int = 0) -> Inputs:
-        """What an encoder is given; the last one made is that of the parts that follow."""
+        """The encoder's input; the last one made is that of the parts that follow."""
         self._inputs = Inputs(self.features, encode_mask=self.config.encode_mask, num_classes=num_classes)
         return self._inputs
 
@@ -84,21 +88,27 @@ class Structure(ABC):
 
     Attributes:
         num_classes: values that y takes; 0 where the programs have no y.
+        single_latent: whether z is the only latent site and both programs are of x alone.
     """
 
     num_classes: int = 0
+    single_latent: ClassVar[bool] = False
 
-    def scored(self, *, data: int, known: int) -> str:
-        """What the densities of data are of, in words: only those of one thing can be compared.
+    def target(self, *, data: int, known: int) -> Target:
+        """What the log densities of a set of data are of.
 
         Args:
             data: number of data.
             known: for how many of them y is given.
         """
-        return "x"
+        return Target(Variables.X)
 
     def check(self, config: Any) -> None:  # noqa: B027 (most structures take everything)
-        """Refuse a configuration that cannot have this structure, with a ValueError."""
+        """Refuse a configuration that cannot have this structure.
+
+        Raises:
+            ValueError: the message names the choice and the way out.
+        """
 
     @abstractmethod
     def build(self, parts: Parts) -> tuple[Model, Guide]:
@@ -109,4 +119,19 @@ class Structure(ABC):
         """
 
 
-STRUCTURES: Registry[Structure] = Registry("structure")
+STRUCTURES: ClassRegistry[Structure] = ClassRegistry("structure")
+
+
+def refuse_prior_of_posteriors(config: Any) -> None:
+    """Refuse a prior that is made of posteriors, where these are conditional on a label.
+
+    Args:
+        config: a `vae_pyro.VAEConfig`.
+
+    Raises:
+        ValueError: the message names the prior.
+    """
+    if PRIORS[config.prior.name].made_of_posteriors:
+        raise ValueError(
+            f"prior {config.prior.name!r} is made of posteriors, which here require a label; choose another prior"
+        )

@@ -8,6 +8,7 @@ import pyro
 from torch import Tensor, nn
 
 from vae_pyro.models.guide import Guide
+from vae_pyro.models.priors import PRIORS
 from vae_pyro.models.structures.base import STRUCTURES, Parts
 from vae_pyro.models.structures.layered import GaussianLayer, Layered, layer_names, normal
 
@@ -34,7 +35,7 @@ class BottomUpGuide(Guide):
             return z
 
 
-@STRUCTURES.register("bottom_up")
+@STRUCTURES.register("bottom_up", order=4)
 class BottomUp(Layered):
     """Layers of latents, whose guide goes up: q(z | x) q(z2 | z) ..., the networks between layers mirrored.
 
@@ -49,10 +50,11 @@ class BottomUp(Layered):
 
     def check(self, config: Any) -> None:
         super().check(config)
-        if config.prior.name == "vamp":
+        if PRIORS[config.prior.name].made_of_posteriors:
             raise ValueError(
-                "prior 'vamp' is made of posteriors of the topmost layer given x, which structure 'bottom_up' has only "
-                "through the draws of the layers below; choose structure 'ladder' or prior 'mixture'"
+                f"prior {config.prior.name!r} is made of posteriors of the topmost layer given x, which structure "
+                "'bottom_up' has only through the draws of the layers below; choose structure 'ladder' or prior "
+                "'mixture'"
             )
 
     def upward(self, parts: Parts, width: int) -> list[nn.Module]:

@@ -6,9 +6,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from vae_pyro.densities.measure import Target, Variables
 from vae_pyro.models.guide import Guide
 from vae_pyro.models.model import Model
-from vae_pyro.models.structures.base import STRUCTURES, Parts, Structure
+from vae_pyro.models.structures.base import STRUCTURES, Parts, Structure, refuse_prior_of_posteriors
 from vae_pyro.nn.features import indicators
 
 
@@ -26,7 +27,7 @@ class ConditionalModel(Model):
 
     def require(self, y: Tensor | None) -> None:
         if y is None:
-            raise ValueError(f"this model is conditional: it wants y, classes from 0 to {self.num_classes - 1}")
+            raise ValueError(f"this model is conditional: it requires y, classes from 0 to {self.num_classes - 1}")
 
     def code(self, z: Tensor, y: Tensor | None) -> Tensor:
         assert y is not None
@@ -34,7 +35,7 @@ class ConditionalModel(Model):
         return torch.cat([z, classes.expand(*z.shape[:-1], self.num_classes)], dim=-1)
 
 
-@STRUCTURES.register("conditional")
+@STRUCTURES.register("conditional", order=2)
 class Conditional(Structure):
     """Conditional VAE: p(x | y) with the label y given to model and guide; all densities are conditional on it.
 
@@ -49,12 +50,11 @@ class Conditional(Structure):
     def __init__(self, *, num_classes: Annotated[int, Field(ge=2)]) -> None:
         self.num_classes = num_classes
 
-    def scored(self, *, data: int, known: int) -> str:
-        return "x given y"
+    def target(self, *, data: int, known: int) -> Target:
+        return Target(Variables.X_GIVEN_Y)
 
     def check(self, config: Any) -> None:
-        if config.prior.name == "vamp":
-            raise ValueError("prior 'vamp' is made of posteriors, which here want a label; choose another prior")
+        refuse_prior_of_posteriors(config)
 
     def build(self, parts: Parts) -> tuple[Model, Guide]:
         inputs = parts.inputs(self.num_classes)

@@ -9,7 +9,9 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from vae_pyro.models.guide import Guide
-from vae_pyro.models.posteriors import DiagonalNormal, MeanField
+from vae_pyro.models.posteriors import POSTERIORS
+from vae_pyro.models.posteriors.base import DiagonalNormal
+from vae_pyro.models.posteriors.mean_field import MeanField
 from vae_pyro.models.structures.base import STRUCTURES, Parts
 from vae_pyro.models.structures.layered import Layered, Moments, layer_names, normal
 from vae_pyro.nn.base import Encoder
@@ -129,7 +131,7 @@ class LadderGuide(Guide):
         return z, y
 
 
-@STRUCTURES.register("ladder")
+@STRUCTURES.register("ladder", order=5)
 class Ladder(Layered):
     """Layers of latents, whose guide goes down: a deterministic way up, combined with the model's own Gaussians.
 
@@ -153,7 +155,7 @@ class Ladder(Layered):
 
     def check(self, config: Any) -> None:
         super().check(config)
-        if config.posterior.name != "mean_field":
+        if not issubclass(POSTERIORS[config.posterior.name], MeanField):
             raise ValueError(
                 f"structure 'ladder' multiplies diagonal Gaussians, and posterior {config.posterior.name!r} is none; "
                 "choose 'mean_field', or structure 'bottom_up'"

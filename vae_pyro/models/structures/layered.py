@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from vae_pyro.models.guide import Guide
 from vae_pyro.models.model import Model
-from vae_pyro.models.posteriors import DiagonalNormal, MeanField
-from vae_pyro.models.priors import PRIORS, Prior
+from vae_pyro.models.posteriors.base import DiagonalNormal
+from vae_pyro.models.posteriors.mean_field import MeanField
+from vae_pyro.models.priors import PRIORS
 from vae_pyro.models.structures.base import Parts, Structure
 from vae_pyro.nn.layers import DenseActivation, Width, Widths, dense_layers
 
@@ -76,6 +77,10 @@ class LayeredModel(Model):
         self.layers = nn.ModuleList(layers)
         self.names = layer_names(len(layers) + 1)
 
+    @property
+    def standard_normal(self) -> bool:
+        return False  # z is a Gaussian given the layer above
+
     def forward(
         self,
         x: Tensor | None = None,
@@ -125,8 +130,8 @@ class Layered(Structure):
         each = [tuple(entry) for entry in hidden if not isinstance(entry, int)]
         if each and len(each) != len(latent_dims):
             raise ValueError(
-                f"hidden={[list(entry) for entry in each]} wants a list of widths for each of the {len(latent_dims)} "
-                f"layers of latent_dims={list(latent_dims)}, or one list of numbers for all"
+                f"hidden={[list(entry) for entry in each]} requires a list of widths for each of the "
+                f"{len(latent_dims)} layers of latent_dims={list(latent_dims)}, or one list of numbers for all"
             )
         self.latent_dims, self.activation = tuple(latent_dims), activation
         self.hidden = each or [tuple(entry for entry in hidden if isinstance(entry, int))] * len(latent_dims)
@@ -136,9 +141,7 @@ class Layered(Structure):
         return (config.latent_dim, *self.latent_dims)
 
     def check(self, config: Any) -> None:
-        prior = PRIORS[config.prior.name]
-        if isinstance(prior, type) and issubclass(prior, Prior):
-            prior.check(self.latent_dims[-1], MeanField)
+        PRIORS[config.prior.name].check(self.latent_dims[-1], MeanField)
 
     def build(self, parts: Parts) -> tuple[Model, Guide]:
         inputs = parts.inputs()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from vae_pyro.densities.measure import Target, Variables
 from vae_pyro.likelihoods import LIKELIHOODS, Likelihood
 from vae_pyro.models.guide import Guide
 from vae_pyro.models.model import Model
@@ -136,7 +137,7 @@ def unobserved(likelihood: Likelihood, output: Tensor, mask: Tensor) -> Any:
     return likelihood.observed(output, ~mask)
 
 
-@STRUCTURES.register("not_at_random")
+@STRUCTURES.register("not_at_random", order=6)
 class NotAtRandom(Structure):
     """not-MIWAE: z ~ p(z), x ~ p(x | z), mask ~ p(mask | x), for data missing not at random.
 
@@ -170,15 +171,15 @@ class NotAtRandom(Structure):
     ) -> None:
         self.mechanism, self.known_sign, self.hidden = mechanism, known_sign, hidden
 
-    def scored(self, *, data: int, known: int) -> str:
-        return "x and the mask"  # without one as well: that nothing is missing is scored then
+    def target(self, *, data: int, known: int) -> Target:
+        return Target(Variables.X_AND_MASK)  # without a mask as well: the density is then of nothing being missing
 
     def check(self, config: Any) -> None:
         if self.known_sign != "none" and self.mechanism != "self_masking":
             raise ValueError(
                 f"known_sign={self.known_sign!r} belongs to mechanism 'self_masking', got {self.mechanism!r}"
             )
-        if getattr(LIKELIHOODS[config.likelihood.name], "discrete", None) is True:
+        if not LIKELIHOODS[config.likelihood.name].reparameterized:
             raise _no_draws(config.likelihood.name)
 
     def build(self, parts: Parts) -> tuple[Model, Guide]:
@@ -188,8 +189,8 @@ class NotAtRandom(Structure):
                 raise _no_draws(parts.config.likelihood.name)
         if likelihood.features.feature_shape != shape:
             raise ValueError(
-                f"structure 'not_at_random' wants an encoder that sees one number for each element; that of likelihood "
-                f"{parts.config.likelihood.name!r} sees {likelihood.features.feature_shape} for x of {shape}"
+                f"structure 'not_at_random' requires an encoder that reads one number for each element; that of "
+                f"likelihood {parts.config.likelihood.name!r} reads {likelihood.features.feature_shape} for x of {shape}"
             )
         inputs = parts.inputs()
         encoder = parts.encoder()
@@ -208,7 +209,7 @@ class NotAtRandom(Structure):
 
 
 def _no_draws(name: str) -> ValueError:
-    fitting = [other for other in LIKELIHOODS if getattr(LIKELIHOODS[other], "discrete", None) is False]
+    fitting = [other for other in LIKELIHOODS if LIKELIHOODS[other].reparameterized]
     return ValueError(
         f"structure 'not_at_random' differentiates through draws of unobserved elements, and likelihood {name!r} has "
         f"none that can be; choose {', '.join(map(repr, fitting))}"
