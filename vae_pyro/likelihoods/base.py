@@ -47,8 +47,8 @@ class Likelihood(nn.Module, ABC):
         binary: whether elements are 0 or 1, with their expectation as the probability of 1.
         by_value: whether `refuse` checks each value, where no range determines the support.
         support: values that an element may have, in words; an instance may state those of its options.
-        scale_of_data: ``scale`` of `vae_pyro.DataConfig` where none is chosen: ``none`` for integers as stored; ``None``
-            leaves the default of the configuration.
+        scale_of_data: ``scale`` of `vae_pyro.DataConfig` where none is chosen: ``none`` for integers as stored.
+            ``None`` leaves the default of the configuration.
         default_for: form of data that is described by this likelihood where none is chosen.
         needs_schema: whether it is of a table and takes the option ``columns``, which the data determine.
         schema: of the columns of a table, ``None`` for every other likelihood.

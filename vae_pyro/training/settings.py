@@ -11,7 +11,7 @@ from typing import Any
 from vae_pyro.core.registry import Registry, parse_choice, parse_scalar
 from vae_pyro.data.dataset import DataConfig, Dataset
 from vae_pyro.data.tables.reading import is_mixed
-from vae_pyro.likelihoods import LIKELIHOODS
+from vae_pyro.likelihoods import LIKELIHOODS, DataForm, Likelihood
 from vae_pyro.likelihoods.noise import NOISES
 from vae_pyro.models.posteriors import POSTERIORS
 from vae_pyro.models.presets import preset
@@ -46,7 +46,7 @@ _CHOICES: dict[str, Registry[Any]] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that a run is made of.
+    """The complete settings of a run.
 
     Attributes:
         data: loaded, with its configuration.
@@ -64,7 +64,7 @@ class Settings:
 def read_settings_file(path: Path) -> dict[str, Any]:
     """A TOML or JSON file with the tables ``model``, ``fit`` and ``data`` and perhaps ``seed`` and ``preset``.
 
-    A table ``experiment`` (objectives, seeds, grid, baseline) is for ``vae-pyro compare``; other commands pass it over.
+    A table ``experiment`` (objectives, seeds, grid, baseline) is for ``vae-pyro compare``; other commands ignore it.
 
     Raises:
         ValueError: it cannot be read, or has another key.
@@ -92,7 +92,7 @@ def parse_assignment(text: str) -> tuple[list[str], Any]:
     """
     key, equals, value = text.partition("=")
     if not equals:
-        raise ValueError(f"--set wants key=value, got {text!r}")
+        raise ValueError(f"--set expects key=value, got {text!r}")
     path = key.strip().split(".")
     if path[0] in _SECTIONS and len(path) == 1:
         raise ValueError(
@@ -108,10 +108,10 @@ def parse_assignment(text: str) -> tuple[list[str], Any]:
 
 
 def assign(settings: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    """Set one value; a choice given by name is opened so that an option of it can be set.
+    """Set one value; a choice given by name becomes a mapping, so that an option of it can be set.
 
     Raises:
-        ValueError: the path goes into something that has no parts.
+        ValueError: the path goes into a value without parts.
     """
     place = settings
     for key in path[:-1]:
@@ -167,30 +167,24 @@ def assemble(
     chosen = preset(preset_name) if preset_name else None
     named = {"model": chosen.model, "fit": chosen.fit} if chosen else {}
     settings = merge(base or {}, named, from_file, {"data": {"source": source}})
-    assigned = {tuple(path): value for path, value in assignments}
-    if (assigned.get(("data", "binarize")) or settings["data"].get("binarize", "none")) == "none":
-        if "likelihood" not in settings["model"] and ("model", "likelihood") not in assigned:
-            kinds = assigned.get(("data", "kinds"), settings["data"].get("kinds"))
-            settings["model"]["likelihood"] = "table" if kinds is not None or is_mixed(source) else "gaussian"
-        settings["model"].setdefault("likelihood", "gaussian")
-    for choice in ("likelihood", "prior", "posterior", "encoder", "structure"):
-        settings["model"].setdefault(choice, VAEConfig.model_fields[choice].default)
-    for choice in ("optimizer", "schedule", "objective"):
-        settings["fit"].setdefault(choice, FitConfig.model_fields[choice].default)
+    _choose_defaults(settings, {tuple(path): value for path, value in assignments})
     for path, value in assignments:
         assign(settings, path, value)
 
     likelihood = LIKELIHOODS.resolve(settings["model"]["likelihood"])
+    kind = LIKELIHOODS[likelihood.name]
     if chosen and likelihood.name == LIKELIHOODS.resolve(chosen.model["likelihood"]).name:
         settings["data"].setdefault("binarize", chosen.binarize)
-    if likelihood.name in ("poisson", "negative_binomial", "categorical", "discretized_logistic"):
-        settings["data"].setdefault("scale", "none")  # these describe integers as they are stored
-    if likelihood.name == "table":
+    scale = _scale_of_data(kind, settings["model"].get("noise"))
+    if scale is not None:
+        settings["data"].setdefault("scale", scale)
+    if kind.needs_schema:
         settings["data"].setdefault("kinds", {})
     elif settings["data"].get("kinds") is not None:
-        raise ValueError(f"kinds of columns are for the likelihood 'table', not {likelihood.name!r}; leave one out")
+        tables = " or ".join(repr(name) for name in LIKELIHOODS if LIKELIHOODS[name].needs_schema)
+        raise ValueError(f"kinds of columns are for the likelihood {tables}, not {likelihood.name!r}; leave one out")
     data = load(DataConfig(**settings["data"]))
-    if likelihood.name == "table":
+    if kind.needs_schema:
         settings["model"]["likelihood"] = {**likelihood.model_dump(), "columns": data.facts["schema"]["columns"]}
     settings["model"].setdefault("latent_dim", min(8, max(1, prod(data.x_shape) // 2)))
     settings["model"]["x_shape"] = data.x_shape
@@ -199,3 +193,29 @@ def assemble(
     if not isinstance(settings["seed"], int):
         raise ValueError(f"seed is an integer, got {settings['seed']!r}")
     return Settings(data, VAEConfig(**settings["model"]), FitConfig(**settings["fit"]), settings["seed"])
+
+
+def _choose_defaults(settings: dict[str, Any], assigned: Mapping[tuple[str, ...], Any]) -> None:
+    """Fill in the variants that are not chosen, so that their options can be set; the likelihood follows the data."""
+    data, model = settings["data"], settings["model"]
+    if "likelihood" not in model and ("model", "likelihood") not in assigned:
+        form = DataForm.NUMBERS
+        if (assigned.get(("data", "binarize")) or data.get("binarize", "none")) != "none":
+            form = DataForm.BINARIZED
+        elif assigned.get(("data", "kinds"), data.get("kinds")) is not None or is_mixed(data["source"]):
+            form = DataForm.MIXED
+        model["likelihood"] = next(name for name in LIKELIHOODS if LIKELIHOODS[name].default_for is form)
+    for section, config in _SECTIONS.items():
+        for key in _CHOICES.keys() & config.model_fields.keys():
+            default = config.model_fields[key].default
+            if default is not None:
+                settings[section].setdefault(key, default)
+
+
+def _scale_of_data(likelihood: type[Likelihood], noise: Any) -> str | None:
+    """The scale that the likelihood, or the noise on it, requires of the data; ``None`` where it requires none."""
+    if noise is not None:
+        scale = NOISES[NOISES.resolve(noise).name].scale_of_data
+        if scale is not None:
+            return scale
+    return likelihood.scale_of_data

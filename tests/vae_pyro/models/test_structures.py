@@ -99,7 +99,7 @@ def test_labels_are_wanted_or_refused_before_anything_is_drawn() -> None:
         evaluate(vae, x, y=y - 1)
     with pytest.raises(ValueError, match="not conditional: y must be None"):
         fit(VAE(VAEConfig(x_shape=(4,), latent_dim=2, likelihood="gaussian")), x, y=y)
-    with pytest.raises(ValueError, match="prior 'vamp' is made of posteriors, which here want a label"):
+    with pytest.raises(ValueError, match="prior 'vamp' is made of posteriors, which here require a label"):
         conditional(prior="vamp:components=4")
     with pytest.raises(ValueError, match="unknown structure 'pair'"):
         conditional(structure="pair")

@@ -190,7 +190,8 @@ class NotAtRandom(Structure):
         if likelihood.features.feature_shape != shape:
             raise ValueError(
                 f"structure 'not_at_random' requires an encoder that reads one number for each element; that of "
-                f"likelihood {parts.config.likelihood.name!r} reads {likelihood.features.feature_shape} for x of {shape}"
+                f"likelihood {parts.config.likelihood.name!r} reads {likelihood.features.feature_shape} for x of "
+                f"{shape}"
             )
         inputs = parts.inputs()
         encoder = parts.encoder()

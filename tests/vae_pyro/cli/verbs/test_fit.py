@@ -75,7 +75,7 @@ def test_settings_come_from_preset_then_file_then_flags_then_set(tmp_path: Path)
         (["fit", "digits", "--likelihood", "bernoulli", "--out", "{out}"], "pass binarize='dynamic'"),
         (["fit", "digits", "--likelihood", "gauss", "--out", "{out}"], "unknown likelihood 'gauss'"),
         (["fit", "digits", "--set", "latent=3", "--out", "{out}"], "--set: unknown key 'latent'; known are x_shape"),
-        (["fit", "digits", "--set", "latent_dim", "--out", "{out}"], "--set wants key=value, got 'latent_dim'"),
+        (["fit", "digits", "--set", "latent_dim", "--out", "{out}"], "--set expects key=value, got 'latent_dim'"),
         (["fit", "digits", "--set", "encoder.hiden=[3]", "--out", "{out}"], "encoder 'mlp' has no option 'hiden'"),
         (
             ["fit", "digits", "--set", "model=5", "--out", "{out}"],
