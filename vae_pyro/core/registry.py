@@ -96,7 +96,7 @@ class Registry[T]:
     """Variants of one kind (``likelihood``, ``prior``, ...) by name.
 
     Args:
-        kind: what the variants are, as error messages call it.
+        kind: the variants' common name, for error messages.
     """
 
     def __init__(self, kind: str) -> None:
@@ -189,7 +189,7 @@ class Registry[T]:
 
 
 class ClassRegistry[T](Registry[T]):
-    """Variants that are classes: their class attributes say what they can be combined with."""
+    """Variants that are classes, whose attributes say what they can be combined with."""
 
     def register[F: Callable[..., Any]](self, name: str, *, order: float = inf) -> Callable[[F], F]:
         """As `Registry.register`, of classes only.

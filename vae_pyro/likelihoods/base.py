@@ -2,8 +2,8 @@
 
 A likelihood turns decoder output ``(*batch, num_params, *x_shape)`` into a Pyro distribution with batch shape
 ``(*batch, *x_shape)``: elements are independent given z, so that an unobserved element can be masked out. A variant is
-a file beside this one that registers a class in `LIKELIHOODS`; its class attributes say what the rest of the package
-needs to know of it.
+a file beside this one that registers a class in `LIKELIHOODS`; its class attributes are all that the rest of the
+package needs of it.
 """
 
 from abc import ABC, abstractmethod
@@ -55,7 +55,7 @@ class Likelihood(nn.Module, ABC):
         num_values: number of values ``0 .. num_values - 1`` that an element may have; ``None`` for infinitely many.
         num_params: numbers that the decoder gives for each element of x.
         output_shape: event shape of the decoder's output, ``(num_params, *x_shape)`` where a likelihood has no other.
-        features: what the encoder reads of x; the guide shares it.
+        features: of x, which the encoder reads; the guide shares them.
         fill: a value inside the support, which stands in for elements that are not observed; a number, or a tensor that
             broadcasts to ``x_shape``.
     """
@@ -86,7 +86,7 @@ class Likelihood(nn.Module, ABC):
 
     @property
     def measure(self) -> Measure:
-        """What p(x | z) is: a probability, a density, or a probability given the total of x."""
+        """Whether p(x | z) is a probability, a density, or a probability given the total of x."""
         if self.given_total:
             return Measure.GIVEN_TOTAL
         return Measure.PROBABILITY if self.discrete else Measure.DENSITY

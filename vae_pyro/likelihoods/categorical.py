@@ -16,7 +16,7 @@ from vae_pyro.nn.features import OneHot
 
 @LIKELIHOODS.register("categorical", order=7)
 class Categorical(Likelihood):
-    """Independent categorical elements with classes ``0 .. num_classes - 1``; the encoder sees indicators.
+    """Independent categorical elements with classes ``0 .. num_classes - 1``; the encoder reads indicators.
 
     Args:
         x_shape: event shape of x.

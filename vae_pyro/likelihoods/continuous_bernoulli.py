@@ -116,8 +116,8 @@ class ContinuousBernoulli(TorchDistribution):
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))
         uniform = torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device)
-        # torch draws multiples of eps / 2, 0 among them, which stands for what is below the next: its quantile is an
-        # end, without a gradient.
+        # torch draws multiples of eps / 2, among them 0, which stands for all numbers below the next: its quantile is
+        # an end, without a gradient.
         return self.icdf(uniform.clamp(min=torch.finfo(uniform.dtype).eps / 4))
 
 

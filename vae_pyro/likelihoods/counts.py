@@ -1,4 +1,4 @@
-"""What likelihoods of counts share: a rate from the decoder, and where it starts.
+"""Base of the likelihoods of counts: a rate from the decoder, and its start at the mean of the data.
 
 No rate here is a multiple of the datum's own total (the observed library size of Lopez et al. 2018): a density of x
 whose parameters are a function of x does not sum to one. The density given the total is exact, and for Poisson counts
@@ -20,7 +20,7 @@ RATE_FLOOR = 1e-6
 
 
 class Counts(Likelihood):
-    """Families of counts with a rate from the decoder through a softplus; the encoder sees ``log(1 + x)``."""
+    """Families of counts with a rate from the decoder through a softplus; the encoder reads ``log(1 + x)``."""
 
     discrete = True
     scale_of_data = "none"
@@ -62,5 +62,5 @@ def possible_mean(x: Tensor, observed: Tensor) -> Tensor:
 
 
 def bias_of_rate(rate: Tensor) -> Tensor:
-    """What `Counts.rate` turns into a positive ``rate``, or into one that is near the floor where it lies below."""
+    """Inverse of `Counts.rate` for a positive ``rate``; below the floor, near it."""
     return inverse_softplus(torch.maximum(rate - RATE_FLOOR, rate / 2))

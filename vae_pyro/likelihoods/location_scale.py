@@ -1,4 +1,4 @@
-"""What likelihoods of real elements with a location and a scale share."""
+"""Base of the likelihoods of real elements with a location and a scale."""
 
 from collections.abc import Sequence
 from typing import Literal

@@ -134,8 +134,8 @@ def split_total(total: Tensor, p: Tensor) -> Tensor:
 class Multinomial(Counts):
     """Counts of a datum given their total; the decoder gives logits of the shares.
 
-    Densities are those of x given its total, ``log p(x | z, n)`` with ``n = sum x``: what Poisson counts with rates
-    proportional to the shares have, once their total is known. They are not comparable with densities that also say how
+    Densities are those of x given its total, ``log p(x | z, n)`` with ``n = sum x``: those of Poisson counts with rates
+    proportional to the shares, given their total. They are not comparable with densities that also say how
     large the total is. With elements unobserved they are given the total of those that are observed.
 
     A draw of new data has a total drawn from those of the training data, of which 512 quantiles are kept; an

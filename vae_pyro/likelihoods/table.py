@@ -139,7 +139,7 @@ class Table(Likelihood):
 
     @property
     def space(self) -> str:
-        """What log densities are densities of, in words."""
+        """The space of the log densities, in words."""
         return self.schema.space
 
     @property

@@ -119,7 +119,7 @@ class Columns(TorchDistribution):
         return self.batch_shape[:-1] + part.places.shape
 
     def _in_order(self, of: Callable[[Part], Tensor]) -> Tensor:
-        """What is computed for each part, cast to the type of the row and put in the order of the columns."""
+        """Values computed for each part, cast to the type of the row, in the order of the columns."""
         pieces = [of(part).to(self.dtype) for part in self.parts]
         return torch.cat(pieces, -1).index_select(-1, self.order)
 

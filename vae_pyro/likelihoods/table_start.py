@@ -1,4 +1,4 @@
-"""Where the likelihood of a table starts: at the marginals of the training data, column by column."""
+"""Initial values of the likelihood of a table: the marginals of the training data, column by column."""
 
 import torch
 from torch import Tensor
@@ -68,7 +68,7 @@ def cutpoint_start(shares: Tensor) -> tuple[Tensor, Tensor]:
         shares: of its categories, ``(category,)``.
 
     Returns:
-        The first cutpoint, 0-d, and what softplus turns into the gaps to the others, ``(category - 2,)``.
+        The first cutpoint, 0-d, and the inverse softplus of the gaps to the others, ``(category - 2,)``.
     """
     cut = torch.logit(shares.cumsum(0)[:-1])
     return cut[0], inverse_softplus((cut.diff() - GAP_FLOOR).clamp(min=GAP_FLOOR))

@@ -59,7 +59,7 @@ class Guide(PyroModule):
         Args:
             x: data ``(datum, *x_shape)``.
             mask: boolean, shape of ``x``, true where observed.
-            y: what the data are conditioned on, ``(datum,)``; only a conditional guide takes it.
+            y: condition of the data, ``(datum,)``; only a conditional guide takes it.
 
         Returns:
             z, shape ``(datum, latent_dim)``, or ``(particle, datum, latent_dim)`` inside an outer plate.

@@ -29,7 +29,7 @@ class Model(PyroModule):
     def __init__(self, prior: Prior, decoder: Decoder, likelihood: Likelihood, encode: Encode) -> None:
         super().__init__()
         self.prior, self.decoder, self.likelihood = prior, decoder, likelihood
-        # In a tuple, torch does not see it: the encoder's parameters belong to the guide.
+        # Inside a tuple it is not registered as a submodule: the encoder's parameters belong to the guide.
         self._encode = (encode,)
 
     def forward(
@@ -46,7 +46,7 @@ class Model(PyroModule):
             x: observed data ``(datum, *x_shape)``, or ``None`` to draw them.
             size: number of data to draw where ``x`` is ``None``.
             mask: boolean, shape of ``x``; an element that is false is not observed and adds nothing to the density.
-            y: what the data are conditioned on, ``(datum,)``; only a conditional model takes it.
+            y: condition of the data, ``(datum,)``; only a conditional model takes it.
 
         Returns:
             x, shape ``(datum, *x_shape)``, or ``(particle, datum, *x_shape)`` inside an outer plate.

@@ -1,4 +1,4 @@
-"""What the encoder sees of x: numbers of order one, and zeros where nothing was observed."""
+"""Features of x that an encoder reads: numbers of order one, and zeros where nothing was observed."""
 
 from collections.abc import Sequence
 
@@ -119,9 +119,9 @@ class Log1p(Features):
 
 
 class Inputs(nn.Module):
-    """What an encoder is given: features of x, and beside them, where wanted, the mask and the label as channels.
+    """Input of an encoder: features of x and, if chosen, the mask and the label as further channels.
 
-    An encoder that does not see the mask cannot tell an unobserved element from one that is at the mean of the data.
+    An encoder without the mask cannot distinguish an unobserved element from one at the mean of the data.
 
     Args:
         features: of x.
@@ -129,7 +129,7 @@ class Inputs(nn.Module):
         num_classes: add y as so many channels, of which one is 1.
 
     Attributes:
-        feature_shape: of what comes out: ``(channels,)``, or ``(channels, height, width)``.
+        feature_shape: event shape of the output: ``(channels,)``, or ``(channels, height, width)``.
     """
 
     def __init__(self, features: Features, *, encode_mask: bool = False, num_classes: int = 0) -> None:
@@ -150,7 +150,7 @@ class Inputs(nn.Module):
             y: classes from 0, shape ``batch``.
 
         Raises:
-            ValueError: ``y`` is given and not wanted, or the other way round.
+            ValueError: ``y`` is given and ``num_classes`` is 0, or the other way round.
         """
         if (y is None) == bool(self.num_classes):
             raise ValueError(

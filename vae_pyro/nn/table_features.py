@@ -1,4 +1,4 @@
-"""What the encoder sees of a row: numbers of order one and indicators, zero where nothing was observed."""
+"""Features of a table's row that an encoder reads: numbers of order one and indicators, zero where unobserved."""
 
 import torch
 from torch import Tensor

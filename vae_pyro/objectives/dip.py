@@ -41,7 +41,7 @@ class DIP(MonteCarloObjective):
         self.kind, self.lambda_od, self.lambda_d = kind, lambda_od, lambda_d
 
     def penalty(self, densities: LogDensities) -> Tensor:
-        """What is taken off the mean ELBO of a datum, 0-d.
+        """Penalty that is subtracted from the mean ELBO of a datum, 0-d.
 
         Raises:
             ValueError: several latent sites, or a guide without moments in closed form.

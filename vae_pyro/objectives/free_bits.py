@@ -18,8 +18,8 @@ class FreeBits(MonteCarloObjective):
     are not both products over dimensions (full rank, flow, mixture prior), the KL cannot be split and the floor is one
     for the whole site. ``kl_weight`` multiplies the floored sum.
 
-    In several layers, KL_j is that of the conditional distributions, given the draws of the layers above. A guide that
-    goes up (structure ``bottom_up``) has such a KL in the topmost layer alone; below it, what is floored is the draws'
+    In several layers, KL_j is that of the conditional distributions, given the draws of the layers above. A bottom-up
+    guide (structure ``bottom_up``) has such a KL in the topmost layer alone; below it, the floor applies to the draws'
     ``E_q[log q(z_l | z_(l-1)) - log p(z_l | z_(l+1))]``, the layer's part of the rate, which may be negative.
 
     Args:

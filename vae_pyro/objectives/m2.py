@@ -47,7 +47,7 @@ class SemiSupervisedELBO(TracedObjective, TraceEnum_ELBO):
     likewise. The term of alpha is in neither. Both are those of the draws, whatever ``analytic_kl`` says.
 
     The two kinds of data come in one batch, of any mixture: site ``y`` is a `PartlyGiven` class, certain where it is
-    known, so that shapes do not depend on how many are, and a compiled step stays the same. What it costs is that all
+    known, so that shapes do not depend on how many are, and a compiled step stays the same. The cost is that all
     classes of labelled data are decoded, though one counts; batches are mostly unlabelled.
 
     Args:
@@ -133,7 +133,7 @@ def _close_kl(model_trace: Any, guide_trace: Any) -> None:
 
 
 def _terms(model_trace: Any, guide_trace: Any) -> dict[str, Tensor]:
-    """Reconstruction and KL summed over particles and data, averaged over what is enumerated."""
+    """Reconstruction and KL summed over particles and data, averaged over enumerated sites."""
     guided = {name: site for name, site in guide_trace.nodes.items() if site["type"] == "sample"}
     enumerated = [site["unscaled_log_prob"] for site in guided.values() if site["infer"].get("enumerate")]
     weight = torch.stack(torch.broadcast_tensors(*enumerated)).sum(0).exp()

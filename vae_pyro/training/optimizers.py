@@ -64,5 +64,5 @@ def sgd(
     momentum: Fraction = 0.0,
     nesterov: bool = False,
 ) -> Optimizer:
-    """Stochastic gradient descent, with momentum where asked for (Sutskever et al. 2013)."""
+    """Stochastic gradient descent, optionally with momentum (Sutskever et al. 2013)."""
     return torch.optim.SGD(parameters, lr=lr, momentum=momentum, nesterov=nesterov, fused=True)

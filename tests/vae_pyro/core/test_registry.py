@@ -3,7 +3,7 @@ from typing import Annotated
 import pytest
 from pydantic import Field
 
-from vae_pyro.core.registry import Choice, Registry, parse_choice
+from vae_pyro.core.registry import Choice, ClassRegistry, Registry, parse_choice
 
 
 @pytest.fixture
@@ -61,3 +61,63 @@ def test_commas_in_lists_do_not_separate_options() -> None:
         "hidden": [200, 200],
         "activation": "tanh",
     }
+
+
+@pytest.fixture
+def animals() -> ClassRegistry[object]:
+    registry: ClassRegistry[object] = ClassRegistry("animal")
+
+    @registry.register("cat", order=2)
+    class Cat:
+        legs = 4
+
+    @registry.register("bird", order=1)
+    class Bird:
+        legs = 2
+
+    registry.register("bee")(type("Bee", (), {"legs": 6}))
+    return registry
+
+
+def test_listings_have_the_stated_order(animals: ClassRegistry[object]) -> None:
+    registered = type("Ant", (), {})
+    animals.register("ant")(registered)
+    animals.register("fish", order=1.5)(type("Fish", (), {}))
+    assert list(animals) == ["bird", "fish", "cat", "bee", "ant"]
+    with pytest.raises(ValueError, match="choose from bird, fish, cat, bee, ant"):
+        animals["dog"]
+    animals.unregister("fish")
+    assert list(animals) == ["bird", "cat", "bee", "ant"]
+
+
+def test_classes_are_found_by_name_and_by_class(animals: ClassRegistry[object]) -> None:
+    assert animals["bird"].legs == 2  # type: ignore[attr-defined]
+    assert animals.name_of(animals["cat"]) == "cat"
+    assert animals.name_of(type("Kitten", (animals["cat"],), {})) == "cat"
+    assert animals.name_of(int) == "int"
+    assert animals.exported("zoo", "Bee") is animals["bee"]
+    with pytest.raises(AttributeError, match="module 'zoo' has no attribute 'Dog'"):
+        animals.exported("zoo", "Dog")
+
+
+def test_a_registry_of_classes_takes_classes(animals: ClassRegistry[object]) -> None:
+    with pytest.raises(TypeError, match="animal 'dog' must be a class"):
+        animals.register("dog")(lambda: None)
+    assert "dog" not in list(animals)
+
+
+def test_folders_of_variants_export_their_classes() -> None:
+    from vae_pyro import likelihoods, objectives
+    from vae_pyro.likelihoods.gaussian import Gaussian
+    from vae_pyro.models import posteriors, priors, structures
+
+    assert likelihoods.Gaussian is Gaussian
+    assert objectives.IWAE.__module__ == "vae_pyro.objectives.iwae"
+    assert priors.Mixture.__module__ == "vae_pyro.models.priors.mixture"
+    assert posteriors.MeanField.__module__ == "vae_pyro.models.posteriors.mean_field"
+    assert structures.Ladder.__module__ == "vae_pyro.models.structures.ladder"
+    for package in (likelihoods, objectives, priors, posteriors, structures):
+        with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+            _ = package.Nothing
+    with pytest.raises(ImportError, match="now called MonteCarloObjective"):
+        _ = objectives.LedgerELBO

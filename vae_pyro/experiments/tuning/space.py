@@ -1,4 +1,4 @@
-"""What a search is over: ranges and choices of the settings of a fit, from texts such as ``latent_dim=4..32:log``."""
+"""Search spaces: ranges and choices of the settings of a fit, from texts such as ``latent_dim=4..32:log``."""
 
 import re
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ WAY_OUT = "write key=low..high, key=low..high:log, or key=a,b,c"
 _NUMBER = r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
 _RANGE = re.compile(rf"(?P<low>{_NUMBER})\.\.(?P<high>{_NUMBER})(?P<log>:log)?")
 _OPTION = re.compile(r"(?P<choice>\w+):(?P<option>\w+)=(?P<range>.*\.\..*)")
-# They say where and how exactly a trial is measured, and not what is fitted.
+# Settings of how a trial is run and measured, which do not change the model that is fitted.
 _NOT_SEARCHED = ("x_shape", *FREE["fit"], "validation_particles", "compile")
 
 
@@ -28,7 +28,7 @@ class Dimension:
         low: least value of a range; ``None`` where there are `choices`.
         high: largest value, itself included.
         integer: whether only integers between them are taken.
-        log: whether the logarithm is what is spread evenly.
+        log: whether the range is uniform on the logarithmic scale.
         choices: values as texts, each JSON or a word.
         choice: the variant that the setting is an option of, where the range was written inside it.
     """
@@ -52,7 +52,7 @@ class Dimension:
         return self.choices or (self.low, self.high)
 
     def distribution(self) -> Any:
-        """As Optuna knows it."""
+        """The dimension as a distribution of Optuna."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
         if self.choices:
@@ -68,8 +68,9 @@ def parse_space(text: str) -> Dimension:
     """Read one dimension of a search.
 
     ``key=low..high`` is a range, both ends included: of integers where both ends are written as integers, else of real
-    numbers; ``:log`` behind it spreads the logarithm evenly. ``key=a,b,c`` is a set of values, each JSON or a word;
-    ``key=name:option=low..high`` a range for an option of a variant. Keys are those of ``vae-pyro fit --set``.
+    numbers; with ``:log`` after it the range is uniform on the logarithmic scale. ``key=a,b,c`` is a set of values, each
+    JSON or a word; ``key=name:option=low..high`` a range for an option of a variant. Keys are those of ``vae-pyro fit
+    --set``.
 
     Raises:
         ValueError: none of these, an empty range, a single value, or a key that is not known or cannot be searched.

@@ -28,7 +28,7 @@ class Noise(Likelihood):
     """The likelihood p(x | z) of noisy data: the integral of p(x | x_clean) p(x_clean | z) over x_clean.
 
     Args:
-        signal: p(x_clean | z). The noise takes it over.
+        signal: p(x_clean | z); it becomes part of the noise model.
         deterministic: the clean signal is the mean of ``signal``, a function of z without a spread of its own.
 
     Attributes:

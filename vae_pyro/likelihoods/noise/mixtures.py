@@ -1,4 +1,4 @@
-"""Discrete distributions with atoms: what replaced elements make of a distribution over levels."""
+"""Discrete distributions with atoms: those of elements of which some are replaced by a level."""
 
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ class AtomMixture(TorchDistribution):
     ``P(x) = (1 - sum_k share_k) base(x) + sum_k share_k [x = atom_k]``.
 
     Args:
-        base: a distribution with probabilities, batch shape ``(*batch)``, or what broadcasts to it.
+        base: a distribution with probabilities, batch shape ``(*batch)`` or one that broadcasts to it.
         atoms: the values, ``(*batch, atom)``, likewise.
         shares: their probabilities, likewise; their sum is at most 1.
     """
@@ -44,7 +44,7 @@ class AtomMixture(TorchDistribution):
 
     @property
     def rest(self) -> Tensor:
-        """Share of the base, ``(*batch)`` or what broadcasts to it."""
+        """Share of the base, ``(*batch)`` or a shape that broadcasts to it."""
         return (1 - self.shares.sum(-1)).clamp(min=0)
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from vae_pyro.nn.features import Features
 
 
 class RootCounts(Features):
-    """``sqrt((x + 3/8) / (peak + 3/8))``: the variance of what a Poisson count becomes hardly depends on its mean.
+    """``sqrt((x + 3/8) / (peak + 3/8))``: the variance of a transformed Poisson count hardly depends on its mean.
 
     References:
         Anscombe 1948, The transformation of Poisson, binomial and negative-binomial data, Biometrika 35.

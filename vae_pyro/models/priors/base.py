@@ -21,7 +21,7 @@ class Prior(nn.Module, ABC):
 
     Args:
         latent_dim: dimension of z.
-        feature_shape: event shape of what the encoder reads.
+        feature_shape: event shape of the encoder's input.
 
     Attributes:
         standard_normal: whether p(z) is a standard normal.

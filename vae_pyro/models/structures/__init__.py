@@ -1,4 +1,4 @@
-"""Structures by name, one file each: how latents and labels of the two programs hang together.
+"""Structures by name, one file each: the graph of latents and labels in model and guide.
 
 Importing the folder registers all of them.
 """

@@ -84,7 +84,7 @@ class Parts:
 
 
 class Structure(ABC):
-    """How latents and labels of the two programs hang together; its keyword-only parameters are its options.
+    """The graph of latents and labels in model and guide; its keyword-only parameters are its options.
 
     Attributes:
         num_classes: values that y takes; 0 where the programs have no y.
@@ -95,7 +95,7 @@ class Structure(ABC):
     single_latent: ClassVar[bool] = False
 
     def target(self, *, data: int, known: int) -> Target:
-        """What the log densities of a set of data are of.
+        """The target of the log densities of a set of data.
 
         Args:
             data: number of data.

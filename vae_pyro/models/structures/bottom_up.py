@@ -1,4 +1,4 @@
-"""Layers of latents whose guide goes up: q(z | x), then each layer given the one below it."""
+"""Layers of latents with a bottom-up guide: q(z | x), then each layer given the one below it."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -37,7 +37,7 @@ class BottomUpGuide(Guide):
 
 @STRUCTURES.register("bottom_up", order=4)
 class BottomUp(Layered):
-    """Layers of latents, whose guide goes up: q(z | x) q(z2 | z) ..., the networks between layers mirrored.
+    """Layers of latents with a bottom-up guide: q(z | x) q(z2 | z) ..., the networks between layers mirrored.
 
     Args:
         latent_dims: dimensions of the layers above z, upwards.

@@ -1,4 +1,4 @@
-"""Layers of latents whose guide goes down: the model's own layers, corrected by a deterministic way up."""
+"""Layers of latents with a top-down guide: the model's own layers, corrected by a deterministic upward pass."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +20,7 @@ from vae_pyro.nn.layers import dense_layers
 
 
 class Rung(nn.Module):
-    """One step of the deterministic way up: d_(l-1) -> d_l, and the Gaussian of z_l that it suggests.
+    """One step of the deterministic upward pass: d_(l-1) -> d_l, and the Gaussian of z_l that it suggests.
 
     Args:
         inputs: width of d_(l-1).
@@ -51,9 +51,9 @@ def precision_weighted(first: Moments, second: Moments) -> Moments:
 
 
 class LadderGuide(Guide):
-    """z_L ~ q(z_L | x), then down: each layer the generative Gaussian times what a deterministic way up says of it.
+    """z_L ~ q(z_L | x), then down: each layer is the generative Gaussian times that of a deterministic upward pass.
 
-    The Gaussians p(z_l | z_(l+1)) are the model's own; the guide sees them, and their parameters belong to the model.
+    The Gaussians p(z_l | z_(l+1)) are the model's own; the guide shares them, and their parameters belong to the model.
 
     Args:
         rungs: of the layers above the lowest, whose Gaussian is ``posterior`` on the encoder's output.
@@ -76,7 +76,7 @@ class LadderGuide(Guide):
         super().__init__(inputs, encoder, posterior, x_dim)
         self.rungs = nn.ModuleList(rungs)
         self.names = layer_names(len(rungs) + 1)
-        # In a tuple, torch does not see them.
+        # Inside a tuple they are not registered as submodules.
         self._generative = (generative,)
 
     @property
@@ -99,7 +99,7 @@ class LadderGuide(Guide):
         )
 
     def climb(self, features: Tensor) -> list[Moments]:
-        """Location and scale that the way up gives each layer, the lowest first, ``(*batch, dimension)`` each."""
+        """Location and scale of each layer in the upward pass, the lowest first, ``(*batch, dimension)`` each."""
         here = self.encoder(features)
         assert isinstance(self.posterior, MeanField)
         found = [self.posterior.normal(here)]
@@ -133,14 +133,14 @@ class LadderGuide(Guide):
 
 @STRUCTURES.register("ladder", order=5)
 class Ladder(Layered):
-    """Layers of latents, whose guide goes down: a deterministic way up, combined with the model's own Gaussians.
+    """Layers of latents with a top-down guide: a deterministic upward pass and the model's own Gaussians.
 
-    ``q(z_l | z_(l+1), x)`` is the product, normalised, of ``p(z_l | z_(l+1))`` and a Gaussian that the way up gives;
+    ``q(z_l | z_(l+1), x)`` is the product, normalised, of ``p(z_l | z_(l+1))`` and a Gaussian of the upward pass;
     the topmost layer has the latter alone. Scales are exponentials of network outputs, where the paper has a softplus
     of the variance, and there is no batch normalisation: the density of a datum must not depend on its batch. Fit it
-    with ``kl_warmup``, as the paper does: otherwise z soon follows ``p(z | z2)`` alone, since that costs nothing. What
-    nothing but noise is learned by has a scale that only shrinks, until float32 cannot tell a draw from its mean; so
-    that the scales of ``p(z_l | z_(l+1))`` end at 1e-3.
+    with ``kl_warmup``, as the paper does: otherwise z soon follows ``p(z | z2)`` alone, since that costs nothing. The
+    scale of a latent that learns from noise alone only shrinks, until float32 cannot separate a draw from its mean;
+    therefore the scales of ``p(z_l | z_(l+1))`` have the lower bound 1e-3.
 
     Args:
         latent_dims: dimensions of the layers above z, upwards.

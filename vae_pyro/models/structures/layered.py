@@ -39,7 +39,7 @@ class GaussianLayer(nn.Module):
     """A perceptron that gives a diagonal Gaussian, ``(*batch, inputs)`` -> location and scale ``(*batch, outputs)``.
 
     Args:
-        inputs: width of what it reads.
+        inputs: width of its input.
         hidden: widths of the hidden layers, from the input on.
         outputs: dimension of the Gaussian.
         activation: see `vae_pyro.nn.mlp.MLPEncoder`.
@@ -105,7 +105,7 @@ class LayeredModel(Model):
 
 
 class Layered(Structure):
-    """What structures of several layers share.
+    """Base of the structures of several layers.
 
     Args:
         latent_dims: dimensions of the layers above z, upwards; that of z is the configuration's ``latent_dim``.

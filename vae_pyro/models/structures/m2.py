@@ -65,7 +65,7 @@ class SemiSupervisedModel(Model):
             return self.observe(self.output(z, classes), x, mask)
 
     def label(self, y: Tensor | None = None) -> PartlyGiven:
-        """p(y), or what remains of it where classes are given, with their probability as its mass."""
+        """p(y), restricted to the given classes where there are such, with their probability as its mass."""
         assert isinstance(self.class_logits, Tensor)
         return PartlyGiven(self.class_logits.to(self._dtype), y, joint=True)
 

@@ -1,4 +1,4 @@
-"""Data missing not at random: which elements are observed is data too, and depends on what they would have been."""
+"""Data missing not at random: the mask is data too, and depends on the values that are missing."""
 
 from collections.abc import Sequence
 from math import prod
@@ -36,7 +36,7 @@ class SelfMasking(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """Change of the logit of being missing with the value as the encoder sees it, shape ``x_shape``."""
+        """Change of the logit of being missing per unit of the encoder's feature, shape ``x_shape``."""
         if self.known_sign == "none":
             return self.raw_weight
         return softplus(self.raw_weight) * (1 if self.known_sign == "high" else -1)
@@ -71,8 +71,8 @@ class Dense(nn.Module):
 class MissingModel(Model):
     """p(z) p(x | z) p(mask | x): with a mask, unobserved elements are the latent site ``x_missing``.
 
-    The mask is the observed site ``mask``; without one everything given is observed, and that is what is scored. Data
-    that are drawn have a mask drawn with them.
+    The mask is the observed site ``mask``; without one, everything given is observed, and the density is that of
+    nothing being missing. Data that are drawn have a mask drawn with them.
 
     Args:
         mechanism: features of whole x -> logits of being missing, each ``(*batch, *x_shape)``.
@@ -115,7 +115,7 @@ class MissingGuide(Guide):
 
     def attach(self, model: Model) -> None:
         """The model that unobserved elements are drawn from."""
-        # In a tuple, torch does not see it: its parameters stay the model's.
+        # Inside a tuple it is not registered as a submodule: its parameters stay the model's.
         self._model = (model,)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, y: Tensor | None = None) -> Tensor:
@@ -144,11 +144,11 @@ class NotAtRandom(Structure):
     With any objective, densities are those of the observed elements and of the mask together, log p(x observed, mask);
     ``iwae`` gives the bound of the paper. The reconstruction holds log p(mask | x) as well; ``free_bits`` adds its
     floor for unobserved elements too, which is a constant. An imputation is the mean of the draws of the site
-    ``x_missing`` under their importance weights; draws of p(x | z) alone would leave out what the mask says. The
-    mechanism reads what the encoder sees of whole x (standardised values, where the likelihood is Gaussian).
+    ``x_missing`` under their importance weights; draws of p(x | z) alone would ignore the mask. The mechanism
+    reads the encoder's features of whole x (standardised values, where the likelihood is Gaussian).
 
-    What a mechanism other than self-masking can say is limited by the data alone: from masked data, p(mask | x) is not
-    identified without assumptions on its form.
+    Mechanisms other than self-masking are limited by the data: from masked data, p(mask | x) is not identified without
+    assumptions on its form.
 
     Args:
         mechanism: ``self_masking`` (logistic in each element's own value), ``linear`` (logistic in all values), or
