@@ -1,7 +1,6 @@
 """A variant is one file: every module of a folder of variants is found, and what it registers is known by name."""
 
 import importlib
-import pkgutil
 import subprocess
 import sys
 from pathlib import Path
