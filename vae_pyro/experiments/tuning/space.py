@@ -68,9 +68,9 @@ def parse_space(text: str) -> Dimension:
     """Read one dimension of a search.
 
     ``key=low..high`` is a range, both ends included: of integers where both ends are written as integers, else of real
-    numbers; with ``:log`` after it the range is uniform on the logarithmic scale. ``key=a,b,c`` is a set of values, each
-    JSON or a word; ``key=name:option=low..high`` a range for an option of a variant. Keys are those of ``vae-pyro fit
-    --set``.
+    numbers; with ``:log`` after it the range is uniform on the logarithmic scale. ``key=a,b,c`` is a set of values,
+    each JSON or a word; ``key=name:option=low..high`` a range for an option of a variant. Keys are those of
+    ``vae-pyro fit --set``.
 
     Raises:
         ValueError: none of these, an empty range, a single value, or a key that is not known or cannot be searched.
