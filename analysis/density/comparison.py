@@ -10,6 +10,7 @@ import xarray as xr
 
 from analysis.density.elpd import ELPD, elpd
 from analysis.results.verdict import Verdict
+from vae_pyro.densities.measure import Target, Variables
 
 type Array = np.ndarray[Any, Any]
 
@@ -257,17 +258,19 @@ def require_comparable(name: str, first: ELPD, other_name: str, other: ELPD) -> 
 
 def _density(of: str) -> str:
     """As it is written: ``x | y`` for ``x given y``."""
-    return {"x given y": "x | y", "x and y": "x, y", "x and the mask": "x, mask"}.get(of, of)
+    written = {Variables.X_GIVEN_Y: "x | y", Variables.X_AND_Y: "x, y", Variables.X_AND_MASK: "x, mask"}
+    return written.get(Target.parse(of).variables, of)
 
 
 def _way_out(*of: str) -> str:
     """What to do where the densities are of these things, the one to get rid of first."""
-    if "x and the mask" in of:
+    kinds = {Target.parse(text).variables for text in of}
+    if Variables.X_AND_MASK in kinds:
         return (
             "compare structures 'not_at_random' among themselves, and with others by their imputations of elements "
             "that were hidden on purpose"
         )
-    if any(kind.startswith("x, and y of") or kind == "x and y" for kind in of):
+    if kinds & {Variables.X_AND_Y, Variables.X_AND_SOME_Y}:
         return "evaluate structure 'm2' on the data without y, or all models with the same y and of structure 'm2'"
     return "compare structures 'conditional' among themselves, all given the same y"
 

@@ -1,7 +1,6 @@
 """What log densities are of, and over which measure: only densities that agree in both can be compared."""
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
@@ -26,14 +25,12 @@ class Variables(StrEnum):
     X_AND_MASK = "x and the mask"
 
 
-@dataclass(frozen=True)
-class Target:
-    """What the log densities of a set of data are of.
+class Target(str):
+    """What the log densities of a set of data are of: two sets can be compared only if their targets are equal.
 
-    Two sets of log densities can be compared only if their targets are equal. The text, as stored files hold it, is
-    ``str(target)``, and `parse` reads it.
+    As a member of `Measure`, a target is its own text, which stored files hold and `parse` reads.
 
-    Attributes:
+    Args:
         variables: of the densities.
         known: data whose class y is given, where it is given for some and not for all.
         data: number of data, likewise.
@@ -43,21 +40,36 @@ class Target:
 
     >>> str(Target(Variables.X_AND_SOME_Y, known=100, data=60_000))
     'x, and y of 100 in 60,000 data'
-    >>> Target.parse("x given y") == Target(Variables.X_GIVEN_Y)
-    True
+    >>> Target.parse("x given y").variables
+    <Variables.X_GIVEN_Y: 'x given y'>
     """
 
-    variables: Variables
-    known: int = 0
-    data: int = 0
+    __slots__ = ("data", "known", "variables")
 
-    def __post_init__(self) -> None:
-        some = self.variables is Variables.X_AND_SOME_Y
-        if some != (0 < self.known < self.data) or (not some and (self.known or self.data)):
+    variables: Variables
+    known: int
+    data: int
+
+    def __new__(cls, variables: Variables, *, known: int = 0, data: int = 0) -> Self:
+        some = variables is Variables.X_AND_SOME_Y
+        if some != (0 < known < data) or (not some and (known or data)):
             raise ValueError(
-                f"a target of {str(self.variables)!r} cannot have y known for {self.known} of {self.data} data; counts "
-                f"are for {str(Variables.X_AND_SOME_Y)!r}, with 0 < known < data"
+                f"a target of {str(variables)!r} cannot have y known for {known} of {data} data; counts are for "
+                f"{str(Variables.X_AND_SOME_Y)!r}, with 0 < known < data"
             )
+        target = super().__new__(cls, f"x, and y of {known:,} in {data:,} data" if some else variables.value)
+        for name, value in (("variables", variables), ("known", known), ("data", data)):
+            object.__setattr__(target, name, value)
+        return target
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a target is not changed; make another one with the {name} {value!r}")
+
+    def __getnewargs_ex__(self) -> tuple[tuple[Variables], dict[str, int]]:
+        return (self.variables,), {"known": self.known, "data": self.data}
+
+    def __getstate__(self) -> None:
+        return None
 
     @classmethod
     def with_classes(cls, *, data: int, known: int) -> Self:
@@ -86,8 +98,3 @@ class Target:
         if text not in texts:
             raise ValueError(f"{text!r} is no target of log densities; expected one of {', '.join(map(repr, texts))}")
         return cls(Variables(text))
-
-    def __str__(self) -> str:
-        if self.variables is Variables.X_AND_SOME_Y:
-            return f"x, and y of {self.known:,} in {self.data:,} data"
-        return self.variables.value

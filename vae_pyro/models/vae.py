@@ -1,7 +1,6 @@
 """The variational autoencoder: a Pyro model and its amortized guide, built from one validated configuration."""
 
 from collections.abc import Mapping
-from math import prod
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -18,11 +17,11 @@ from vae_pyro.densities.measure import Measure, Target
 from vae_pyro.densities.moments import merge_moments
 from vae_pyro.densities.pair import Pair
 from vae_pyro.likelihoods import LIKELIHOODS
-from vae_pyro.likelihoods.noise import NOISES
+from vae_pyro.likelihoods.noise import NOISES, likelihood_of
 from vae_pyro.models.guide import Guide
 from vae_pyro.models.model import Model
-from vae_pyro.models.posteriors import POSTERIORS, Posterior
-from vae_pyro.models.priors import PRIORS, Prior
+from vae_pyro.models.posteriors import POSTERIORS
+from vae_pyro.models.priors import PRIORS
 from vae_pyro.models.structures import STRUCTURES, Parts
 from vae_pyro.nn import DECODERS, ENCODERS
 
@@ -81,11 +80,9 @@ class VAEConfig(Config):
 
     @model_validator(mode="after")
     def _combine(self) -> Self:
-        posterior, prior = POSTERIORS[self.posterior.name], PRIORS[self.prior.name]
-        if isinstance(posterior, type) and issubclass(posterior, Posterior):
-            posterior.check(self.latent_dim)
-            if isinstance(prior, type) and issubclass(prior, Prior):
-                prior.check(self.latent_dim, posterior)
+        posterior = POSTERIORS[self.posterior.name]
+        posterior.check(self.latent_dim)
+        PRIORS[self.prior.name].check(self.latent_dim, posterior)
         STRUCTURES.build(self.structure).check(self)
         return self
 
@@ -124,10 +121,7 @@ class VAE(nn.Module, Pair):
         nn.Module.__init__(self)  # `Pair.__init__` takes programs that are there already
         self.config = config
         with seeded(seed):
-            likelihood = LIKELIHOODS.build(config.likelihood, config.x_shape)
-            if config.noise is not None:
-                likelihood = NOISES.build(config.noise, likelihood)
-            parts = Parts(config, likelihood)
+            parts = Parts(config, likelihood_of(config.likelihood, config.noise, config.x_shape))
             structure = STRUCTURES.build(config.structure)
             model, guide = structure.build(parts)
             parts.finish()
@@ -153,25 +147,17 @@ class VAE(nn.Module, Pair):
     @property
     def measure(self) -> Measure:
         """Whether p(x) is a probability, given the total of x or not, or a density."""
-        likelihood = self.model.likelihood
-        if likelihood.given_total:
-            return Measure.GIVEN_TOTAL
-        return Measure.PROBABILITY if likelihood.discrete else Measure.DENSITY
+        return self.model.likelihood.measure
 
     def target(self, split: Split) -> Target:
         """What the log densities of some data are of: x, x given y, x and y, or x and the mask."""
         known = 0 if split.y is None else int((split.y >= 0).sum())
-        return STRUCTURES.build(self.config.structure).scored(data=len(split), known=known)
+        return STRUCTURES.build(self.config.structure).target(data=len(split), known=known)
 
     def width(self, split: Split) -> int:
         """Numbers that the widest tensor of a pass holds for each particle and datum."""
-        likelihood = self.model.likelihood
-        # With noise on a signal of levels, x is scored at each of them.
-        levels = getattr(likelihood, "num_levels", None) or 1
-        widths = [super().width(split), prod(self.config.x_shape) * max(likelihood.num_params, levels)]
-        widths += [layer.out_features for layer in self.model.decoder.modules() if isinstance(layer, nn.Linear)]
-        widths.append(self.config.prior.options.get("components", 1) * self.config.latent_dim)
-        return max(widths)
+        parts = (self.model.likelihood, self.model.decoder, self.model.prior)
+        return max(super().width(split), *(part.max_width for part in parts))
 
     def check_shape(self, values: Tensor) -> None:
         """Refuse data whose shape is not ``config.x_shape``."""

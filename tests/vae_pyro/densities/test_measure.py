@@ -1,6 +1,8 @@
 """Targets and measures: the texts that stored files hold, and what is compared."""
 
+import copy
 import json
+import pickle
 
 import pytest
 
@@ -18,8 +20,14 @@ from vae_pyro.densities.measure import Measure, Target, Variables
     ],
 )
 def test_the_text_of_a_target_is_read_back(target: Target, text: str) -> None:
-    assert str(target) == text
-    assert Target.parse(text) == target
+    read = Target.parse(text)
+    assert target == text == str(target) == json.loads(json.dumps({"of": target}))["of"]
+    assert (read.variables, read.known, read.data) == (target.variables, target.known, target.data)
+    for copied in (copy.deepcopy(target), pickle.loads(pickle.dumps(target))):
+        assert copied == target
+        assert copied.variables is target.variables
+    with pytest.raises(AttributeError, match="not changed"):
+        target.known = 3
 
 
 def test_targets_with_other_counts_are_other_targets() -> None:
