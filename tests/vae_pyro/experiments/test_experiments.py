@@ -380,7 +380,7 @@ def test_one_process_at_a_time_and_no_foreign_folder(source: str, tmp_path: Path
         ({"assignments": [(["fit", "objective"], "stl")]}, "fit.objective = 'stl': an experiment has"),
         (
             {"objectives": ["elbo", "dip"], "assignments": [*EAGER, (["model", "posterior"], "flow")]},
-            "'dip:.*' cannot be fitted: objective 'dip' wants",
+            "'dip:.*' cannot be fitted: objective 'dip' requires",
         ),
         ({"assignments": [*EAGER, (["model", "likelihood"], "poisson")]}, "'elbo' cannot be fitted: .*poisson"),
     ],
