@@ -18,8 +18,7 @@ from pyro.util import warn_if_nan
 from torch import Tensor
 
 from vae_pyro.core.registry import ClassRegistry
-from vae_pyro.densities.log_densities import Ledger as LogDensities
-from vae_pyro.densities.log_densities import Program, log_densities
+from vae_pyro.densities.log_densities import LogDensities, Program, log_densities
 
 type Particles = Annotated[int, Field(ge=1)]
 type Weight = Annotated[float, Field(ge=0)]

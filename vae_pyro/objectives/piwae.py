@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from vae_pyro.densities.log_densities import Ledger as LogDensities
-from vae_pyro.densities.log_densities import zero_with_slope
+from vae_pyro.densities.log_densities import LogDensities, zero_with_slope
 from vae_pyro.objectives.base import OBJECTIVES
 from vae_pyro.objectives.importance_weights import log_mean_exp, normalized_weights
 from vae_pyro.objectives.miwae import MIWAE

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vae_pyro import VAE, FitConfig, VAEConfig, evaluate, fit
 from vae_pyro.core.isolation import isolated, seeded
-from vae_pyro.densities.log_densities import Ledger, draw_latents, log_densities, score_latents
+from vae_pyro.densities.log_densities import LogDensities, draw_latents, log_densities, score_latents
 from vae_pyro.models.structures.bottom_up import BottomUpGuide
 from vae_pyro.models.structures.ladder import LadderGuide, precision_weighted
 from vae_pyro.models.structures.layered import LayeredModel, layer_names
@@ -428,7 +428,7 @@ def test_the_closed_kl_of_each_site_is_wrong_for_a_guide_that_goes_up() -> None:
     assert abs(float(truth.log_evidence(x)) - elbo - jeffreys(truth)) < 4.5 * error
 
 
-def in_guide_order(kind: str, ledger: Ledger) -> Ledger:
+def in_guide_order(kind: str, ledger: LogDensities) -> LogDensities:
     """The ledger with its draws in the order of the guide, whatever it came in."""
     names = layer_names(len(ledger.latents))
     order = names if kind == "bottom_up" else names[::-1]
@@ -445,7 +445,7 @@ def test_a_closed_kl_is_conditional_where_the_guide_draws_in_the_order_of_the_mo
         assert conditional_sites(in_guide_order(kind, ledger)) == expected
 
 
-def bound(ledger: Ledger, **options: Any) -> Tensor:
+def bound(ledger: LogDensities, **options: Any) -> Tensor:
     """Free bits of a ledger, averaged over data."""
     return FreeBits(**options).bound(ledger).mean()
 
