@@ -12,10 +12,8 @@ from pathlib import Path
 import pytest
 
 import vae_pyro
-from vae_pyro.likelihoods import LIKELIHOODS
-from vae_pyro.models.posteriors import POSTERIORS
 from vae_pyro.models.presets import PRESETS
-from vae_pyro.models.priors import PRIORS
+from vae_pyro.training.settings import CHOICES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -121,16 +119,27 @@ def modules(package: str) -> list[str]:
     return found
 
 
-def test_the_readme_names_every_folder_and_variant() -> None:
+def test_the_readme_names_every_folder_and_preset() -> None:
     for package in ("vae_pyro", "analysis"):
         for path in (ROOT / package).iterdir():
             if (path / "__init__.py").exists():
                 assert f"| `{path.name}` |" in README, path
-    for registry in (LIKELIHOODS, PRIORS, POSTERIORS):
-        for name in registry:
-            assert f"`{name}`" in README, name
     for name in PRESETS:
         assert f"`{name}`" in README, name
+
+
+@pytest.mark.parametrize("kind", CHOICES)
+def test_the_variants_that_the_readme_names_are_registered(kind: str) -> None:
+    """A variant is one file and its test; the list of all of them is the message that refuses an unknown name."""
+    section = README.partition("## Choices")[2].partition("\n## ")[0]
+    (row,) = re.findall(rf"^\| [^|]*`{kind}`[^|]* \| (.*) \|$", section, flags=re.MULTILINE)
+    while (without := re.sub(r"\([^()]*\)", "", row)) != row:
+        row = without
+    named = re.findall(r"`(\w+)`", row.partition("each with")[0])
+    assert named
+    assert set(named) <= set(CHOICES[kind])
+    with pytest.raises(ValueError, match=", ".join(CHOICES[kind])):
+        CHOICES[kind].resolve("nothing")
 
 
 def test_every_module_is_imported_under_its_own_name() -> None:

@@ -30,7 +30,7 @@ _SECTIONS: dict[str, type[VAEConfig] | type[FitConfig] | type[DataConfig]] = {
     "data": DataConfig,
 }
 _EXPERIMENT = ("objectives", "seeds", "grid", "baseline")
-_CHOICES: dict[str, Registry[Any]] = {
+CHOICES: dict[str, Registry[Any]] = {
     "likelihood": LIKELIHOODS,
     "prior": PRIORS,
     "posterior": POSTERIORS,
@@ -116,9 +116,9 @@ def assign(settings: dict[str, Any], path: Sequence[str], value: Any) -> None:
     place = settings
     for key in path[:-1]:
         inner = place.get(key)
-        if inner is None and key in _CHOICES:
+        if inner is None and key in CHOICES:
             raise ValueError(f"--set {'.'.join(path[1:])}: choose the {key} as well, with {key}=NAME")
-        if isinstance(inner, str) and key in _CHOICES:
+        if isinstance(inner, str) and key in CHOICES:
             inner = parse_choice(inner)
         if not isinstance(inner, dict | type(None)):
             raise ValueError(f"--set {'.'.join(path)}: {key} has no parts")
@@ -206,7 +206,7 @@ def _choose_defaults(settings: dict[str, Any], assigned: Mapping[tuple[str, ...]
             form = DataForm.MIXED
         model["likelihood"] = next(name for name in LIKELIHOODS if LIKELIHOODS[name].default_for is form)
     for section, config in _SECTIONS.items():
-        for key in _CHOICES.keys() & config.model_fields.keys():
+        for key in CHOICES.keys() & config.model_fields.keys():
             default = config.model_fields[key].default
             if default is not None:
                 settings[section].setdefault(key, default)

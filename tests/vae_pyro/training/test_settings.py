@@ -29,7 +29,7 @@ def test_a_likelihood_of_integers_is_given_the_data_as_they_are_stored(name: str
 
 def test_every_likelihood_of_counts_is_one_of_integers() -> None:
     counts = ["poisson", "negative_binomial", "zero_inflated_poisson", "zero_inflated_negative_binomial", "multinomial"]
-    assert set(OF_INTEGERS) == {*counts, "categorical", "discretized_logistic"}
+    assert {*counts, "categorical", "discretized_logistic"} <= set(OF_INTEGERS)
 
 
 def test_noise_that_makes_counts_is_given_the_data_as_they_are_stored() -> None:
