@@ -39,12 +39,13 @@ _EXPORTS = {
     "models.priors": "PRIORS Prior",
     "models.structures": "STRUCTURES Structure",
     "models.vae": "VAE VAEConfig",
-    "nn.networks": "DECODERS ENCODERS Decoder Encoder",
+    "nn": "DECODERS ENCODERS Decoder Encoder",
     "objectives": (
         "CIWAE DIP IWAE MIWAE OBJECTIVES PIWAE STL TVO Beta BetaTCVAE Capacity DReG FreeBits InfoVAE KLWeight "
-        "LedgerELBO MIWAEMissing Objective Particles Renyi ReweightedWakeSleep SemiSupervisedELBO TraceELBO "
-        "TraceMeanFieldELBO cubo"
+        "MIWAEMissing MonteCarloObjective Objective Particles Renyi ReweightedWakeSleep SemiSupervisedELBO TraceELBO "
+        "TraceMeanFieldELBO"
     ),
+    "objectives.cubo": "cubo",
     "parallel.signals": "FitInterruptedError",
     "runs.folder": "RunFolder",
     "svi.compiled_svi": "CompiledSVI SVIFallbackWarning",
@@ -104,7 +105,7 @@ if TYPE_CHECKING:  # the same table as type checkers and editors read it
     from vae_pyro.models.priors import PRIORS as PRIORS, Prior as Prior
     from vae_pyro.models.structures import STRUCTURES as STRUCTURES, Structure as Structure
     from vae_pyro.models.vae import VAE as VAE, VAEConfig as VAEConfig
-    from vae_pyro.nn.networks import DECODERS as DECODERS, ENCODERS as ENCODERS, Decoder as Decoder, Encoder as Encoder
+    from vae_pyro.nn import DECODERS as DECODERS, ENCODERS as ENCODERS, Decoder as Decoder, Encoder as Encoder
     from vae_pyro.objectives import (
         CIWAE as CIWAE,
         DIP as DIP,
@@ -121,8 +122,8 @@ if TYPE_CHECKING:  # the same table as type checkers and editors read it
         FreeBits as FreeBits,
         InfoVAE as InfoVAE,
         KLWeight as KLWeight,
-        LedgerELBO as LedgerELBO,
         MIWAEMissing as MIWAEMissing,
+        MonteCarloObjective as MonteCarloObjective,
         Objective as Objective,
         Particles as Particles,
         Renyi as Renyi,
@@ -130,8 +131,8 @@ if TYPE_CHECKING:  # the same table as type checkers and editors read it
         SemiSupervisedELBO as SemiSupervisedELBO,
         TraceELBO as TraceELBO,
         TraceMeanFieldELBO as TraceMeanFieldELBO,
-        cubo as cubo,
     )
+    from vae_pyro.objectives.cubo import cubo as cubo
     from vae_pyro.parallel.signals import FitInterruptedError as FitInterruptedError
     from vae_pyro.runs.folder import RunFolder as RunFolder
     from vae_pyro.svi.compiled_svi import CompiledSVI as CompiledSVI, SVIFallbackWarning as SVIFallbackWarning

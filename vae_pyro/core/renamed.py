@@ -7,7 +7,7 @@ from typing import Any
 
 # Former module of ``vae_pyro``, and the present one.
 MODULES = {
-    "bounds": "objectives.bounds",
+    "bounds": "objectives",
     "capture": "compilation.capture",
     "checkpoint": "runs.folder",
     "classification": "applications.classification",
@@ -17,10 +17,10 @@ MODULES = {
     "console": "cli.console",
     "continuation": "training.warm_start",
     "denoising": "applications.denoising",
-    "distributions": "likelihoods.distributions",
-    "elbo": "objectives.base",
+    "distributions": "likelihoods",
+    "elbo": "objectives.elbo",
     "ensembles": "training.ensemble",
-    "enumerated": "objectives.semi_supervised",
+    "enumerated": "objectives.m2",
     "experiment_commands": "cli.verbs",
     "features": "nn.features",
     "fit_config": "training.config",
@@ -31,7 +31,7 @@ MODULES = {
     "locks": "parallel.locks",
     "loop": "training.loop",
     "model": "models.model",
-    "networks": "nn.networks",
+    "networks": "nn",
     "noise": "likelihoods.noise",
     "optimizers": "training.optimizers",
     "posteriors": "models.posteriors",
@@ -42,7 +42,7 @@ MODULES = {
     "progress": "training.progress",
     "ranks": "parallel.ranks",
     "registry": "core.registry",
-    "regularizers": "objectives.regularizers",
+    "regularizers": "objectives",
     "replay": "svi.cuda_graphs",
     "rubin": "applications.rubin",
     "schedules": "training.schedules",
@@ -61,7 +61,11 @@ MODULES = {
     "workers": "parallel",
 }
 # Former name of what ``vae_pyro`` exported, and where the present one is.
-NAMES = {"Ledger": "LogDensities", "LedgerMoments": "densities.moments.LogDensityMoments"}
+NAMES = {
+    "Ledger": "LogDensities",
+    "LedgerELBO": "MonteCarloObjective",
+    "LedgerMoments": "densities.moments.LogDensityMoments",
+}
 
 
 def renamed[**P, R](**former: str) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -5,6 +5,7 @@ in this package: ``vae_pyro.objectives.IWAE``.
 """
 
 from vae_pyro.core.discovery import import_siblings
+from vae_pyro.core.renamed import NAMES
 from vae_pyro.objectives.base import OBJECTIVES, KLWeight, MonteCarloObjective, Objective, Particles, Weight
 
 __all__ = ["OBJECTIVES", "KLWeight", "MonteCarloObjective", "Objective", "Particles", "Weight"]
@@ -13,6 +14,6 @@ import_siblings(__name__)
 
 
 def __getattr__(name: str) -> type[Objective]:
-    if name == "LedgerELBO":
-        raise ImportError("vae_pyro.objectives.LedgerELBO is now called MonteCarloObjective; import that")
+    if name in NAMES:
+        raise ImportError(f"{__name__}.{name} is now vae_pyro.{NAMES[name]}", name=__name__)
     return OBJECTIVES.exported(__name__, name)

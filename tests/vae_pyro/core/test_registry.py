@@ -119,5 +119,5 @@ def test_folders_of_variants_export_their_classes() -> None:
     for package in (likelihoods, objectives, priors, posteriors, structures):
         with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
             _ = package.Nothing
-    with pytest.raises(ImportError, match="now called MonteCarloObjective"):
+    with pytest.raises(ImportError, match="LedgerELBO is now vae_pyro.MonteCarloObjective"):
         _ = objectives.LedgerELBO
