@@ -131,7 +131,7 @@ def by_vae(likelihood: str, data: Documents, given: argparse.Namespace) -> dict[
         "model": likelihood,
         "perplexity": vars(Perplexity.of(data.told, predicted(result.vae, test, given.seed))),
         "log_px": found.summary(),
-        "given_total": likelihood == "multinomial",
+        "given_total": result.vae.model.likelihood.given_total,
         "seconds": seconds,
     }
 

@@ -15,7 +15,7 @@ from analysis.latent.summary import describe_latent
 from analysis.plotting.layers import plot_layers
 from analysis.posterior.calibration import calibrate
 from tests.truths import example, normal_kl
-from tests.vae_pyro.models.test_layered import Hierarchy, exact, hierarchy, small
+from tests.vae_pyro.models.hierarchies import Hierarchy, exact, hierarchy, small
 from vae_pyro import VAE, VAEConfig
 
 # Guide, truth that it can be exact for, and family of q(z | x).

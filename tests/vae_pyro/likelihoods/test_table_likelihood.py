@@ -1,93 +1,26 @@
-"""A row of a table has one density: each column is normalised, in its own units, and masked on its own."""
+"""The likelihood of a table: densities, draws, starts and features of its columns."""
 
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyro.distributions as dist
 import pytest
 import torch
-from torch import Tensor
 
-from analysis import elpd_of
-from vae_pyro import VAE, FitConfig, VAEConfig, evaluate, fit
-from vae_pyro.applications.imputation import impute
+from tests.vae_pyro.likelihoods.tables import (
+    OPTIONS,
+    ORDER,
+    build,
+    frame,
+    ready,
+    rows_of,
+    support,
+)
 from vae_pyro.core.isolation import seeded
 from vae_pyro.data.tables.inference import infer
-from vae_pyro.data.tables.schema import Column, Schema
+from vae_pyro.data.tables.schema import Column
 from vae_pyro.likelihoods import LIKELIHOODS
-from vae_pyro.likelihoods.table import Table
 from vae_pyro.likelihoods.table_columns import cumulative_logits
-
-ORDER = {"size": ["s", "m", "l", "xl"], "grade": ["low", "mid", "high"]}
-# Kinds in no order, and two of those that are padded to the widest.
-NAMES = ["city", "height", "income", "visits", "smokes", "size", "weight", "colour", "grade"]
-OPTIONS: list[dict[str, Any]] = [
-    {},
-    {"scale": "predicted"},
-    {"real": "student_t", "count": "poisson"},
-    {"real": "student_t", "count": "poisson", "scale": "predicted"},
-]
-
-
-def frame(rows: int = 400, seed: int = 0) -> pd.DataFrame:
-    """A table of every kind, whose columns hang together."""
-    random = np.random.default_rng(seed)
-    z = random.normal(size=rows)
-    made = {
-        "city": random.choice(["Bern", "Graz", "Lyon", "Oslo", "Turin"], rows, p=[0.4, 0.3, 0.15, 0.1, 0.05]),
-        "height": 170 + 8 * z + 4 * random.normal(size=rows),
-        "income": np.exp(7 + 0.5 * z + 0.7 * random.normal(size=rows)),
-        "visits": random.poisson(np.exp(1 + 0.5 * z)),
-        "smokes": z + random.logistic(size=rows) > 0.5,
-        "weight": 70 + 9 * z + 6 * random.normal(size=rows),
-        "colour": np.where(z + random.normal(size=rows) > 0, "red", random.choice(["blue", "green"], rows)),
-    }
-    for name, levels in ORDER.items():
-        cut = np.digitize(z + random.logistic(size=rows), np.linspace(-1, 1.5, len(levels) - 1))
-        made[name] = pd.Categorical(np.asarray(levels)[cut], levels, ordered=True)
-    return pd.DataFrame({name: made[name] for name in NAMES})
-
-
-def schema() -> Schema:
-    return infer(frame())
-
-
-def build(chosen: Schema | None = None, **options: Any) -> Table:
-    columns = [column.model_dump() for column in (chosen or schema()).columns]
-    choice = LIKELIHOODS.resolve({"name": "table", "columns": columns, **options})
-    likelihood = LIKELIHOODS.build(choice, (len(columns),)).double()
-    assert isinstance(likelihood, Table)
-    return likelihood
-
-
-def rows_of(table: pd.DataFrame, chosen: Schema) -> tuple[Tensor, Tensor]:
-    values, mask = chosen.encode(table)
-    return torch.from_numpy(values), torch.from_numpy(mask)
-
-
-def ready(**options: Any) -> tuple[Table, Tensor]:
-    """Initialised, with outputs for 5 rows about the start."""
-    likelihood = build(**options)
-    bias = likelihood.initialize(*rows_of(frame(), likelihood.schema))
-    with seeded(1):
-        return likelihood, bias + torch.randn(5, *likelihood.output_shape, dtype=torch.float64)
-
-
-def support(likelihood: Table, column: Column) -> tuple[Tensor, Tensor]:
-    """Points of a column's support and their weights."""
-    if column.kind == "count":
-        points = torch.arange(4_000, dtype=torch.float64)
-    elif column.categories:
-        points = torch.arange(column.num_classes, dtype=torch.float64)
-    else:
-        # x = exp(u) or loc + sinh(u) reaches the tails; dx is the weight.
-        positive = column.kind == "positive"
-        u = torch.linspace(-10, 25, 20_001, dtype=torch.float64) - (0 if positive else 7.5)
-        center = 0 if positive else likelihood.fill[likelihood.schema.names.index(column.name)]
-        step = u[1] - u[0]
-        return (u.exp(), u.exp() * step) if positive else (center + u.sinh(), u.cosh() * step)
-    return points, torch.ones_like(points)
 
 
 @pytest.mark.parametrize("options", OPTIONS)
@@ -310,143 +243,3 @@ def test_a_scale_cannot_vanish_on_a_column_that_is_rounded() -> None:
     assert weight == pytest.approx(1e-3 * table["weight"].std(ddof=0))
     typical = np.exp(np.log(rounded["income"]).mean())
     assert float(density.parts[1].distribution.base_dist.scale[0]) == pytest.approx(10 / typical / 12**0.5)
-
-
-def small(chosen: Schema, **options: Any) -> VAE:
-    columns = [column.model_dump() for column in chosen.columns]
-    likelihood = {"name": "table", "columns": columns, **options}
-    return VAE(
-        VAEConfig(x_shape=(len(columns),), latent_dim=2, likelihood=likelihood, encoder="mlp:hidden=[16]"), seed=0
-    )
-
-
-def test_log_densities_are_in_the_units_of_the_table() -> None:
-    """The same fit on centimetres and metres: the ELBO differs by log 100 for each column of a length, and no more."""
-    centimetres = frame()[["height", "city", "income"]]
-    metres = centimetres.assign(height=centimetres["height"] / 100, income=centimetres["income"] / 100)
-    elbos = []
-    for table in (centimetres, metres):
-        chosen = infer(table)
-        assert [column.kind for column in chosen.columns] == ["real", "category", "positive"]
-        vae = small(chosen).double()
-        x, _ = rows_of(table, chosen)
-        fit(vae, x, config=FitConfig(epochs=3, batch_size=100, compile=False, device="cpu"), seed=0, progress=False)
-        elbos.append(evaluate(vae, x, num_draws=50, seed=1).elbo)
-    shift = np.asarray(elbos[1]) - np.asarray(elbos[0])
-    np.testing.assert_allclose(shift, 2 * np.log(100), rtol=1e-6)
-    assert np.ptp(np.asarray(elbos[0])) > 1
-
-
-def test_it_compiles_and_agrees_with_the_stock_steps() -> None:
-    table = frame(200)
-    table.loc[::4, "height"] = np.nan
-    table.loc[1::5, "city"] = None
-    chosen = infer(table)
-    x, mask = rows_of(table, chosen)
-    ends = []
-    for compiled in (False, True):
-        vae = small(chosen).double()
-        config = FitConfig(epochs=3, batch_size=100, compile=compiled, device="cpu")
-        result = fit(vae, x, mask=mask, config=config, seed=0, progress=False)
-        ends.append((result.history, [parameter.detach().clone() for parameter in vae.parameters()]))
-    (stock, wanted), (ours, got) = ends
-    for before, after in zip(stock, ours, strict=True):
-        assert after["elbo"] == pytest.approx(before["elbo"], rel=1e-9)
-    for a, b in zip(got, wanted, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
-
-
-@pytest.mark.parametrize("options", OPTIONS)
-def test_fits_learn_and_every_option_is_traced(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    import vae_pyro.svi.program
-
-    # Inductor is the identity here: its compiler takes a minute for each option, and the graph is what is tested.
-    monkeypatch.setattr(vae_pyro.svi.program, "inductor", lambda module: lambda inputs: module(*inputs))
-    table = frame()
-    chosen = infer(table)
-    vae = small(chosen, **options)
-    x, _ = rows_of(table, chosen)
-    config = FitConfig(epochs=15, batch_size=100, device="cpu", optimizer="adam:lr=1e-2")
-    history = fit(vae, x, config=config, seed=0, progress=False).history
-    assert history[-1]["elbo"] > history[0]["elbo"] + 1
-    drawn = chosen.decode(vae.sample(50, seed=0))
-    assert drawn.dtypes.to_dict() == table.dtypes.to_dict()
-    assert (drawn["income"] > 0).all()
-    assert vae.reconstruct(x[:3]).shape == (3, 9)
-
-
-def test_a_fit_beats_the_marginals_where_columns_hang_together() -> None:
-    table, held_out = frame(2000, seed=1), frame(1000, seed=2)
-    chosen = infer(table)
-    vae = small(chosen)
-    x, mask = rows_of(table, chosen)
-    new, _ = rows_of(held_out, chosen)
-    start = build(chosen)
-    marginal = start(start.initialize(x, mask)[None]).to_event(1).log_prob(new).mean().detach()
-    config = FitConfig(epochs=15, batch_size=100, compile=False, device="cpu", optimizer="adam:lr=5e-3")
-    fit(vae, x, config=config, seed=0, progress=False)
-    assert evaluate(vae, new, num_draws=50, seed=0).elbo.mean() > float(marginal) + 0.3
-
-
-def test_what_is_discrete_and_what_a_log_density_is_of() -> None:
-    mixed, codes = build(), build(infer(frame()[["city", "visits", "size"]]))
-    assert (mixed.discrete, codes.discrete) == (False, True)
-    assert mixed.space == (
-        "columns of a table: density of 2 real, 1 positive in their own units times probability of 1 count, 1 binary, "
-        "2 ordinal, 2 category"
-    )
-    assert codes.space == "columns of a table: probability of 1 count, 1 ordinal, 1 category"
-
-
-def test_a_configuration_is_json_and_back() -> None:
-    import json
-
-    vae = small(schema(), scale="predicted")
-    again = VAEConfig(**json.loads(json.dumps(vae.config.model_dump(mode="json"))))
-    assert again == vae.config
-    assert VAE(again, seed=0).model.likelihood.schema == vae.model.likelihood.schema
-
-
-def test_values_outside_the_support_are_refused_by_whatever_reads_them() -> None:
-    likelihood, _ = ready()
-    vae, x = small(likelihood.schema), rows_of(frame(60), likelihood.schema)[0].float()
-    vae.initialize(x)
-    for name, value in (("income", -5.0), ("visits", 1.5), ("smokes", 0.5), ("city", 7.0)):
-        wrong = x.clone()
-        wrong[33, NAMES.index(name)] = value
-        for use in (evaluate, impute, elpd_of):
-            with pytest.raises(ValueError, match=f"column '{name}' .* cannot hold {value:g} in row 33"):
-                use(vae, wrong)
-        hidden = torch.ones_like(wrong, dtype=torch.bool)
-        hidden[33, NAMES.index(name)] = False
-        assert np.isfinite(evaluate(vae, wrong, mask=hidden, num_draws=5).log_px).all()
-
-
-def test_refusals_name_what_is_wrong_and_the_way_out() -> None:
-    with pytest.raises(ValueError, match=r"requires the schema of the table.*infer\(frame\).columns.*\.parquet"):
-        VAE(VAEConfig(x_shape=(3,), latent_dim=1, likelihood="table"))
-    columns = [column.model_dump() for column in schema().columns]
-    with pytest.raises(ValueError, match=r"schema of 9 columns, the data have x_shape \(8,\); encode them"):
-        VAE(VAEConfig(x_shape=(8,), latent_dim=1, likelihood={"name": "table", "columns": columns}))
-    with pytest.raises(ValueError, match="'city' is real and has no categories, got 1"):
-        LIKELIHOODS.resolve({"name": "table", "columns": [{"name": "city", "kind": "real", "categories": ["a"]}]})
-    with pytest.raises(ValueError, match="kind: Input should be 'real', .*got 'reel'"):
-        LIKELIHOODS.resolve({"name": "table", "columns": [{"name": "city", "kind": "reel"}]})
-    likelihood = build()
-    x, mask = rows_of(frame(), likelihood.schema)
-    for name, value, message in (
-        ("income", 0.0, "column 'income' is positive .* cannot hold 0 in row 7"),
-        ("visits", 1.5, "column 'visits' is count .* cannot hold 1.5 in row 7"),
-        ("city", 5.0, r"column 'city' is category \(Bern, Graz, Lyon, Oslo, Turin\), and cannot hold 5"),
-        ("smokes", -1.0, "column 'smokes' is binary"),
-        ("height", float("inf"), "column 'height' is real .* cannot hold inf"),
-    ):
-        wrong = x.clone()
-        wrong[7, likelihood.schema.names.index(name)] = value
-        with pytest.raises(ValueError, match=message):
-            likelihood.initialize(wrong, mask)
-    density = likelihood(ready()[1])
-    wrong = x[:5].clone()
-    wrong[0, likelihood.schema.names.index("visits")] = 0.5
-    with pytest.raises(ValueError, match="within the support"):
-        density.log_prob(wrong)
