@@ -10,9 +10,13 @@ import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
 from math import inf
+from textwrap import shorten
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+# Columns of a printed registry.
+_LINE = 120
 
 
 class Choice(BaseModel):
@@ -136,6 +140,14 @@ class Registry[T]:
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._variants, key=self._places.__getitem__))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.kind}s: {', '.join(self)}>"
+
+    def __str__(self) -> str:
+        widest = max(map(len, self), default=0)
+        width = _LINE - widest - 2
+        return "\n".join(f"{name:<{widest}}  {shorten(self.summary(name), width, placeholder=' ...')}" for name in self)
 
     def summary(self, name: str) -> str:
         """First sentence of the variant's docstring."""

@@ -121,3 +121,11 @@ def test_folders_of_variants_export_their_classes() -> None:
             _ = package.Nothing
     with pytest.raises(ImportError, match="LedgerELBO is now vae_pyro.MonteCarloObjective"):
         _ = objectives.LedgerELBO
+
+
+def test_a_registry_prints_its_variants_with_their_first_sentence(shapes: Registry[float]) -> None:
+    assert str(shapes) == "square  Area of a square.\nboxes   Sum of sides."
+    assert repr(shapes) == "<Registry of shapes: square, boxes>"
+    shapes.register("long")(lambda unit: unit)
+    shapes["long"].__doc__ = "word " * 100
+    assert max(map(len, str(shapes).splitlines())) <= 120

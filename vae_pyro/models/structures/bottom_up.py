@@ -35,7 +35,7 @@ class BottomUpGuide(Guide):
             return z
 
 
-@STRUCTURES.register("bottom_up", order=4)
+@STRUCTURES.register("bottom_up", order=3)
 class BottomUp(Layered):
     """Layers of latents with a bottom-up guide: q(z | x) q(z2 | z) ..., the networks between layers mirrored.
 

@@ -131,7 +131,7 @@ class LadderGuide(Guide):
         return z, y
 
 
-@STRUCTURES.register("ladder", order=5)
+@STRUCTURES.register("ladder", order=4)
 class Ladder(Layered):
     """Layers of latents with a top-down guide: a deterministic upward pass and the model's own Gaussians.
 

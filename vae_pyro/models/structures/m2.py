@@ -190,7 +190,7 @@ class SemiSupervisedGuide(Guide):
         return self.latent(features, classes).sample(), classes
 
 
-@STRUCTURES.register("m2", order=3)
+@STRUCTURES.register("m2", order=5)
 class SemiSupervised(Structure):
     """Semi-supervised VAE (M2): a class y for each datum, known for some; the guide is a classifier and an encoder.
 
