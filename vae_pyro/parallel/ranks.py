@@ -8,10 +8,11 @@ or SLURM has started; the sums themselves are `torch.distributed`'s (NCCL on GPU
 import atexit
 import logging
 import os
+import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,6 +42,8 @@ class Ranks:
         if not 0 <= rank < of:
             raise ValueError(f"rank {rank} of {of} processes does not exist")
         self.rank, self.of = rank, of
+        self._caught = 0.0
+        self._heard: Tensor | None = None
 
     @property
     def alone(self) -> bool:
@@ -61,6 +64,52 @@ class Ranks:
         if not self.alone:
             with _lost():
                 torch.distributed.all_reduce(tensor)
+
+    def sum(
+        self, weighted: Sequence[Tensor], plain: Sequence[Tensor] = (), *, weight: float = 1.0
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Sums over all processes, in one message, which carries the signal of `announce` as well.
+
+        Args:
+            weighted: tensors of one type that this process's ``weight`` multiplies, one at least.
+            plain: tensors of the same type that are added up as they are.
+            weight: of this process.
+
+        Returns:
+            The sums of both, views of one vector.
+
+        Raises:
+            RankLostError: another process is gone.
+        """
+        parts = [*plain, *weighted]
+        flat = torch.cat([weighted[0].new_full((1,), self._caught), *(part.reshape(-1) for part in parts)])
+        if weight != 1.0:
+            flat[1 + sum(part.numel() for part in plain) :] *= weight
+        self.add(flat)
+        self._heard = flat[0]
+        pieces = flat[1:].split([part.numel() for part in parts])
+        summed = [piece.view(part.shape) for piece, part in zip(pieces, parts, strict=True)]
+        return summed[len(plain) :], summed[: len(plain)]
+
+    def announce(self, signum: int | None) -> None:
+        """Tell the other processes of a signal that this one has caught, with the next `sum`."""
+        if not self.alone:
+            self._caught = float(signum or 0)
+
+    def agreed_signal(self, own: int | None) -> int | None:
+        """The signal that ends what the processes do, in all of them after the same `sum`.
+
+        Args:
+            own: what this process has caught.
+
+        Returns:
+            ``own`` of a process that is alone. Of several: once any of them has announced a signal with the last
+            `sum`, ``own`` or else SIGTERM.
+        """
+        if self.alone:
+            return own
+        heard = self._heard is not None and bool(self._heard)
+        return (own or signal.SIGTERM) if heard else None
 
     def copy_from_first(self, tensor: Tensor) -> None:
         """Replace a tensor by that of rank 0.

@@ -143,6 +143,8 @@ class _Together:
             own_batches=True,
         )
         self.svi = self.loop.svi
+        assert self.svi.ensemble is not None
+        self.rows = self.svi.ensemble
         self.adopted = False
 
     def go(self, progress: FitProgress, caught: Caught, events: list[Any]) -> None:
@@ -196,10 +198,9 @@ class _Together:
         spare = next(iter(drawn.values()))  # what a member that failed steps on, to no effect
         raws = [drawn.get(id(member), spare) for member in self.members]
         stacked = [torch.stack(parts) for parts in zip(*raws, strict=True)]
-        self.svi.compile = bool(self.loop.form_of_step(count))
         if not self.adopted:
             self.adopt(stacked)
-        losses = self.svi.step_tensor(*stacked).tolist()
+        losses = self.svi.take_step(stacked, compile=bool(self.loop.form_of_step(count))).tolist()
         metrics = {name: value.tolist() for name, value in self.svi.metrics.items()}
         for number, (member, raw) in enumerate(zip(self.members, raws, strict=True)):
             if number not in self.failed:
@@ -223,8 +224,8 @@ class _Together:
         path_of = {name: paths[id(leaf)] for name, leaf in self.svi.leaves.items()}
         for number, member in enumerate(self.members):
             own = dict(member.vae.named_parameters())
-            self.svi.adopt(number, {name: own[path] for name, path in path_of.items()}, member.optimizer)
-            self.svi.generators[number] = member.generator
+            leaves = {name: own[path] for name, path in path_of.items()}
+            self.rows.adopt(number, leaves, member.optimizer, member.generator)
         self.adopted = True
 
     def close_epoch(self, member: _Member, number: int, progress: FitProgress, events: Any) -> None:
@@ -242,7 +243,7 @@ class _Together:
     def checkpoint(self, member: _Member) -> None:
         """Write a checkpoint as that of a fit alone."""
         for state in member.optimizer.state.values():
-            state["step"] = self.svi.steps_taken.clone()
+            state["step"] = self.rows.steps_taken.clone()
         member.checkpoint()
 
     def detach(self, member: _Member) -> None:

@@ -1,6 +1,5 @@
 """The loop of a fit: steps, epochs, validation, checkpoints, and what a loss that is not finite means."""
 
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +23,7 @@ from vae_pyro.parallel.ranks import ALONE, Ranks
 from vae_pyro.parallel.signals import Caught, FitInterruptedError
 from vae_pyro.runs.folder import RunFolder, set_weights, weights
 from vae_pyro.svi.compiled_svi import CompiledSVI
+from vae_pyro.svi.stepper import Compile
 from vae_pyro.training.config import FitConfig
 from vae_pyro.training.optimizers import OPTIMIZERS
 from vae_pyro.training.progress import FitProgress
@@ -205,7 +205,7 @@ class Loop:
         weight = self.config.kl_weight_at(number, self.steps_per_epoch)
         return self.config.optimizer.options["lr"] * self.schedule(number), weight
 
-    def form_of_step(self, size: int) -> bool | str:
+    def form_of_step(self, size: int) -> Compile:
         """How `CompiledSVI` is to take steps of so many data."""
         if not self.config.compile:
             return "never"
@@ -218,14 +218,14 @@ class Loop:
         count = self.begin_step()
         raw = next(self.batches)
         own = len(raw[0])
-        self.svi.compile = self.form_of_step(count)
-        self.svi.share, self.svi.signal = own / count, float(caught.signum or 0)
-        loss = float(self.svi.step_tensor(*raw) if own else self.svi.step_empty())
+        self.ranks.announce(caught.signum)
+        if own:
+            loss = float(self.svi.take_step(raw, share=own / count, compile=self.form_of_step(count)))
+        else:
+            loss = float(self.svi.step_empty())
         metrics = {name: float(value) for name, value in self.svi.metrics.items()}
         self.end_step(count, raw, loss, metrics)
-        if self.ranks.alone:
-            return caught.signum
-        return (caught.signum or signal.SIGTERM) if metrics["signal"] else None
+        return self.ranks.agreed_signal(caught.signum)
 
     def begin_step(self) -> int:
         """Set the rates of the next step; the data in it."""

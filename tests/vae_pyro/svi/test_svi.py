@@ -1,6 +1,6 @@
 """The compiled step takes the stock step's trajectory, says when it cannot, and leaves nothing half done.
 
-Covers the rooms svi, capture, program, updates and replay.
+Covers the folders svi and compilation, other than the choice of matrix products.
 """
 
 import warnings
@@ -16,10 +16,11 @@ from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule, PyroSample
 from torch import Tensor, nn
 
-import vae_pyro.svi.program
 from vae_pyro import VAE, VAEConfig
-from vae_pyro.compilation.capture import ProductsIn, find_leaves
+from vae_pyro.compilation import inductor
+from vae_pyro.compilation.capture import find_leaves
 from vae_pyro.compilation.inductor import CompileError, disagreement
+from vae_pyro.compilation.modes import ProductsIn
 from vae_pyro.core.isolation import seeded
 from vae_pyro.core.minibatches import BitStream, batches
 from vae_pyro.data.split import Split
@@ -142,8 +143,7 @@ def compare(build: Build, args: tuple[Any, ...], optimizer: Callable[[], Any], l
         )
         losses = trajectory(svi, *args)
         if compiled:
-            assert all(program is not None for program in svi._programs.values())
-            assert svi._programs
+            assert len(list(svi._programs)) == len(svi._programs) > 0
         store = pyro.get_param_store()
         results.append((torch.tensor(losses), {name: store[name].detach().clone() for name in store}))
     (stock, wanted), (ours, got) = results
@@ -162,7 +162,7 @@ def test_the_traced_step_is_the_stock_step(name: str) -> None:
 @pytest.mark.parametrize("name", ["adam decay", "clipped", "nesterov", "rmsprop centered", "per parameter"])
 def test_the_rules_of_the_optimizers_are_theirs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole step with the optimizer inside, without the compiler's minutes: Inductor is the identity here."""
-    monkeypatch.setattr(vae_pyro.svi.program, "inductor", lambda module: lambda inputs: module(*inputs))
+    monkeypatch.setattr(inductor, "inductor", lambda module: lambda inputs: module(*inputs))
     compare(lazy_pair, (data(),), OPTIMIZERS[name], Trace_ELBO)
 
 
@@ -286,7 +286,7 @@ def test_what_changes_between_steps_is_not_baked_in() -> None:
 
 
 def test_an_option_that_the_program_has_baked_in_makes_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vae_pyro.svi.program, "inductor", lambda module: lambda inputs: module(*inputs))
+    monkeypatch.setattr(inductor, "inductor", lambda module: lambda inputs: module(*inputs))
     x, results = data(), []
     for form in ("never", True):
         pyro.clear_param_store()
@@ -310,7 +310,7 @@ def test_shapes_and_modes_have_programs_of_their_own() -> None:
     svi.step(x)
     assert len(svi._programs) == 3
     svi.recompile()
-    assert not svi._programs
+    assert len(svi._programs) == 0
 
 
 class Dropping(nn.Module):
@@ -406,7 +406,7 @@ def test_the_gate_of_the_compiler_refuses_a_wrong_program(factor: float, monkeyp
     def wrong(module: Any) -> Any:
         return lambda inputs: module(*inputs[:-1], inputs[-1] * factor)
 
-    monkeypatch.setattr(vae_pyro.svi.program, "inductor", wrong)
+    monkeypatch.setattr(inductor, "inductor", wrong)
     svi = torch_svi(small_vae())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -422,7 +422,7 @@ def test_without_a_compiler_the_graph_runs_and_says_so_once(monkeypatch: pytest.
 
     wanted = trajectory(torch_svi(small_vae(), compile=False), data())
     pyro.clear_param_store()
-    monkeypatch.setattr(vae_pyro.svi.program, "inductor", absent)
+    monkeypatch.setattr(inductor, "inductor", absent)
     svi = torch_svi(small_vae())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -466,7 +466,7 @@ def test_an_optimizer_without_a_rule_takes_its_own_step() -> None:
 @pytest.mark.parametrize("form", ["never", False, "whole"])
 def test_a_loss_that_is_not_finite_changes_nothing(form: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     if form == "whole":
-        monkeypatch.setattr(vae_pyro.svi.program, "inductor", lambda module: lambda inputs: module(*inputs))
+        monkeypatch.setattr(inductor, "inductor", lambda module: lambda inputs: module(*inputs))
     vae, x = small_vae(), data()
     svi = torch_svi(vae, compile=True if form == "whole" else form)
     svi.step(x)
@@ -500,13 +500,13 @@ def test_bad_arguments_are_refused() -> None:
         torch_svi(vae, compile="often")
     with pytest.raises(ValueError, match="num_ensemble is at least 1, got 0"):
         torch_svi(vae, num_ensemble=0)
-    with pytest.raises(ValueError, match="2 members want as many seeds, got 3"):
+    with pytest.raises(ValueError, match="num_ensemble=2 requires 2 seeds, got 3"):
         torch_svi(vae, num_ensemble=2, seeds=[1, 2, 3])
     with pytest.raises(ValueError, match="seeds, initialize and own_batches belong to num_ensemble"):
         torch_svi(vae, seeds=[1])
-    with pytest.raises(ValueError, match="data of one length wanted, got"):
+    with pytest.raises(ValueError, match="tensors of one length expected, got lengths"):
         torch_svi(vae).run_epoch(data(), data()[:3], batch_size=5)
-    with pytest.raises(ValueError, match="an epoch wants data and batches, got 40 data in batches of 0"):
+    with pytest.raises(ValueError, match="an epoch requires data and a positive batch_size, got 40 data in batches of 0"):
         torch_svi(vae).run_epoch(data(), batch_size=0)
     with pytest.raises(IndexError, match="no member 2 of 2, and no step has been taken"):
         torch_svi(vae, num_ensemble=2).member(2)
@@ -588,16 +588,17 @@ def test_random_words_observe_bernoulli_with_the_right_probability() -> None:
 @pytest.mark.parametrize("name", ["adam", "clipped"])
 def test_many_steps_at_once_are_the_same_steps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a CUDA graph records, taken without one: rates, counts and order as step by step, remainder and all."""
-    monkeypatch.setattr(vae_pyro.svi.program, "inductor", lambda module: lambda inputs: module(*inputs))
+    monkeypatch.setattr(inductor, "inductor", lambda module: lambda inputs: module(*inputs))
     x, results = data(43), []
     for form, at_once in (("never", 1), (True, 1), (True, 4)):
         pyro.clear_param_store()
         vae = small_vae()
-        svi = CompiledSVI(vae.model, vae.guide, OPTIMIZERS[name](), Trace_ELBO(), compile=form)
-        svi.steps_at_once = at_once
+        svi = CompiledSVI(
+            vae.model, vae.guide, OPTIMIZERS[name](), Trace_ELBO(), compile=form, steps_at_once=at_once
+        )
         torch.manual_seed(0)
         losses = [svi.run_epoch(x, batch_size=5, seed=epoch) for epoch in range(3)]
-        assert bool(svi._graphs) == (at_once > 1)
+        assert bool(svi._epochs.replays) == (at_once > 1)
         results.append((torch.tensor(losses), values(vae)))
     for losses, parameters in results[1:]:
         torch.testing.assert_close(losses, results[0][0], rtol=1e-7, atol=0)
@@ -634,9 +635,9 @@ def test_each_member_is_the_model_trained_alone_with_its_seed(form: bool) -> Non
     assert all(torch.equal(a, b) for a, b in zip(unchanged, values(vae), strict=True))
     for number, (stock, parameters) in enumerate(wanted):
         torch.testing.assert_close(losses[:, number], torch.tensor(stock), rtol=1e-9, atol=0)
-        svi.load_member(number)
-        for ours, theirs in zip(values(vae), parameters, strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-10)
+        by_leaf = {id(leaf): alone for leaf, alone in zip(vae.parameters(), parameters, strict=True)}
+        for (name, ours), leaf in zip(svi.member(number).items(), svi.leaves.values(), strict=True):
+            torch.testing.assert_close(ours, by_leaf[id(leaf)], rtol=1e-7, atol=1e-10, msg=name)
     assert not torch.allclose(losses[:, 0], losses[:, 1])
 
 
@@ -671,10 +672,9 @@ def test_products_run_in_bfloat16_and_densities_do_not() -> None:
         vae = small_vae().float()
         svi = torch_svi(vae, autocast=autocast, compile=False)
         results[autocast] = trajectory(svi, x)
-    (program,) = svi._programs.values()
-    assert program is not None
+    (traced,) = svi._programs
     kinds = {}
-    for node in program.graph.module.graph.nodes:
+    for node in traced.form.program.graph.module.graph.nodes:
         if isinstance(node.target, torch._ops.OpOverload) and isinstance(node.meta.get("val"), Tensor):
             kinds.setdefault(node.target.overloadpacket.__name__, set()).add(node.meta["val"].dtype)
     assert {kinds[name].pop() for name in ("mm", "addmm") if name in kinds} == {torch.bfloat16}
