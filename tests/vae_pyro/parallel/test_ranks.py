@@ -71,13 +71,14 @@ begin, end = part.bounds(len(x))
 
 def run(optimizer, steps, **options):
     svi = CompiledSVI(model, guide, optimizer, Mean(), compile=form, ranks=ranks, **options)
-    svi.share = (end - begin) / len(x)
     losses = []
     for number in range(steps):
-        svi.signal = float(ranks.rank == 1 and number == 1)
-        losses.append(float(svi.step_tensor(x[begin:end], noise[number, begin:end])))
+        caught = 15 if ranks.rank == 1 and number == 1 else None
+        ranks.announce(caught)
+        batch = (x[begin:end], noise[number, begin:end])
+        losses.append(float(svi.take_step(batch, share=(end - begin) / len(x))))
         totals.append(float(svi.metrics["total"]))
-        signals.append(float(svi.metrics.get("signal", 0)))
+        signals.append(ranks.agreed_signal(caught) or 0)
     return losses
 
 arrays = {}
@@ -146,7 +147,8 @@ def test_two_processes_take_the_step_of_one_on_the_joined_batch(
     np.testing.assert_allclose(two["totals"], one["totals"], rtol=1e-8)
     np.testing.assert_allclose(two["parameters"], one["parameters"], rtol=1e-6, atol=1e-9)
     assert two["losses"][-1] < two["losses"][0]
-    assert list(two["signals"][:3]) == [0, 0, 1]  # one step of the first optimizer, and the second of the other
+    # One step of the first optimizer, and the second of the other: rank 0 hears of what rank 1 has caught.
+    assert list(two["signals"][:4]) == [0, 0, signal.SIGTERM, 0]
 
 
 FIT = [

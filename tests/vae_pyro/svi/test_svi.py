@@ -506,7 +506,9 @@ def test_bad_arguments_are_refused() -> None:
         torch_svi(vae, seeds=[1])
     with pytest.raises(ValueError, match="tensors of one length expected, got lengths"):
         torch_svi(vae).run_epoch(data(), data()[:3], batch_size=5)
-    with pytest.raises(ValueError, match="an epoch requires data and a positive batch_size, got 40 data in batches of 0"):
+    with pytest.raises(
+        ValueError, match="an epoch requires data and a positive batch_size, got 40 data in batches of 0"
+    ):
         torch_svi(vae).run_epoch(data(), batch_size=0)
     with pytest.raises(IndexError, match="no member 2 of 2, and no step has been taken"):
         torch_svi(vae, num_ensemble=2).member(2)
@@ -593,9 +595,7 @@ def test_many_steps_at_once_are_the_same_steps(name: str, monkeypatch: pytest.Mo
     for form, at_once in (("never", 1), (True, 1), (True, 4)):
         pyro.clear_param_store()
         vae = small_vae()
-        svi = CompiledSVI(
-            vae.model, vae.guide, OPTIMIZERS[name](), Trace_ELBO(), compile=form, steps_at_once=at_once
-        )
+        svi = CompiledSVI(vae.model, vae.guide, OPTIMIZERS[name](), Trace_ELBO(), compile=form, steps_at_once=at_once)
         torch.manual_seed(0)
         losses = [svi.run_epoch(x, batch_size=5, seed=epoch) for epoch in range(3)]
         assert bool(svi._epochs.replays) == (at_once > 1)

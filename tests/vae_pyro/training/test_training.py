@@ -96,14 +96,14 @@ def test_the_loss_of_a_remainder_batch_is_a_mean_too() -> None:
 
 def test_history_has_epoch_means_of_all_data(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     losses: list[tuple[float, int]] = []
-    original = CompiledSVI.step_tensor
+    original = CompiledSVI.take_step
 
-    def watch(self: Any, x: Any, *bits: Any) -> Any:
-        loss = original(self, x, *bits)
-        losses.append((float(loss) * len(x), len(x)))
+    def watch(self: Any, raw: Any, **options: Any) -> Any:
+        loss = original(self, raw, **options)
+        losses.append((float(loss) * len(raw[0]), len(raw[0])))
         return loss
 
-    monkeypatch.setattr(CompiledSVI, "step_tensor", watch)
+    monkeypatch.setattr(CompiledSVI, "take_step", watch)
     result = fit(build(), digits.train, validation=digits.validation, config=short(epochs=1))
     row = result.history[0]
     assert sum(count for _, count in losses) == 1294
@@ -202,13 +202,13 @@ def test_early_stopping_restores_the_best(digits: Dataset) -> None:
 
 def interrupt_after(steps: int, signum: int) -> Any:
     """A step that sends this process a signal while it is taken."""
-    original, count = CompiledSVI.step_tensor, [0]
+    original, count = CompiledSVI.take_step, [0]
 
-    def step(self: Any, *args: Any) -> Any:
+    def step(self: Any, raw: Any, **options: Any) -> Any:
         count[0] += 1
         if count[0] == steps:
             os.kill(os.getpid(), signum)
-        return original(self, *args)
+        return original(self, raw, **options)
 
     return step
 
@@ -222,7 +222,7 @@ def test_a_signal_ends_after_a_checkpoint_and_resume_gives_the_same_bits(
     whole, parts = build(), build()
     expected = fit(whole, digits.train, out=tmp_path / "whole", **options)
     with monkeypatch.context() as patch:
-        patch.setattr(CompiledSVI, "step_tensor", interrupt_after(steps, signum))
+        patch.setattr(CompiledSVI, "take_step", interrupt_after(steps, signum))
         with pytest.raises(FitInterruptedError, match=f"stopped by {signal.Signals(signum).name}; continue") as stopped:
             fit(parts, digits.train, out=tmp_path / "parts", **options)
     assert stopped.value.signum == signum
@@ -365,13 +365,13 @@ def test_a_loss_that_is_not_finite_stops_with_its_cause(
 def test_divergence_names_the_last_good_checkpoint(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, count = CompiledSVI.step_tensor, [0]
+    original, count = CompiledSVI.take_step, [0]
 
-    def explode(self: Any, *args: Any) -> Any:
+    def explode(self: Any, raw: Any, **options: Any) -> Any:
         count[0] += 1
-        return original(self, *args) * (float("inf") if count[0] == 5 else 1.0)
+        return original(self, raw, **options) * (float("inf") if count[0] == 5 else 1.0)
 
-    monkeypatch.setattr(CompiledSVI, "step_tensor", explode)
+    monkeypatch.setattr(CompiledSVI, "take_step", explode)
     with pytest.raises(
         NonFiniteLossError, match=r"at step 5 \(epoch 2\).*the last good checkpoint is '.*checkpoint.saf"
     ):
@@ -466,7 +466,7 @@ def test_cuda_fits_resumes_and_agrees_with_the_cpu(tmp_path: Path) -> None:
     fit(whole, data.train, validation=data.validation, **options)
     assert whole.device.type == "cuda"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CompiledSVI, "step_tensor", interrupt_after(30, signal.SIGINT))
+        patch.setattr(CompiledSVI, "take_step", interrupt_after(30, signal.SIGINT))
         with pytest.raises(FitInterruptedError):
             fit(parts, data.train, validation=data.validation, out=tmp_path / "r", **options)
     fresh = build()
