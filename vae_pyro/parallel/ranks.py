@@ -52,7 +52,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the process that writes and prints."""
         return self.rank == 0
 
     def add(self, tensor: Tensor) -> None:
@@ -189,7 +189,7 @@ def together(ranks: Ranks, device: torch.device, way_out: str = CONTINUE) -> Ite
 def _lost() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # what gloo and NCCL raise has no type that tells a lost peer from the rest
+    except RuntimeError as error:  # what gloo and NCCL raise has no type that distinguishes a lost peer from the rest
         raise RankLostError(f"another process of this fit is gone ({str(error).strip().splitlines()[0]})") from error
 
 
@@ -224,10 +224,12 @@ def launch(devices: int, num_nodes: int, accelerator: str) -> tuple[Ranks, torch
             from lightning_fabric import Fabric
             from lightning_fabric.strategies import DDPStrategy
         except ImportError:
-            raise ValueError("a fit on several devices wants lightning-fabric: pip install 'vae_pyro[scale]'") from None
+            raise ValueError(
+                "a fit on several devices requires lightning-fabric: pip install 'vae_pyro[scale]'"
+            ) from None
         backend = "nccl" if accelerator == "cuda" else "gloo"
         if accelerator == "cuda" and torch.cuda.device_count() < devices:
-            raise ValueError(f"devices={devices} wanted, but torch finds {torch.cuda.device_count()} CUDA devices here")
+            raise ValueError(f"devices={devices}, but torch finds {torch.cuda.device_count()} CUDA devices here")
         strategy = DDPStrategy(process_group_backend=backend)
         with muted("lightning_fabric", logging.WARNING):  # it remarks that processes were started
             Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes, strategy=strategy).launch()
@@ -268,7 +270,7 @@ def _watch(children: list[Any]) -> threading.Thread | None:
                 return
             gone = next((child for child in children if child.poll() not in (None, 0)), None)
             if not _at_rest.is_set() and (gone is not None or (not children and os.getppid() != parent)):
-                # A process that waits in gloo hears of the loss by itself, and says more than this.
+                # A process that waits in gloo is told of the loss by itself, and its message says more than this one.
                 time.sleep(5 * _LOOK_SECONDS)
                 if not _at_rest.is_set():
                     break

@@ -23,7 +23,8 @@ from vae_pyro.parallel.ranks import CONTINUE, together
 from vae_pyro.parallel.signals import FitInterruptedError, watched_signals
 from vae_pyro.runs.folder import RunFolder, set_weights, weights
 from vae_pyro.training.config import FitConfig
-from vae_pyro.training.loop import INITIAL_STREAM, NOISE_STREAM, VALIDATION_STREAM, Loop, NonFiniteLossError, OnEpoch
+from vae_pyro.training.failure import NonFiniteLossError
+from vae_pyro.training.loop import INITIAL_STREAM, NOISE_STREAM, VALIDATION_STREAM, Loop, OnEpoch
 from vae_pyro.training.progress import FitProgress
 from vae_pyro.training.warm_start import Fitted, initialize_from, require_parent
 
@@ -131,7 +132,7 @@ def fit(
     if device.type == "cuda":  # an absent device is refused before a folder is made
         torch.cuda.init()  # so that the caller's CUDA generator is there to be put back
     if config.patience is not None and held_out is None:
-        raise ValueError(f"patience={config.patience} wants validation data; pass validation=, or patience=None")
+        raise ValueError(f"patience={config.patience} requires validation data; pass validation=, or patience=None")
     fewest = min(len(train), config.batch_size)
     if fewest < ranks.of:
         raise ValueError(
@@ -166,10 +167,9 @@ def fit(
             # Pyro warns of a NaN loss; here it is an error, raised with its cause.
             warnings.filterwarnings("ignore", message="Encountered NaN", category=UserWarning)
             job.go(shown, caught, events, on_epoch)
-    restored = config.patience is not None and job.best is not None
-    if restored:
-        assert job.best is not None
-        set_weights(vae, job.best, "the best weights")
+    best = job.stopping.best
+    if best is not None:
+        set_weights(vae, best, "the best weights")
     if run is not None:
         with ranks.first_succeeds(device):
             if ranks.first:
@@ -180,7 +180,7 @@ def fit(
         history=job.state.history,
         best_epoch=job.state.best_epoch,
         stopped_early=job.state.epoch < config.epochs,
-        restored_best=restored,
+        restored_best=best is not None,
         out=None if run is None else run.path,
     )
 
@@ -193,7 +193,7 @@ def open_run(
         raise ValueError("resume and overwrite exclude each other: continue the run, or replace it")
     if run is None:
         if resume:
-            raise ValueError("resume=True wants the run folder: pass out=")
+            raise ValueError("resume=True requires the run folder: pass out=")
         return False
     if resume:
         _same_run(run, facts)

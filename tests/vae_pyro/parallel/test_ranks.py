@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.processes import alive, wait_for
+from tests.processes import WAIT_SECONDS, alive, wait_for
 from vae_pyro import VAE, FitConfig, RunFolder, VAEConfig
 from vae_pyro.core.files import read_tensors
 from vae_pyro.core.minibatches import BitStream
@@ -169,6 +169,45 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "vae_pyro", *FIT, *map(str, arguments)]
 
 
+# The command line, where one process stops after the first checkpoint until a file is there. The other process waits
+# for it in its next step, so that nothing depends on how fast the fit and its test are.
+HELD = """
+import os, time
+from pathlib import Path
+from vae_pyro.cli.main import main
+from vae_pyro.training.loop import Loop
+
+write, folder = Loop.checkpoint, Path(__file__).parent
+
+def checkpoint(self):
+    write(self)
+    if self.ranks.rank == int(os.environ["HELD_RANK"]):
+        (folder / "held").write_text(str(os.getpid()))
+        while not (folder / "go").exists():
+            time.sleep(0.01)
+
+Loop.checkpoint = checkpoint
+if __name__ == "__main__":
+    main()
+"""
+
+
+def begin_held(folder: Path, rank: int, *arguments: object) -> "tuple[subprocess.Popen[str], int]":
+    """A fit of two processes, and the number of the one that stands still after its checkpoint."""
+    script = folder / "held.py"
+    script.write_text(HELD)
+    with (folder / "said").open("w") as said:
+        process = subprocess.Popen(
+            [sys.executable, str(script), *FIT, *map(str, arguments)],
+            env=clean() | {"HELD_RANK": str(rank)},
+            stdout=said,
+            stderr=said,
+            text=True,
+        )
+    wait_for(lambda: (folder / "held").exists() and (folder / "held").read_text())
+    return process, int((folder / "held").read_text())
+
+
 def children_of(pid: int) -> list[int]:
     listed = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid="], capture_output=True, text=True, check=False)
     return [int(word) for word in listed.stdout.split()]
@@ -189,21 +228,19 @@ def test_a_killed_process_ends_the_fit_with_a_reason_and_it_resumes(
     tmp_path: Path, undisturbed: Path, victim: str
 ) -> None:
     out = tmp_path / "run"
-    arguments = command("--epochs", 8, "--set", "checkpoint_seconds=0", "--out", out)
-    stdout = tmp_path / "said"
-    with stdout.open("w") as said:
-        process = subprocess.Popen(arguments, env=clean(), stdout=said, stderr=said)
-    wait_for((out / "state" / "checkpoint.safetensors").exists)
+    arguments = ("--epochs", 8, "--set", "checkpoint_seconds=0", "--out", out)
+    process, held = begin_held(tmp_path, 1 if victim == "started" else 0, *arguments)
     (child,) = children_of(process.pid)
-    os.kill(child if victim == "started" else process.pid, signal.SIGKILL)
-    code = process.wait(60)
+    assert held == (child if victim == "started" else process.pid)
+    os.kill(held, signal.SIGKILL)
+    code = process.wait(WAIT_SECONDS)
     wait_for(lambda: not alive(child))  # that of a first process is nobody's child now, and has to end by itself
-    text = stdout.read_text()
+    text = (tmp_path / "said").read_text()
     assert "continue it with --resume" in text, text
     assert "Traceback" not in text
     assert code == (70 if victim == "started" else -signal.SIGKILL)
     assert not (out / "model.safetensors").exists()
-    finished(run([*arguments, "--resume"]))
+    finished(run([*command(*arguments), "--resume"]))
     resumed, _ = read_tensors(out / "model.safetensors", "model")
     whole, _ = read_tensors(undisturbed / "model.safetensors", "model")
     for name, tensor in whole.items():
@@ -213,19 +250,19 @@ def test_a_killed_process_ends_the_fit_with_a_reason_and_it_resumes(
 @pytest.mark.slow
 def test_an_interrupted_fit_of_two_stops_after_one_step_and_goes_on_alone(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    arguments = command("--epochs", 60, "--set", "checkpoint_seconds=0", "--out", out)
-    process = subprocess.Popen(arguments, env=clean(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for((out / "state" / "checkpoint.safetensors").exists)
-    (child,) = children_of(process.pid)
+    arguments = ("--epochs", 8, "--set", "checkpoint_seconds=0", "--out", out)
+    process, child = begin_held(tmp_path, 1, *arguments)
     os.kill(child, signal.SIGTERM)  # one of them is told; both stop
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, errors
+    (tmp_path / "go").touch()
+    code = process.wait(WAIT_SECONDS)
+    errors = (tmp_path / "said").read_text()
+    assert code == 128 + signal.SIGTERM, errors
     assert errors.count("stopped by SIGTERM") == 1
     tensors, info = read_tensors(out / "state" / "checkpoint.safetensors", "checkpoint")
     assert not torch.equal(tensors["random/cpu"], tensors["random/cpu/1"])  # noise of their own
-    assert 0 < info["state"]["epoch"] < 60
-    finished(run([*arguments, "--resume", "--devices", "1"]))  # the same file: one process can go on with it
-    assert len(RunFolder(out).read_history()) == 60
+    assert (info["state"]["epoch"], info["state"]["batch"]) == (1, 1)
+    finished(run([*command(*arguments), "--resume", "--devices", "1"]))  # the same file: one process can go on with it
+    assert len(RunFolder(out).read_history()) == 8
 
 
 @pytest.mark.slow
@@ -299,7 +336,9 @@ def test_processes_of_torchrun_do_not_fit_one_by_one(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     with pytest.raises(ValueError, match="torchrun has started 4 processes; say so with devices and num_nodes"):
         FitConfig(device="cpu").together()
-    with pytest.raises(ValueError, match="'cuda:1' is one device, and devices=2 wanted|finds no CUDA here"):
+    with pytest.raises(
+        ValueError, match="device='cuda:1' is one device, and devices=2 are asked for|finds no CUDA here"
+    ):
         FitConfig(device="cuda:1", devices=2).together()
 
 
@@ -319,7 +358,7 @@ def test_other_launchers_give_the_same_bits(tmp_path: Path, undisturbed: Path, s
             )
             for rank in (0, 1)
         ]
-        assert [task.wait(120) for task in tasks] == [0, 0]
+        assert [task.wait(WAIT_SECONDS) for task in tasks] == [0, 0]
     ours, _ = read_tensors(tmp_path / "run" / "model.safetensors", "model")
     whole, _ = read_tensors(undisturbed / "model.safetensors", "model")
     assert all(torch.equal(ours[name], tensor) for name, tensor in whole.items())

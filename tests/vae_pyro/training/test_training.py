@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -237,35 +236,34 @@ def test_a_signal_ends_after_a_checkpoint_and_resume_gives_the_same_bits(
     assert same(RunFolder(tmp_path / "parts").load_model(), whole)
 
 
+def long_fit(out: Path, *, resume: bool = False) -> None:
+    """13 steps in each epoch, and a checkpoint at the end of it."""
+    data = load_data("digits", binarize="dynamic")
+    config = FitConfig(epochs=7, batch_size=100, checkpoint_seconds=0, optimizer="adamw", kl_warmup=5)
+    fit(build(), data.train, validation=data.validation, config=config, seed=3, out=out, resume=resume)
+
+
 _KILLED = """
-import sys
-from vae_pyro import FitConfig, VAE, VAEConfig, fit, load_data
-data = load_data("digits", binarize="dynamic")
-vae = VAE(VAEConfig(x_shape=(1, 8, 8), latent_dim=3, encoder="mlp:hidden=[16]"))
-config = FitConfig(epochs=int(sys.argv[2]), batch_size=100, checkpoint_seconds=0, optimizer="adamw", kl_warmup=5)
-fit(vae, data.train, validation=data.validation, config=config, seed=3, out=sys.argv[1], resume=sys.argv[3] == "resume")
+import os, signal, sys
+from pathlib import Path
+from tests.vae_pyro.training.test_training import CompiledSVI, interrupt_after, long_fit
+CompiledSVI.take_step = interrupt_after(60, signal.SIGKILL)
+long_fit(Path(sys.argv[1]))
 """
 
 
 def test_kill_9_loses_nothing_but_time(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", _KILLED]
-    epochs = "25"
-    subprocess.run([*command, str(tmp_path / "whole"), epochs, "begin"], check=True)
     out = tmp_path / "killed"
-    process = subprocess.Popen([*command, str(out), epochs, "begin"])
-    checkpoint = out / "state" / "checkpoint.safetensors"
-    deadline = time.monotonic() + 60
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(0.1)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    _, info = read_tensors(checkpoint, "checkpoint")
-    assert 0 < info["state"]["epoch"] < 25
+    root = str(Path(__file__).parents[3])
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(out)], cwd=root, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    _, info = read_tensors(out / "state" / "checkpoint.safetensors", "checkpoint")
+    assert (info["state"]["epoch"], info["state"]["batch"]) == (4, 0)  # step 60 is in the fifth epoch
     assert not (out / "model.safetensors").exists()
     with pytest.raises(RunError, match="has not finished; continue it with --resume"):
         RunFolder(out).load_model()
-    subprocess.run([*command, str(out), epochs, "resume"], check=True)
+    long_fit(out, resume=True)
+    long_fit(tmp_path / "whole")
     assert same(RunFolder(out).load_model(), RunFolder(tmp_path / "whole").load_model())
 
 
@@ -294,7 +292,7 @@ def test_resume_refuses_other_settings(digits: Dataset, tmp_path: Path) -> None:
         fit(build(), 1 - x, config=short(), out=tmp_path / "array", resume=True)
     with pytest.raises(ValueError, match="resume and overwrite exclude each other"):
         fit(build(), digits.train, config=short(), out=tmp_path / "r", resume=True, overwrite=True)
-    with pytest.raises(ValueError, match="resume=True wants the run folder: pass out="):
+    with pytest.raises(ValueError, match="resume=True requires the run folder: pass out="):
         fit(build(), digits.train, config=short(), resume=True)
 
 
@@ -396,10 +394,10 @@ def test_bad_input_is_refused_before_anything_is_written(digits: Dataset, tmp_pa
         fit(build(), torch.zeros(5, 64), config=short(), out=out)
     with pytest.raises(ValueError, match="likelihood 'bernoulli' wants"):
         fit(build(), digits.train, validation=grey.validation, config=short(), out=out)
-    with pytest.raises(ValueError, match="patience=3 wants validation data"):
+    with pytest.raises(ValueError, match="patience=3 requires validation data"):
         fit(build(), digits.train, config=short(patience=3), out=out)
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="device 'cuda' wanted, but torch finds no CUDA here"):
+        with pytest.raises(ValueError, match="device='cuda', but torch finds no CUDA here"):
             fit(build(), digits.train, config=short(device="cuda"), out=out)
     assert not out.exists()
 
