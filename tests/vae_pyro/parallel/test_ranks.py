@@ -316,6 +316,12 @@ def test_a_process_alone_is_the_whole_group() -> None:
     ALONE.copy_from_first(tensor)
     assert ALONE.gather(tensor) == [tensor]
     assert torch.equal(tensor, torch.ones(3))
+    weighted, plain = ALONE.sum([torch.tensor(4.0), torch.ones(2, 3)], [torch.tensor(7.0)], weight=0.5)
+    assert [one.tolist() for one in weighted] == [2.0, [[0.5] * 3] * 2]
+    assert [one.tolist() for one in plain] == [7.0]
+    ALONE.announce(signal.SIGTERM)
+    assert ALONE.agreed_signal(None) is None
+    assert ALONE.agreed_signal(signal.SIGINT) == signal.SIGINT
     with pytest.raises(ValueError, match="rank 2 of 2"):
         Ranks(2, 2)
     with pytest.raises(KeyError), ALONE.first_succeeds(torch.device("cpu")):
