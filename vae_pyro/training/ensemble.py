@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NoReturn
 
 import pyro
 import torch
@@ -22,9 +22,10 @@ from vae_pyro.runs.folder import RunFolder, set_weights, weights
 from vae_pyro.training.checkpoints import Generators
 from vae_pyro.training.config import FitConfig
 from vae_pyro.training.failure import NonFiniteLossError
-from vae_pyro.training.fitting import FitResult, checked, described, events_of, initialize, open_run
+from vae_pyro.training.fitting import FitResult, checked, initialize
 from vae_pyro.training.loop import NOISE_STREAM, VALIDATION_STREAM, Loop
 from vae_pyro.training.progress import FitProgress
+from vae_pyro.training.resume import described, events_of, open_run
 
 
 class _MemberGenerators(Generators):
@@ -172,14 +173,11 @@ class _Together:
                 if number not in self.failed:
                     self.close_epoch(member, number, progress, events[number])
         for member in self.members:
-            self.detach(member)
+            for parameter in member.vae.parameters():  # memory of its own again
+                parameter.data = parameter.data.clone()
 
-    def stop(self, signum: int) -> None:
-        """Write checkpoints and leave.
-
-        Raises:
-            FitInterruptedError: always.
-        """
+    def stop(self, signum: int) -> NoReturn:
+        """Write checkpoints and leave."""
         for member in self.alive:
             self.checkpoint(member)
         run = self.members[0].run
@@ -253,11 +251,6 @@ class _Together:
         for state in member.optimizer.state.values():
             state["step"] = self.rows.steps_taken.clone()
         member.checkpoint()
-
-    def detach(self, member: _Member) -> None:
-        """Give a member memory of its own again."""
-        for parameter in member.vae.parameters():
-            parameter.data = parameter.data.clone()
 
     def result(self, member: _Member) -> FitResult | NonFiniteLossError:
         """Write the run folder of a member that has ended."""

@@ -194,6 +194,15 @@ def test_early_stopping_restores_the_best(digits: Dataset) -> None:
     assert result.epochs == result.best_epoch + 15
     best = max(row["validation_elbo"] for row in result.history)
     assert result.history[result.best_epoch - 1]["validation_elbo"] == best
+    assert result.summary()["validation_elbo"] == best
+    assert result.to_dataframe()["validation_elbo"].tolist() == [row["validation_elbo"] for row in result.history]
+    shown = str(result)
+    assert f"fit of {result.epochs} epochs (stopped early)" in shown
+    assert f"weights of epoch {result.best_epoch} (the best)" in shown
+    assert f"validation  ELBO {best:.2f}" in shown
+    assert len(shown.splitlines()) == 5
+    assert len(repr(result)) < 200
+    assert result._repr_html_().count("<tr") == result.epochs + 1
     again = evaluate(vae, digits.validation, num_draws=200).summary()
     assert again["elbo"] == pytest.approx(best, abs=6 * (again["elbo_se"] + again["elbo_se"] * 10**0.5))
     assert best > result.history[-1]["validation_elbo"]
