@@ -409,12 +409,10 @@ def compiled_svi(contender: Compiled, members: int | None) -> tuple[Any, Callabl
 
 def forget_members(svi: Any) -> None:
     """Put the moments and counts of an ensemble's optimizer back to zero; the torch optimizer does not hold them."""
-    for slot in getattr(svi, "_stacked_slots", []):
-        for name, value in slot._own.items():
-            if hasattr(value, "zero_"):
-                value.zero_()
-            else:
-                slot._own[name] = 0
+    for slot in [] if svi.ensemble is None else svi.ensemble.slots:
+        slot.count.zero_()
+        for tensor in slot.state().values():
+            tensor.zero_()
 
 
 # --- NumPyro ----------------------------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ class Subject:
         from vae_pyro import VAE, VAEConfig
         from vae_pyro.objectives.elbo import TraceELBO
         from vae_pyro.svi.compiled_svi import CompiledSVI
-        from vae_pyro.training.loop import PerDatum
+        from vae_pyro.training.per_datum import PerDatum
 
         point = self.point
         config = VAEConfig(
@@ -176,8 +176,7 @@ class Subject:
             self.reading += waited
             taken += 1
             if not only_read:
-                self.svi.share = 1.0 / self.ranks.of
-                losses = self.svi.step_tensor(*raw)
+                losses = self.svi.take_step(raw, share=1.0 / self.ranks.of)
                 loss = float(losses.mean())  # as a fit does at every step
         ahead.close()  # type: ignore[attr-defined]
         return taken, first, loss

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-WAIT_SECONDS = 60
+WAIT_SECONDS = 300  # only a failure takes so long, also on a machine that does much else
 
 
 def wait_for(condition: Callable[[], Any]) -> Any:

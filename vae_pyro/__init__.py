@@ -52,7 +52,7 @@ _EXPORTS = {
     "training.config": "FitConfig",
     "training.ensemble": "fit_ensemble",
     "training.fitting": "FitResult fit",
-    "training.loop": "NonFiniteLossError",
+    "training.failure": "NonFiniteLossError",
     "training.optimizers": "OPTIMIZERS",
     "training.schedules": "SCHEDULES Schedule",
     "training.warm_start": "Continuation continue_from initialize_from",
@@ -139,7 +139,7 @@ if TYPE_CHECKING:  # the same table as type checkers and editors read it
     from vae_pyro.training.config import FitConfig as FitConfig
     from vae_pyro.training.ensemble import fit_ensemble as fit_ensemble
     from vae_pyro.training.fitting import FitResult as FitResult, fit as fit
-    from vae_pyro.training.loop import NonFiniteLossError as NonFiniteLossError
+    from vae_pyro.training.failure import NonFiniteLossError as NonFiniteLossError
     from vae_pyro.training.optimizers import OPTIMIZERS as OPTIMIZERS
     from vae_pyro.training.schedules import SCHEDULES as SCHEDULES, Schedule as Schedule
     from vae_pyro.training.warm_start import (

@@ -23,7 +23,7 @@ from analysis.stats.selection import selection_optimism
 from vae_pyro.core.registry import Choice
 from vae_pyro.experiments.tuning.search import Search, TuningTrial, shown
 from vae_pyro.experiments.tuning.space import Dimension
-from vae_pyro.training.fitting import FREE
+from vae_pyro.training.resume import FREE
 
 type Array = np.ndarray[Any, Any]
 

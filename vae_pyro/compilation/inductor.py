@@ -45,13 +45,38 @@ def inductor(module: fx.GraphModule) -> Callable[[list[Tensor]], Any]:
                 choose_products(module)
             with config.patch(settings), torch.no_grad():
                 compiled = compile_fx_inner(module, example, cpp_wrapper=on_cpu)
-        except Exception as error:  # what a compiler raises has no common base; the graph itself has been proved
+        except (
+            Exception
+        ) as error:  # what a compiler raises has no common base; the graph itself has passed its own comparison
             raise CompileError(f"compiling failed ({type(error).__name__}: {str(error).strip()[:200]})") from error
     run: Callable[[list[Tensor]], Any] = compiled
     return run
 
 
+def compile_checked(
+    module: fx.GraphModule, inputs: list[Tensor], reference: Callable[..., Any] | None = None
+) -> Callable[[list[Tensor]], Any]:
+    """Compile a graph, and compare what it gives and writes with what the graph does, on copies of the inputs.
+
+    Args:
+        module: see `inductor`.
+        inputs: of the graph.
+        reference: what to compare with in place of the graph.
+
+    Raises:
+        CompileError: the compiler failed, or its result disagrees.
+    """
+    compiled = inductor(module)
+    compare_outputs(compiled, module if reference is None else reference, inputs)
+    return compiled
+
+
 def compare_outputs(compiled: Callable[[list[Tensor]], Any], graph: Callable[..., Any], inputs: list[Tensor]) -> None:
+    """Run both on copies of the inputs, with the same random numbers.
+
+    Raises:
+        CompileError: the compiled function failed, or its outputs or what it wrote into its inputs disagree.
+    """
     ours = [_copied(tensor) for tensor in inputs]
     theirs = [_copied(tensor) for tensor in inputs]
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -61,8 +86,8 @@ def compare_outputs(compiled: Callable[[list[Tensor]], Any], graph: Callable[...
         except Exception as error:
             raise CompileError(f"the compiled step failed ({type(error).__name__}: {str(error)[:200]})") from error
         torch.set_rng_state(kept)
-        wanted = list(graph(*theirs))
-    reason = disagreement([*got, *ours], [*wanted, *theirs])
+        expected = list(graph(*theirs))
+    reason = disagreement([*got, *ours], [*expected, *theirs])
     if reason is not None:
         raise CompileError(f"the compiled step disagrees with its graph ({reason})")
 

@@ -78,7 +78,7 @@ def _worth_it(a: torch.Tensor, b: torch.Tensor, bias: list[torch.Tensor]) -> boo
 def _operator() -> Any:
     """oneDNN's linear layer with a weight that changes, as an operator with a lowering for Inductor.
 
-    Inductor's own lowering of that layer is for inference: it wants constant weights, to pack them.
+    Inductor's own lowering of that layer is for inference: it requires constant weights, to pack them.
     """
     from torch._inductor import ir
     from torch._inductor.lowering import register_lowering

@@ -150,7 +150,7 @@ class Split:
 
         Args:
             index: rows.
-            bits: gives so many random 32-bit words as an int32 tensor, see `vae_pyro.svi.compiled_svi.BitStream`.
+            bits: gives so many random 32-bit words as an int32 tensor, see `vae_pyro.core.minibatches.BitStream`.
         """
         values = self.values.index_select(0, index)
         raw = [values]

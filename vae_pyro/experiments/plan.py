@@ -21,7 +21,8 @@ from vae_pyro.models.vae import VAE, VAEConfig
 from vae_pyro.objectives import OBJECTIVES
 from vae_pyro.training.config import FitConfig
 from vae_pyro.training.ensemble import fit_ensemble
-from vae_pyro.training.fitting import FREE, checked
+from vae_pyro.training.fitting import checked
+from vae_pyro.training.resume import FREE
 from vae_pyro.training.settings import Settings, assemble, parse_assignment
 
 _FREE = {f"{section}.{key}" for section, keys in FREE.items() for key in keys}

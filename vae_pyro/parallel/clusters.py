@@ -15,7 +15,7 @@ from typing import Any
 from vae_pyro.core.isolation import muted
 from vae_pyro.parallel.process import default_workers
 
-_MISSING = "backend {0!r} wants the package {1!r}, which is not installed: pip install 'vae_pyro[scale]'"
+_MISSING = "backend {0!r} requires the package {1!r}, which is not installed: pip install 'vae_pyro[scale]'"
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def dask_pool(width: int | None, address: str | None, retries: int) -> Iterator[
             for name, threads in client.nthreads().items():
                 if threads > 1:
                     raise ValueError(
-                        f"the dask worker {name} has {threads} threads, and a fit wants a process of its own; start "
+                        f"the dask worker {name} has {threads} threads, and a fit requires a process of its own; start "
                         "workers with --nthreads 1, and as many as there are cores"
                     )
 

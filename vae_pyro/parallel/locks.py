@@ -4,35 +4,50 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
+
+_POLL_SECONDS = 0.02
 
 
-def lock(file: Path, *, wait: bool) -> IO[str] | None:
-    """Hold a file until it is closed or the process ends; ``None`` where another one holds it.
+def lock(file: Path, *, wait: bool) -> ExitStack | None:
+    """Hold a file until what is returned is closed, or the process ends; ``None`` where another one holds it.
 
     The file is made, and says which process has it.
 
     Raises:
         ValueError: its file system has no locks.
+        RuntimeError: ``wait`` is true, and this thread holds the file already.
     """
-    held = file.open("a")
+    held = FileLock(
+        file,
+        poll_interval=_POLL_SECONDS,
+        thread_local=False,
+        fallback_to_soft=False,  # a soft lock would outlive a process that is killed
+        preserve_lock_file=True,
+        on_acquired=_sign,
+    )
+    stack = ExitStack()
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        held.close()
+        stack.enter_context(held.acquire(blocking=wait))
+    except Timeout:
         return None
+    except (PermissionError, FileNotFoundError):  # the file could not be opened
+        raise
     except OSError as error:
-        held.close()
         raise ValueError(
             f"the file system of {str(file)!r} has no locks ({error}); take a folder on one that has, such as a local "
             "disk, NFS 4, or Lustre mounted with flock"
         ) from None
-    held.truncate(0)
-    held.write(f"{os.getpid()} {socket.gethostname()}\n")  # for whoever looks for the process
-    held.flush()
-    return held
+    return stack
+
+
+def _sign(descriptor: int) -> None:
+    """Say who holds a lock, for whoever looks for the process."""
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
 
 
 @contextmanager
@@ -52,7 +67,11 @@ def locked(file: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def is_held(file: Path) -> bool:
-    """Whether a process holds a file; it is neither made nor changed."""
+    """Whether a process holds a file; it is neither made nor changed.
+
+    The question is a shared lock, which filelock does not have: several processes may ask at once, without taking one
+    another for holders, and of files that they cannot write.
+    """
     try:
         with file.open() as looked_at:
             fcntl.flock(looked_at, fcntl.LOCK_SH | fcntl.LOCK_NB)

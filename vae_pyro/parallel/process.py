@@ -9,11 +9,11 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
@@ -24,7 +24,7 @@ _PARENT_POLL_SECONDS = 0.5
 
 # Pyro's parameter store and torch's generators belong to the process: two tasks in threads of one would mix theirs.
 _ALONE = threading.Lock()
-_CLAIMED: list[tuple[int, IO[str]]] = []
+_CLAIMED: list[tuple[int, ExitStack]] = []
 _WATCHED: set[int] = set()
 
 
@@ -80,8 +80,8 @@ def exact_threads(number: int) -> Iterator[None]:
 def claim_device(devices: Sequence[str], folder: Path) -> int:
     """Take one of this host's devices for this process, for as long as it lives.
 
-    A lock file for each device tells processes apart; the kernel releases it however the process ends. Where there are
-    more processes than devices, they share them evenly.
+    Each device has a lock file, which the kernel releases however the process ends. Where there are more processes than
+    devices, they share them evenly.
 
     Args:
         devices: a name for each, the same in every process of the host.

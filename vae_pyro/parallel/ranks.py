@@ -8,10 +8,11 @@ or SLURM has started; the sums themselves are `torch.distributed`'s (NCCL on GPU
 import atexit
 import logging
 import os
+import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,6 +42,8 @@ class Ranks:
         if not 0 <= rank < of:
             raise ValueError(f"rank {rank} of {of} processes does not exist")
         self.rank, self.of = rank, of
+        self._caught = 0.0
+        self._heard: Tensor | None = None
 
     @property
     def alone(self) -> bool:
@@ -49,7 +52,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the process that writes and prints."""
         return self.rank == 0
 
     def add(self, tensor: Tensor) -> None:
@@ -61,6 +64,52 @@ class Ranks:
         if not self.alone:
             with _lost():
                 torch.distributed.all_reduce(tensor)
+
+    def sum(
+        self, weighted: Sequence[Tensor], plain: Sequence[Tensor] = (), *, weight: float = 1.0
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Sums over all processes, in one message, which carries the signal of `announce` as well.
+
+        Args:
+            weighted: tensors of one type that this process's ``weight`` multiplies, one at least.
+            plain: tensors of the same type that are added up as they are.
+            weight: of this process.
+
+        Returns:
+            The sums of both, views of one vector.
+
+        Raises:
+            RankLostError: another process is gone.
+        """
+        parts = [*plain, *weighted]
+        flat = torch.cat([weighted[0].new_full((1,), self._caught), *(part.reshape(-1) for part in parts)])
+        if weight != 1.0:
+            flat[1 + sum(part.numel() for part in plain) :] *= weight
+        self.add(flat)
+        self._heard = flat[0]
+        pieces = flat[1:].split([part.numel() for part in parts])
+        summed = [piece.view(part.shape) for piece, part in zip(pieces, parts, strict=True)]
+        return summed[len(plain) :], summed[: len(plain)]
+
+    def announce(self, signum: int | None) -> None:
+        """Tell the other processes of a signal that this one has caught, with the next `sum`."""
+        if not self.alone:
+            self._caught = float(signum or 0)
+
+    def agreed_signal(self, own: int | None) -> int | None:
+        """The signal that ends what the processes do, in all of them after the same `sum`.
+
+        Args:
+            own: what this process has caught.
+
+        Returns:
+            ``own`` of a process that is alone. Of several: once any of them has announced a signal with the last
+            `sum`, ``own`` or else SIGTERM.
+        """
+        if self.alone:
+            return own
+        heard = self._heard is not None and bool(self._heard)
+        return (own or signal.SIGTERM) if heard else None
 
     def copy_from_first(self, tensor: Tensor) -> None:
         """Replace a tensor by that of rank 0.
@@ -140,7 +189,7 @@ def together(ranks: Ranks, device: torch.device, way_out: str = CONTINUE) -> Ite
 def _lost() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # what gloo and NCCL raise has no type that tells a lost peer from the rest
+    except RuntimeError as error:  # what gloo and NCCL raise has no type that distinguishes a lost peer from the rest
         raise RankLostError(f"another process of this fit is gone ({str(error).strip().splitlines()[0]})") from error
 
 
@@ -175,10 +224,12 @@ def launch(devices: int, num_nodes: int, accelerator: str) -> tuple[Ranks, torch
             from lightning_fabric import Fabric
             from lightning_fabric.strategies import DDPStrategy
         except ImportError:
-            raise ValueError("a fit on several devices wants lightning-fabric: pip install 'vae_pyro[scale]'") from None
+            raise ValueError(
+                "a fit on several devices requires lightning-fabric: pip install 'vae_pyro[scale]'"
+            ) from None
         backend = "nccl" if accelerator == "cuda" else "gloo"
         if accelerator == "cuda" and torch.cuda.device_count() < devices:
-            raise ValueError(f"devices={devices} wanted, but torch finds {torch.cuda.device_count()} CUDA devices here")
+            raise ValueError(f"devices={devices}, but torch finds {torch.cuda.device_count()} CUDA devices here")
         strategy = DDPStrategy(process_group_backend=backend)
         with muted("lightning_fabric", logging.WARNING):  # it remarks that processes were started
             Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes, strategy=strategy).launch()
@@ -219,7 +270,7 @@ def _watch(children: list[Any]) -> threading.Thread | None:
                 return
             gone = next((child for child in children if child.poll() not in (None, 0)), None)
             if not _at_rest.is_set() and (gone is not None or (not children and os.getppid() != parent)):
-                # A process that waits in gloo hears of the loss by itself, and says more than this.
+                # A process that waits in gloo learns of the loss by itself, and its message says more.
                 time.sleep(5 * _LOOK_SECONDS)
                 if not _at_rest.is_set():
                     break

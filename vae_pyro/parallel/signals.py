@@ -1,8 +1,11 @@
-"""Signals that end a fit between two steps."""
+"""Handlers of SIGINT and SIGTERM: a fit ends between two steps, and tasks in other processes end with their caller.
+
+What one process of a fit has caught reaches the others through `vae_pyro.parallel.ranks.Ranks`.
+"""
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,22 +34,31 @@ class Caught:
 
 
 @contextmanager
-def watched_signals() -> Iterator[Caught]:
-    """While inside, SIGINT and SIGTERM are noted and nothing else; a second SIGINT raises."""
-    # Python delivers signals to the main thread alone; a fit in another thread leaves them to it.
-    caught = Caught()
+def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """While inside, SIGINT and SIGTERM go to a handler; those that were there come back.
+
+    Python delivers signals to the main thread alone; another thread leaves them to it.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield caught
+        yield
         return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+@contextmanager
+def watched_signals() -> Iterator[Caught]:
+    """While inside, SIGINT and SIGTERM are noted and nothing else; a second signal raises."""
+    caught = Caught()
 
     def note(signum: int, frame: FrameType | None) -> None:
         if caught.signum is not None:  # a second Ctrl-C does not wait for the step to end
             raise KeyboardInterrupt
         caught.signum = signum
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled_by(note):
         yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

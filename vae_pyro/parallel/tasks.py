@@ -8,10 +8,9 @@ import importlib
 import os
 import re
 import signal
-import threading
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
@@ -20,6 +19,7 @@ from typing import Any, Literal, get_args
 from vae_pyro.core.isolation import undisturbed
 from vae_pyro.parallel.clusters import Lost, Pool, dask_pool, ray_pool
 from vae_pyro.parallel.process import Reply, default_workers, perform
+from vae_pyro.parallel.signals import handled_by
 
 type Backend = Literal["sequential", "loky", "dask", "ray"]
 
@@ -80,30 +80,21 @@ def _pool(backend: str, num_workers: int | None, address: str | None, retries: i
             with _loky(min(num_workers or default_workers(), tasks)) as pool:
                 yield pool
         else:
-            wanted = None if num_workers is None else min(num_workers, tasks)
+            width = None if num_workers is None else min(num_workers, tasks)
             with (
-                (dask_pool if backend == "dask" else ray_pool)(wanted, address, max(retries - 1, 0)) as pool,
+                (dask_pool if backend == "dask" else ray_pool)(width, address, max(retries - 1, 0)) as pool,
                 _signals(),
             ):
                 yield pool  # _signals again: the libraries bring handlers of their own
 
 
-@contextmanager
-def _signals() -> Iterator[None]:
-    # Without a handler SIGTERM would end this process and leave its workers.
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def _stop(signum: int, frame: FrameType | None) -> None:
+    raise WorkInterruptedError(signum)
 
-    def stop(signum: int, frame: FrameType | None) -> None:
-        raise WorkInterruptedError(signum)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _signals() -> AbstractContextManager[None]:
+    """Without a handler SIGTERM would end this process and leave its workers."""
+    return handled_by(_stop)
 
 
 @dataclass
@@ -170,7 +161,8 @@ def map_tasks[T, R](
 
     What a task raises is its outcome and stops no other. A worker that is killed costs what it was doing (with loky
     also what the others were doing at that moment); those tasks are given again, the last time alone, so that a task
-    which kills its worker is told from those that ran beside it. A task may so run more than once, and has to bear it.
+    which kills its worker is distinguished from those that ran beside it. A task may so run more than once, and must be
+    idempotent.
 
     A worker takes one GPU of its host for itself where there are some (`claim_device`). Nothing stays changed in this
     process, and no process stays behind, also where SIGINT, SIGTERM or an error of ``on_done`` ends the call.

@@ -21,7 +21,7 @@ class FitConfig(Config):
 
     Attributes:
         epochs: passes over the training data.
-        batch_size: data in a step; the last batch of an epoch is smaller where they do not divide, never dropped.
+        batch_size: data in a step; the last batch of an epoch is smaller where they do not divide, and is not left out.
         optimizer: see `vae_pyro.training.optimizers`.
         schedule: of the learning rate, see `vae_pyro.training.schedules`.
         objective: see `vae_pyro.objectives`.
@@ -91,7 +91,9 @@ class FitConfig(Config):
                 raise ValueError(f"torchrun has started {others} processes; say so with devices and num_nodes")
             return ALONE, device
         if self.device.startswith("cuda:"):
-            raise ValueError(f"device={self.device!r} is one device, and devices={self.devices} wanted; use 'cuda'")
+            raise ValueError(
+                f"device={self.device!r} is one device, and devices={self.devices} are asked for; use 'cuda'"
+            )
         return launch(self.devices, self.num_nodes, device.type)
 
     def torch_device(self) -> torch.device:
@@ -103,10 +105,8 @@ class FitConfig(Config):
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(f"device {self.device!r} wanted, but torch finds no CUDA here; use 'cpu' or 'auto'")
+            raise ValueError(f"device={self.device!r}, but torch finds no CUDA here; use 'cpu' or 'auto'")
         device = torch.device(self.device)
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-            raise ValueError(
-                f"device {self.device!r} wanted, but torch finds {torch.cuda.device_count()} CUDA devices here"
-            )
+            raise ValueError(f"device={self.device!r}, but torch finds {torch.cuda.device_count()} CUDA devices here")
         return device

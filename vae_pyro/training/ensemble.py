@@ -1,12 +1,11 @@
 """Fits that differ in their seed alone, trained at once as one compiled program: each is the fit alone, to rounding."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from functools import cached_property
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NoReturn
 
 import pyro
 import torch
@@ -17,30 +16,39 @@ from vae_pyro.core.isolation import derive_seed, isolated, seeded
 from vae_pyro.data.dataset import Dataset, as_split
 from vae_pyro.data.split import Split
 from vae_pyro.models.vae import VAE
+from vae_pyro.parallel.ranks import ALONE
 from vae_pyro.parallel.signals import Caught, FitInterruptedError, watched_signals
 from vae_pyro.runs.folder import RunFolder, set_weights, weights
+from vae_pyro.training.checkpoints import Generators
 from vae_pyro.training.config import FitConfig
-from vae_pyro.training.fitting import FitResult, checked, described, events_of, initialize, open_run
-from vae_pyro.training.loop import NOISE_STREAM, VALIDATION_STREAM, Loop, NonFiniteLossError
+from vae_pyro.training.failure import NonFiniteLossError
+from vae_pyro.training.fitting import FitResult, checked, initialize
+from vae_pyro.training.loop import NOISE_STREAM, VALIDATION_STREAM, Loop
 from vae_pyro.training.progress import FitProgress
+from vae_pyro.training.resume import described, events_of, open_run
+
+
+class _MemberGenerators(Generators):
+    """A member's own generator, under the name that a fit alone gives the one that it draws noise from."""
+
+    def __init__(self, device: torch.device, seed: int) -> None:
+        super().__init__(device, ALONE)
+        self.noise = torch.Generator(device).manual_seed(seed)
+
+    def states(self) -> dict[str, Tensor]:
+        """See `Generators`."""
+        state = self.noise.get_state()
+        return {"cpu": state} if self.device.type == "cpu" else {"cpu": torch.get_rng_state(), "cuda": state}
+
+    def restore(self, states: Mapping[str, Tensor]) -> None:
+        """See `Generators`."""
+        self.noise.set_state(states[self.device.type])
 
 
 class _Member(Loop):
     """A fit whose parameters and optimizer state are rows of the ensemble's."""
 
-    def generators(self) -> dict[str, Tensor]:
-        """The member's own generator, under the name that a fit alone gives the one it draws noise from."""
-        state = self.generator.get_state()
-        return {"cpu": state} if self.device.type == "cpu" else {"cpu": torch.get_rng_state(), "cuda": state}
-
-    def set_generators(self, states: dict[str, Tensor]) -> None:
-        """Put the member's generator to where it was."""
-        self.generator.set_state(states[self.device.type])
-
-    @cached_property
-    def generator(self) -> torch.Generator:
-        """Of the member's noise, as the fit alone has it."""
-        return torch.Generator(self.device).manual_seed(derive_seed(self.seed, NOISE_STREAM))
+    generators: _MemberGenerators
 
 
 def fit_ensemble(
@@ -99,14 +107,15 @@ def fit_ensemble(
             fixed = None if held_out is None else held_out.fixed(derive_seed(seed, VALIDATION_STREAM))
             facts = described(vae, config, seed, data, train, fixed)
             continues = open_run(run, facts, resume=resume, overwrite=overwrite)
-            member = _Member(vae, train, fixed, config, seed, run, device)
+            noise = _MemberGenerators(device, derive_seed(seed, NOISE_STREAM))
+            member = _Member(vae, train, fixed, config, seed, run, device, generators=noise)
             if continues:
                 member.restore()
             else:
                 with seeded(derive_seed(seed, NOISE_STREAM)):  # noise goes on from here in a fit alone as well
                     initialize(vae, train, seed)
                     if device.type == "cpu":
-                        member.generator.set_state(torch.get_rng_state())
+                        noise.noise.set_state(torch.get_rng_state())
             members.append(member)
         _require_level(members)
         together = _Together(members, config)
@@ -143,6 +152,8 @@ class _Together:
             own_batches=True,
         )
         self.svi = self.loop.svi
+        assert self.svi.ensemble is not None
+        self.rows = self.svi.ensemble
         self.adopted = False
 
     def go(self, progress: FitProgress, caught: Caught, events: list[Any]) -> None:
@@ -162,14 +173,11 @@ class _Together:
                 if number not in self.failed:
                     self.close_epoch(member, number, progress, events[number])
         for member in self.members:
-            self.detach(member)
+            for parameter in member.vae.parameters():  # memory of its own again
+                parameter.data = parameter.data.clone()
 
-    def stop(self, signum: int) -> None:
-        """Write checkpoints and leave.
-
-        Raises:
-            FitInterruptedError: always.
-        """
+    def stop(self, signum: int) -> NoReturn:
+        """Write checkpoints and leave."""
         for member in self.alive:
             self.checkpoint(member)
         run = self.members[0].run
@@ -196,10 +204,9 @@ class _Together:
         spare = next(iter(drawn.values()))  # what a member that failed steps on, to no effect
         raws = [drawn.get(id(member), spare) for member in self.members]
         stacked = [torch.stack(parts) for parts in zip(*raws, strict=True)]
-        self.svi.compile = bool(self.loop.form_of_step(count))
         if not self.adopted:
             self.adopt(stacked)
-        losses = self.svi.step_tensor(*stacked).tolist()
+        losses = self.svi.take_step(stacked, compile=bool(self.loop.compile_mode(count))).tolist()
         metrics = {name: value.tolist() for name, value in self.svi.metrics.items()}
         for number, (member, raw) in enumerate(zip(self.members, raws, strict=True)):
             if number not in self.failed:
@@ -223,8 +230,8 @@ class _Together:
         path_of = {name: paths[id(leaf)] for name, leaf in self.svi.leaves.items()}
         for number, member in enumerate(self.members):
             own = dict(member.vae.named_parameters())
-            self.svi.adopt(number, {name: own[path] for name, path in path_of.items()}, member.optimizer)
-            self.svi.generators[number] = member.generator
+            leaves = {name: own[path] for name, path in path_of.items()}
+            self.rows.adopt(number, leaves, member.optimizer, member.generators.noise)
         self.adopted = True
 
     def close_epoch(self, member: _Member, number: int, progress: FitProgress, events: Any) -> None:
@@ -235,20 +242,15 @@ class _Together:
         except NonFiniteLossError as error:
             self.failed[number] = error
             return
-        if member.run and member.wants_checkpoint():
+        if member.run and (member.state.finished or member.checkpoints.due):
             self.checkpoint(member)
             member.run.write_history(member.state.history)
 
     def checkpoint(self, member: _Member) -> None:
         """Write a checkpoint as that of a fit alone."""
         for state in member.optimizer.state.values():
-            state["step"] = self.svi.steps_taken.clone()
+            state["step"] = self.rows.steps_taken.clone()
         member.checkpoint()
-
-    def detach(self, member: _Member) -> None:
-        """Give a member memory of its own again."""
-        for parameter in member.vae.parameters():
-            parameter.data = parameter.data.clone()
 
     def result(self, member: _Member) -> FitResult | NonFiniteLossError:
         """Write the run folder of a member that has ended."""
@@ -273,7 +275,7 @@ def _require_alike(
 ) -> None:
     if not seeds or len(set(seeds)) != len(seeds) or not len(vaes) == len(seeds) == len(folders):
         raise ValueError(
-            f"an ensemble wants a model and a folder for each of its different seeds, got {len(vaes)} models, "
+            f"an ensemble requires a model and a folder for each of its different seeds, got {len(vaes)} models, "
             f"{len(folders)} folders and seeds {list(seeds)}"
         )
     if any(vae.config != vaes[0].config or vae.dtype != vaes[0].dtype for vae in vaes):
@@ -285,7 +287,7 @@ def _require_alike(
     if config.devices * config.num_nodes > 1:
         raise ValueError("an ensemble is fitted by one process; start one for each device")
     if not config.compile:
-        raise ValueError("an ensemble is a compiled program, and compile=False wanted; fit its members alone")
+        raise ValueError("an ensemble is a compiled program, and compile=False rules it out; fit its members alone")
 
 
 def _require_level(members: list[_Member]) -> None:

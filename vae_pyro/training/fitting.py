@@ -1,36 +1,36 @@
 """`fit`: stochastic variational inference over epochs, that can be watched, stopped, resumed and trusted."""
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyro
 import torch
 from torch import Tensor
 
-from vae_pyro.core.files import RunError
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.dataset import Dataset, as_split
 from vae_pyro.data.sparse import is_sparse
-from vae_pyro.data.split import Split, fingerprint
-from vae_pyro.models.vae import VAE, VAEConfig
+from vae_pyro.data.split import Split
+from vae_pyro.models.vae import VAE
 from vae_pyro.parallel.ranks import CONTINUE, together
 from vae_pyro.parallel.signals import FitInterruptedError, watched_signals
 from vae_pyro.runs.folder import RunFolder, set_weights, weights
 from vae_pyro.training.config import FitConfig
-from vae_pyro.training.loop import INITIAL_STREAM, NOISE_STREAM, VALIDATION_STREAM, Loop, NonFiniteLossError, OnEpoch
+from vae_pyro.training.failure import NonFiniteLossError
+from vae_pyro.training.loop import INITIAL_STREAM, NOISE_STREAM, VALIDATION_STREAM, Loop, OnEpoch
 from vae_pyro.training.progress import FitProgress
-from vae_pyro.training.warm_start import Fitted, initialize_from, require_parent
+from vae_pyro.training.resume import described, events_of, open_run
+from vae_pyro.training.warm_start import Fitted, initialize_from
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["FitConfig", "FitInterruptedError", "FitResult", "NonFiniteLossError", "fit"]
 
-# Settings that say where and how often, and not what is fitted: a run that is continued may change them.
-FREE = {"fit": ("device", "devices", "num_nodes", "checkpoint_seconds"), "data": ("root",)}
 _INITIAL_NUMBERS = 1 << 26
 _INITIAL_ROWS = 20_000
 
@@ -50,8 +50,8 @@ class FitResult:
         out: the run folder, or ``None``.
     """
 
-    vae: VAE
-    history: list[dict[str, float]]
+    vae: VAE = field(repr=False)
+    history: list[dict[str, float]] = field(repr=False)
     best_epoch: int | None
     stopped_early: bool
     restored_best: bool
@@ -61,6 +61,33 @@ class FitResult:
     def epochs(self) -> int:
         """Epochs that were run."""
         return len(self.history)
+
+    def summary(self) -> dict[str, float]:
+        """The row of `history` of the epoch whose weights the VAE has; ``seconds`` are those of the whole fit."""
+        row = self.history[(self.best_epoch or 0) - 1 if self.restored_best else -1]
+        return {**row, "seconds": sum(one["seconds"] for one in self.history)}
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """`history` as a table."""
+        import pandas as pd
+
+        return pd.DataFrame(self.history)
+
+    def __str__(self) -> str:
+        row = self.summary()
+        ended = "stopped early" if self.stopped_early else "all that were planned"
+        lines = [f"fit of {self.epochs} epochs ({ended}) in {row['seconds']:.1f} s"]
+        lines.append(
+            f"weights of epoch {row['epoch']:.0f}{' (the best)' if self.restored_best else ''}, nats per datum:"
+        )
+        for prefix, title in (("", "training"), ("validation_", "validation")):
+            if f"{prefix}elbo" in row:
+                terms = (row[f"{prefix}{name}"] for name in ("elbo", "reconstruction", "kl"))
+                lines.append("  {:<10}  ELBO {:.2f}  reconstruction {:.2f}  KL {:.2f}".format(title, *terms))
+        return "\n".join([*lines, f"run folder: {self.out or 'none'}"])
+
+    def _repr_html_(self) -> str:
+        return str(self.to_dataframe().to_html(index=False, float_format="{:.4g}".format))
 
 
 def fit(
@@ -131,7 +158,7 @@ def fit(
     if device.type == "cuda":  # an absent device is refused before a folder is made
         torch.cuda.init()  # so that the caller's CUDA generator is there to be put back
     if config.patience is not None and held_out is None:
-        raise ValueError(f"patience={config.patience} wants validation data; pass validation=, or patience=None")
+        raise ValueError(f"patience={config.patience} requires validation data; pass validation=, or patience=None")
     fewest = min(len(train), config.batch_size)
     if fewest < ranks.of:
         raise ValueError(
@@ -166,10 +193,9 @@ def fit(
             # Pyro warns of a NaN loss; here it is an error, raised with its cause.
             warnings.filterwarnings("ignore", message="Encountered NaN", category=UserWarning)
             job.go(shown, caught, events, on_epoch)
-    restored = config.patience is not None and job.best is not None
-    if restored:
-        assert job.best is not None
-        set_weights(vae, job.best, "the best weights")
+    best = job.stopping.best
+    if best is not None:
+        set_weights(vae, best, "the best weights")
     if run is not None:
         with ranks.first_succeeds(device):
             if ranks.first:
@@ -180,27 +206,9 @@ def fit(
         history=job.state.history,
         best_epoch=job.state.best_epoch,
         stopped_early=job.state.epoch < config.epochs,
-        restored_best=restored,
+        restored_best=best is not None,
         out=None if run is None else run.path,
     )
-
-
-def open_run(
-    run: RunFolder | None, facts: dict[str, Any], *, resume: bool, overwrite: bool, write: bool = True
-) -> bool:
-    """Begin a run folder, or check that the run in it is this one; whether there is a checkpoint to go on from."""
-    if resume and overwrite:
-        raise ValueError("resume and overwrite exclude each other: continue the run, or replace it")
-    if run is None:
-        if resume:
-            raise ValueError("resume=True wants the run folder: pass out=")
-        return False
-    if resume:
-        _same_run(run, facts)
-        return run.checkpoint_file.exists()
-    if write:
-        run.begin(facts, overwrite=overwrite)
-    return False
 
 
 def checked(vae: VAE, split: Split) -> Split:
@@ -209,70 +217,9 @@ def checked(vae: VAE, split: Split) -> Split:
     return split
 
 
-def described(
-    vae: VAE, config: FitConfig, seed: int, data: Dataset | None, train: Split, held_out: Split | None
-) -> dict[str, Any]:
-    """What a run folder says of a run, and of its data: how to load them again, or at least how to know them again."""
-    facts: dict[str, Any] = {
-        "model": vae.config.model_dump(mode="json"),
-        "fit": config.model_dump(mode="json"),
-        "seed": seed,
-    }
-    if data is not None:
-        return {**facts, "data": data.config.model_dump(mode="json"), "facts": data.facts}
-    splits = [train] if held_out is None else [train, held_out]
-    shape = [len(train), *train.x_shape]
-    return {**facts, "data": {"array_shape": shape}, "facts": {"fingerprint": fingerprint(*splits)}}
-
-
 def initialize(vae: VAE, train: Split, seed: int) -> None:
     """Start what starts from data, on rows that the seed chooses."""
     rows = min(_INITIAL_ROWS, max(_INITIAL_NUMBERS // prod(train.x_shape), 1000))
     some = train.sample(rows, derive_seed(seed, INITIAL_STREAM))
     x, given = some.batch(slice(None), vae.dtype)
     vae.initialize(x, given.get("mask"), step=train.summary().step)
-
-
-def _same_run(run: RunFolder, facts: dict[str, Any]) -> None:
-    stored = run.config()
-    for section in ("model", "fit", "data", "seed"):
-        old, new = stored[section], facts[section]
-        if section == "model":  # fields that are younger than the run have their defaults
-            old = VAEConfig(**old).model_dump(mode="json")
-        if old == new:
-            continue
-        keys = [key for key in new if old.get(key) != new[key]] if isinstance(new, dict) else [section]
-        keys = [key for key in keys if key not in FREE.get(section, ())]
-        if keys:
-            was = old.get(keys[0]) if isinstance(old, dict) else old
-            now = new.get(keys[0]) if isinstance(new, dict) else new
-            raise RunError(
-                f"the run in {str(run.path)!r} has {section} {keys[0]} = {was!r}, this call has {now!r}; resume with "
-                "the run's own settings, or start another run"
-            )
-    if "parent" in facts or not run.checkpoint_file.exists():  # a checkpoint knows what it came from
-        require_parent(stored.get("parent"), facts.get("parent"), run.path)
-    for what, key in (("data", "fingerprint"), ("draws that are replayed", "replay")):
-        old, new = stored["facts"].get(key), facts["facts"].get(key)
-        if key == "replay" and (was := (old or {}).get("share", 0)) != (now := (new or {}).get("share", 0)):
-            raise RunError(
-                f"the run in {str(run.path)!r} replays a share of {was:g}, this call {now:g}; resume with --replay "
-                f"{was:g}, or start another run"
-            )
-        if old != new:
-            raise RunError(f"the {what} have changed since the run in {str(run.path)!r} began; its {key} was {old}")
-
-
-@contextmanager
-def events_of(run: RunFolder | None, epoch: int) -> Iterator[Any]:
-    """TensorBoard's writer of a run folder, from an epoch on; ``None`` without one."""
-    if run is None:
-        yield None
-        return
-    from torch.utils.tensorboard import SummaryWriter
-
-    writer = SummaryWriter(str(run.path), purge_step=epoch + 1 if epoch else None)
-    try:
-        yield writer
-    finally:
-        writer.close()

@@ -1,4 +1,4 @@
-"""The live line of a fit: epoch, ELBO and its terms, and speed. Silent where nobody watches."""
+"""The live line of a fit: epoch, ELBO and its terms, and speed; nothing where standard error is no terminal."""
 
 import sys
 from time import monotonic
@@ -31,7 +31,7 @@ class FitProgress:
     def __enter__(self) -> Self:
         if self._bar is not None:
             self._bar.start()
-            self._task = self._bar.add_task("fit", total=self.epochs * self.steps_per_epoch, epoch="", figures="")
+            self._task = self._bar.add_task("fit", total=self.epochs * self.steps_per_epoch, epoch="", values="")
         return self
 
     def __exit__(
@@ -40,17 +40,17 @@ class FitProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def step(self, epoch: int, batch: int, figures: dict[str, float], data_per_second: float) -> None:
+    def step(self, epoch: int, batch: int, means: dict[str, float], data_per_second: float) -> None:
         """Show the running means of an epoch, in nats per datum; at most ten times a second."""
         if self._bar is None or (monotonic() - self._drawn < _REFRESH_SECONDS and batch < self.steps_per_epoch):
             return
         self._drawn = monotonic()
-        terms = " ".join(f"{_SHORT[name]} {value:.2f}" for name, value in figures.items())
+        terms = " ".join(f"{_SHORT[name]} {value:.2f}" for name, value in means.items())
         self._bar.update(
             self._task,
             completed=epoch * self.steps_per_epoch + batch,
             epoch=f"{epoch + 1}/{self.epochs}",
-            figures=f"{terms}{self._validation} {data_per_second:,.0f}/s",
+            values=f"{terms}{self._validation} {data_per_second:,.0f}/s",
         )
 
     def validated(self, elbo: float) -> None:
@@ -65,7 +65,7 @@ def _bar() -> Any:
     return Progress(
         TextColumn("epoch {task.fields[epoch]}"),
         BarColumn(bar_width=12),
-        TextColumn("{task.fields[figures]}"),
+        TextColumn("{task.fields[values]}"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         refresh_per_second=5,

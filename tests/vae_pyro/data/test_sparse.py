@@ -383,7 +383,8 @@ from benchmarks.memory import peak
 from vae_pyro import VAE, VAEConfig, evaluate
 from vae_pyro.data.dataset import fingerprint
 from vae_pyro.data.sparse import SparseSplit, read_sparse
-from vae_pyro.svi.compiled_svi import BitStream, CompiledSVI
+from vae_pyro.core.minibatches import BitStream
+from vae_pyro.svi.compiled_svi import CompiledSVI
 from vae_pyro.training.fitting import checked, initialize
 
 size, columns, each = 200_000, 20_000, 20

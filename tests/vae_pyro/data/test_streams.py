@@ -405,7 +405,7 @@ PEAK = """
 import sys, resource, torch
 from vae_pyro import load_data
 from vae_pyro.data.streams import windows
-from vae_pyro.svi.compiled_svi import BitStream
+from vae_pyro.core.minibatches import BitStream
 windows.WINDOW_BYTES = 1 << 22
 torch.set_num_threads(1)
 data = load_data(sys.argv[1], stream=True, scale="none", binarize="none")

@@ -61,10 +61,10 @@ def test_it_compiles_and_agrees_with_the_stock_steps() -> None:
 
 @pytest.mark.parametrize("options", OPTIONS)
 def test_fits_learn_and_every_option_is_traced(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    import vae_pyro.svi.program
+    from vae_pyro.compilation import inductor
 
     # Inductor is the identity here: its compiler takes a minute for each option, and the graph is what is tested.
-    monkeypatch.setattr(vae_pyro.svi.program, "inductor", lambda module: lambda inputs: module(*inputs))
+    monkeypatch.setattr(inductor, "inductor", lambda module: lambda inputs: module(*inputs))
     table = frame()
     chosen = infer(table)
     vae = small(chosen, **options)

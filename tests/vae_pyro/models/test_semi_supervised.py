@@ -26,7 +26,7 @@ from vae_pyro.objectives import OBJECTIVES
 from vae_pyro.objectives.m2 import SemiSupervisedELBO
 from vae_pyro.runs.folder import RunFolder
 from vae_pyro.svi.compiled_svi import CompiledSVI
-from vae_pyro.training.loop import PerDatum
+from vae_pyro.training.per_datum import PerDatum
 
 CLASSES = 3
 STRUCTURE = f"m2:num_classes={CLASSES},hidden=5"

@@ -18,7 +18,7 @@ import sys, time
 from pathlib import Path
 from vae_pyro.parallel.locks import lock
 held = lock(Path(sys.argv[1]), wait=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 

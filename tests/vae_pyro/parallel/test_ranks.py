@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.processes import alive, wait_for
+from tests.processes import WAIT_SECONDS, alive, wait_for
 from vae_pyro import VAE, FitConfig, RunFolder, VAEConfig
 from vae_pyro.core.files import read_tensors
 from vae_pyro.core.minibatches import BitStream
@@ -71,13 +71,14 @@ begin, end = part.bounds(len(x))
 
 def run(optimizer, steps, **options):
     svi = CompiledSVI(model, guide, optimizer, Mean(), compile=form, ranks=ranks, **options)
-    svi.share = (end - begin) / len(x)
     losses = []
     for number in range(steps):
-        svi.signal = float(ranks.rank == 1 and number == 1)
-        losses.append(float(svi.step_tensor(x[begin:end], noise[number, begin:end])))
+        caught = 15 if ranks.rank == 1 and number == 1 else None
+        ranks.announce(caught)
+        batch = (x[begin:end], noise[number, begin:end])
+        losses.append(float(svi.take_step(batch, share=(end - begin) / len(x))))
         totals.append(float(svi.metrics["total"]))
-        signals.append(float(svi.metrics.get("signal", 0)))
+        signals.append(ranks.agreed_signal(caught) or 0)
     return losses
 
 arrays = {}
@@ -146,7 +147,8 @@ def test_two_processes_take_the_step_of_one_on_the_joined_batch(
     np.testing.assert_allclose(two["totals"], one["totals"], rtol=1e-8)
     np.testing.assert_allclose(two["parameters"], one["parameters"], rtol=1e-6, atol=1e-9)
     assert two["losses"][-1] < two["losses"][0]
-    assert list(two["signals"][:3]) == [0, 0, 1]  # one step of the first optimizer, and the second of the other
+    # One step of the first optimizer, and the second of the other: rank 0 hears of what rank 1 has caught.
+    assert list(two["signals"][:4]) == [0, 0, signal.SIGTERM, 0]
 
 
 FIT = [
@@ -165,6 +167,45 @@ FIT = [
 
 def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "vae_pyro", *FIT, *map(str, arguments)]
+
+
+# The command line, where one process stops after the first checkpoint until a file is there. The other process waits
+# for it in its next step, so that nothing depends on how fast the fit and its test are.
+HELD = """
+import os, time
+from pathlib import Path
+from vae_pyro.cli.main import main
+from vae_pyro.training.loop import Loop
+
+write, folder = Loop.checkpoint, Path(__file__).parent
+
+def checkpoint(self):
+    write(self)
+    if self.ranks.rank == int(os.environ["HELD_RANK"]):
+        (folder / "held").write_text(str(os.getpid()))
+        while not (folder / "go").exists():
+            time.sleep(0.01)
+
+Loop.checkpoint = checkpoint
+if __name__ == "__main__":
+    main()
+"""
+
+
+def begin_held(folder: Path, rank: int, *arguments: object) -> "tuple[subprocess.Popen[str], int]":
+    """A fit of two processes, and the number of the one that stands still after its checkpoint."""
+    script = folder / "held.py"
+    script.write_text(HELD)
+    with (folder / "said").open("w") as said:
+        process = subprocess.Popen(
+            [sys.executable, str(script), *FIT, *map(str, arguments)],
+            env=clean() | {"HELD_RANK": str(rank)},
+            stdout=said,
+            stderr=said,
+            text=True,
+        )
+    wait_for(lambda: (folder / "held").exists() and (folder / "held").read_text())
+    return process, int((folder / "held").read_text())
 
 
 def children_of(pid: int) -> list[int]:
@@ -187,21 +228,19 @@ def test_a_killed_process_ends_the_fit_with_a_reason_and_it_resumes(
     tmp_path: Path, undisturbed: Path, victim: str
 ) -> None:
     out = tmp_path / "run"
-    arguments = command("--epochs", 8, "--set", "checkpoint_seconds=0", "--out", out)
-    stdout = tmp_path / "said"
-    with stdout.open("w") as said:
-        process = subprocess.Popen(arguments, env=clean(), stdout=said, stderr=said)
-    wait_for((out / "state" / "checkpoint.safetensors").exists)
+    arguments = ("--epochs", 8, "--set", "checkpoint_seconds=0", "--out", out)
+    process, held = begin_held(tmp_path, 1 if victim == "started" else 0, *arguments)
     (child,) = children_of(process.pid)
-    os.kill(child if victim == "started" else process.pid, signal.SIGKILL)
-    code = process.wait(60)
+    assert held == (child if victim == "started" else process.pid)
+    os.kill(held, signal.SIGKILL)
+    code = process.wait(WAIT_SECONDS)
     wait_for(lambda: not alive(child))  # that of a first process is nobody's child now, and has to end by itself
-    text = stdout.read_text()
+    text = (tmp_path / "said").read_text()
     assert "continue it with --resume" in text, text
     assert "Traceback" not in text
     assert code == (70 if victim == "started" else -signal.SIGKILL)
     assert not (out / "model.safetensors").exists()
-    finished(run([*arguments, "--resume"]))
+    finished(run([*command(*arguments), "--resume"]))
     resumed, _ = read_tensors(out / "model.safetensors", "model")
     whole, _ = read_tensors(undisturbed / "model.safetensors", "model")
     for name, tensor in whole.items():
@@ -211,19 +250,19 @@ def test_a_killed_process_ends_the_fit_with_a_reason_and_it_resumes(
 @pytest.mark.slow
 def test_an_interrupted_fit_of_two_stops_after_one_step_and_goes_on_alone(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    arguments = command("--epochs", 60, "--set", "checkpoint_seconds=0", "--out", out)
-    process = subprocess.Popen(arguments, env=clean(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for((out / "state" / "checkpoint.safetensors").exists)
-    (child,) = children_of(process.pid)
-    os.kill(child, signal.SIGTERM)  # one of them is told; both stop
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, errors
+    arguments = ("--epochs", 8, "--set", "checkpoint_seconds=0", "--out", out)
+    process, child = begin_held(tmp_path, 1, *arguments)
+    os.kill(child, signal.SIGTERM)  # one of them has the signal; both stop
+    (tmp_path / "go").touch()
+    code = process.wait(WAIT_SECONDS)
+    errors = (tmp_path / "said").read_text()
+    assert code == 128 + signal.SIGTERM, errors
     assert errors.count("stopped by SIGTERM") == 1
     tensors, info = read_tensors(out / "state" / "checkpoint.safetensors", "checkpoint")
     assert not torch.equal(tensors["random/cpu"], tensors["random/cpu/1"])  # noise of their own
-    assert 0 < info["state"]["epoch"] < 60
-    finished(run([*arguments, "--resume", "--devices", "1"]))  # the same file: one process can go on with it
-    assert len(RunFolder(out).read_history()) == 60
+    assert (info["state"]["epoch"], info["state"]["batch"]) == (1, 1)
+    finished(run([*command(*arguments), "--resume", "--devices", "1"]))  # the same file: one process can go on with it
+    assert len(RunFolder(out).read_history()) == 8
 
 
 @pytest.mark.slow
@@ -277,6 +316,12 @@ def test_a_process_alone_is_the_whole_group() -> None:
     ALONE.copy_from_first(tensor)
     assert ALONE.gather(tensor) == [tensor]
     assert torch.equal(tensor, torch.ones(3))
+    weighted, plain = ALONE.sum([torch.tensor(4.0), torch.ones(2, 3)], [torch.tensor(7.0)], weight=0.5)
+    assert [one.tolist() for one in weighted] == [2.0, [[0.5] * 3] * 2]
+    assert [one.tolist() for one in plain] == [7.0]
+    ALONE.announce(signal.SIGTERM)
+    assert ALONE.agreed_signal(None) is None
+    assert ALONE.agreed_signal(signal.SIGINT) == signal.SIGINT
     with pytest.raises(ValueError, match="rank 2 of 2"):
         Ranks(2, 2)
     with pytest.raises(KeyError), ALONE.first_succeeds(torch.device("cpu")):
@@ -297,7 +342,9 @@ def test_processes_of_torchrun_do_not_fit_one_by_one(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     with pytest.raises(ValueError, match="torchrun has started 4 processes; say so with devices and num_nodes"):
         FitConfig(device="cpu").together()
-    with pytest.raises(ValueError, match="'cuda:1' is one device, and devices=2 wanted|finds no CUDA here"):
+    with pytest.raises(
+        ValueError, match="device='cuda:1' is one device, and devices=2 are asked for|finds no CUDA here"
+    ):
         FitConfig(device="cuda:1", devices=2).together()
 
 
@@ -317,7 +364,7 @@ def test_other_launchers_give_the_same_bits(tmp_path: Path, undisturbed: Path, s
             )
             for rank in (0, 1)
         ]
-        assert [task.wait(120) for task in tasks] == [0, 0]
+        assert [task.wait(WAIT_SECONDS) for task in tasks] == [0, 0]
     ours, _ = read_tensors(tmp_path / "run" / "model.safetensors", "model")
     whole, _ = read_tensors(undisturbed / "model.safetensors", "model")
     assert all(torch.equal(ours[name], tensor) for name, tensor in whole.items())

@@ -94,25 +94,30 @@ def test_threads_come_back_after_an_error() -> None:
     assert dict(os.environ) == environment
 
 
-def test_loky_answers_in_order_from_its_own_processes() -> None:
-    """The first task ends last; a value that cannot be sent fails alone."""
+def test_loky_answers_in_order_from_its_own_processes(tmp_path: Path) -> None:
+    """The first task ends after the second; a value that cannot be sent fails alone."""
 
     def work(task: str) -> Any:
-        if task == "slow":
-            time.sleep(0.5)
+        if task == "waits":
+            wait_for((tmp_path / "quick").exists)
         if task == "raises":
             raise ArithmeticError("of no number")
         if task == "unsendable":
             return threading.Lock()
         return task, os.getpid(), torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]
 
-    tasks = ["slow", "quick", "raises", "unsendable", "last"]
+    tasks = ["waits", "quick", "raises", "unsendable", "last"]
     done: list[str] = []
+
+    def note(outcome: Outcome[str, Any]) -> None:
+        done.append(outcome.task)
+        (tmp_path / outcome.task).touch()
+
     environment = dict(os.environ)
-    found = map_tasks(work, tasks, num_workers=2, threads=2, on_done=lambda outcome: done.append(outcome.task))
+    found = map_tasks(work, tasks, num_workers=2, threads=2, on_done=note)
     assert [outcome.task for outcome in found] == tasks
     assert sorted(done) == sorted(tasks)
-    assert done.index("quick") < done.index("slow")
+    assert done.index("quick") < done.index("waits")
     assert dict(os.environ) == environment
     assert found[2].error is not None
     assert "ArithmeticError: of no number" in found[2].error
@@ -146,7 +151,7 @@ def test_a_killed_loky_worker_costs_a_second_try(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_task_that_keeps_killing_its_worker_is_told_from_its_neighbours(tmp_path: Path) -> None:
+def test_a_task_that_keeps_killing_its_worker_is_distinguished_from_its_neighbours(tmp_path: Path) -> None:
     def work(task: str) -> str:
         with (tmp_path / task).open("a") as file:
             file.write("x")

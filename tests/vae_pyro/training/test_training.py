@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -96,14 +95,14 @@ def test_the_loss_of_a_remainder_batch_is_a_mean_too() -> None:
 
 def test_history_has_epoch_means_of_all_data(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     losses: list[tuple[float, int]] = []
-    original = CompiledSVI.step_tensor
+    original = CompiledSVI.take_step
 
-    def watch(self: Any, x: Any, *bits: Any) -> Any:
-        loss = original(self, x, *bits)
-        losses.append((float(loss) * len(x), len(x)))
+    def watch(self: Any, raw: Any, **options: Any) -> Any:
+        loss = original(self, raw, **options)
+        losses.append((float(loss) * len(raw[0]), len(raw[0])))
         return loss
 
-    monkeypatch.setattr(CompiledSVI, "step_tensor", watch)
+    monkeypatch.setattr(CompiledSVI, "take_step", watch)
     result = fit(build(), digits.train, validation=digits.validation, config=short(epochs=1))
     row = result.history[0]
     assert sum(count for _, count in losses) == 1294
@@ -195,6 +194,15 @@ def test_early_stopping_restores_the_best(digits: Dataset) -> None:
     assert result.epochs == result.best_epoch + 15
     best = max(row["validation_elbo"] for row in result.history)
     assert result.history[result.best_epoch - 1]["validation_elbo"] == best
+    assert result.summary()["validation_elbo"] == best
+    assert result.to_dataframe()["validation_elbo"].tolist() == [row["validation_elbo"] for row in result.history]
+    shown = str(result)
+    assert f"fit of {result.epochs} epochs (stopped early)" in shown
+    assert f"weights of epoch {result.best_epoch} (the best)" in shown
+    assert f"validation  ELBO {best:.2f}" in shown
+    assert len(shown.splitlines()) == 5
+    assert len(repr(result)) < 200
+    assert result._repr_html_().count("<tr") == result.epochs + 1
     again = evaluate(vae, digits.validation, num_draws=200).summary()
     assert again["elbo"] == pytest.approx(best, abs=6 * (again["elbo_se"] + again["elbo_se"] * 10**0.5))
     assert best > result.history[-1]["validation_elbo"]
@@ -202,13 +210,13 @@ def test_early_stopping_restores_the_best(digits: Dataset) -> None:
 
 def interrupt_after(steps: int, signum: int) -> Any:
     """A step that sends this process a signal while it is taken."""
-    original, count = CompiledSVI.step_tensor, [0]
+    original, count = CompiledSVI.take_step, [0]
 
-    def step(self: Any, *args: Any) -> Any:
+    def step(self: Any, raw: Any, **options: Any) -> Any:
         count[0] += 1
         if count[0] == steps:
             os.kill(os.getpid(), signum)
-        return original(self, *args)
+        return original(self, raw, **options)
 
     return step
 
@@ -222,7 +230,7 @@ def test_a_signal_ends_after_a_checkpoint_and_resume_gives_the_same_bits(
     whole, parts = build(), build()
     expected = fit(whole, digits.train, out=tmp_path / "whole", **options)
     with monkeypatch.context() as patch:
-        patch.setattr(CompiledSVI, "step_tensor", interrupt_after(steps, signum))
+        patch.setattr(CompiledSVI, "take_step", interrupt_after(steps, signum))
         with pytest.raises(FitInterruptedError, match=f"stopped by {signal.Signals(signum).name}; continue") as stopped:
             fit(parts, digits.train, out=tmp_path / "parts", **options)
     assert stopped.value.signum == signum
@@ -237,35 +245,34 @@ def test_a_signal_ends_after_a_checkpoint_and_resume_gives_the_same_bits(
     assert same(RunFolder(tmp_path / "parts").load_model(), whole)
 
 
+def long_fit(out: Path, *, resume: bool = False) -> None:
+    """13 steps in each epoch, and a checkpoint at the end of it."""
+    data = load_data("digits", binarize="dynamic")
+    config = FitConfig(epochs=7, batch_size=100, checkpoint_seconds=0, optimizer="adamw", kl_warmup=5)
+    fit(build(), data.train, validation=data.validation, config=config, seed=3, out=out, resume=resume)
+
+
 _KILLED = """
-import sys
-from vae_pyro import FitConfig, VAE, VAEConfig, fit, load_data
-data = load_data("digits", binarize="dynamic")
-vae = VAE(VAEConfig(x_shape=(1, 8, 8), latent_dim=3, encoder="mlp:hidden=[16]"))
-config = FitConfig(epochs=int(sys.argv[2]), batch_size=100, checkpoint_seconds=0, optimizer="adamw", kl_warmup=5)
-fit(vae, data.train, validation=data.validation, config=config, seed=3, out=sys.argv[1], resume=sys.argv[3] == "resume")
+import os, signal, sys
+from pathlib import Path
+from tests.vae_pyro.training.test_training import CompiledSVI, interrupt_after, long_fit
+CompiledSVI.take_step = interrupt_after(60, signal.SIGKILL)
+long_fit(Path(sys.argv[1]))
 """
 
 
 def test_kill_9_loses_nothing_but_time(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", _KILLED]
-    epochs = "25"
-    subprocess.run([*command, str(tmp_path / "whole"), epochs, "begin"], check=True)
     out = tmp_path / "killed"
-    process = subprocess.Popen([*command, str(out), epochs, "begin"])
-    checkpoint = out / "state" / "checkpoint.safetensors"
-    deadline = time.monotonic() + 60
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(0.1)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    _, info = read_tensors(checkpoint, "checkpoint")
-    assert 0 < info["state"]["epoch"] < 25
+    root = str(Path(__file__).parents[3])
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(out)], cwd=root, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    _, info = read_tensors(out / "state" / "checkpoint.safetensors", "checkpoint")
+    assert (info["state"]["epoch"], info["state"]["batch"]) == (4, 0)  # step 60 is in the fifth epoch
     assert not (out / "model.safetensors").exists()
     with pytest.raises(RunError, match="has not finished; continue it with --resume"):
         RunFolder(out).load_model()
-    subprocess.run([*command, str(out), epochs, "resume"], check=True)
+    long_fit(out, resume=True)
+    long_fit(tmp_path / "whole")
     assert same(RunFolder(out).load_model(), RunFolder(tmp_path / "whole").load_model())
 
 
@@ -294,7 +301,7 @@ def test_resume_refuses_other_settings(digits: Dataset, tmp_path: Path) -> None:
         fit(build(), 1 - x, config=short(), out=tmp_path / "array", resume=True)
     with pytest.raises(ValueError, match="resume and overwrite exclude each other"):
         fit(build(), digits.train, config=short(), out=tmp_path / "r", resume=True, overwrite=True)
-    with pytest.raises(ValueError, match="resume=True wants the run folder: pass out="):
+    with pytest.raises(ValueError, match="resume=True requires the run folder: pass out="):
         fit(build(), digits.train, config=short(), resume=True)
 
 
@@ -365,13 +372,13 @@ def test_a_loss_that_is_not_finite_stops_with_its_cause(
 def test_divergence_names_the_last_good_checkpoint(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, count = CompiledSVI.step_tensor, [0]
+    original, count = CompiledSVI.take_step, [0]
 
-    def explode(self: Any, *args: Any) -> Any:
+    def explode(self: Any, raw: Any, **options: Any) -> Any:
         count[0] += 1
-        return original(self, *args) * (float("inf") if count[0] == 5 else 1.0)
+        return original(self, raw, **options) * (float("inf") if count[0] == 5 else 1.0)
 
-    monkeypatch.setattr(CompiledSVI, "step_tensor", explode)
+    monkeypatch.setattr(CompiledSVI, "take_step", explode)
     with pytest.raises(
         NonFiniteLossError, match=r"at step 5 \(epoch 2\).*the last good checkpoint is '.*checkpoint.saf"
     ):
@@ -396,10 +403,10 @@ def test_bad_input_is_refused_before_anything_is_written(digits: Dataset, tmp_pa
         fit(build(), torch.zeros(5, 64), config=short(), out=out)
     with pytest.raises(ValueError, match="likelihood 'bernoulli' requires"):
         fit(build(), digits.train, validation=grey.validation, config=short(), out=out)
-    with pytest.raises(ValueError, match="patience=3 wants validation data"):
+    with pytest.raises(ValueError, match="patience=3 requires validation data"):
         fit(build(), digits.train, config=short(patience=3), out=out)
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="device 'cuda' wanted, but torch finds no CUDA here"):
+        with pytest.raises(ValueError, match="device='cuda', but torch finds no CUDA here"):
             fit(build(), digits.train, config=short(device="cuda"), out=out)
     assert not out.exists()
 
@@ -466,7 +473,7 @@ def test_cuda_fits_resumes_and_agrees_with_the_cpu(tmp_path: Path) -> None:
     fit(whole, data.train, validation=data.validation, **options)
     assert whole.device.type == "cuda"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CompiledSVI, "step_tensor", interrupt_after(30, signal.SIGINT))
+        patch.setattr(CompiledSVI, "take_step", interrupt_after(30, signal.SIGINT))
         with pytest.raises(FitInterruptedError):
             fit(parts, data.train, validation=data.validation, out=tmp_path / "r", **options)
     fresh = build()

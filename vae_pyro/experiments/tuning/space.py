@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vae_pyro.core.registry import parse_scalar, split_commas
-from vae_pyro.training.fitting import FREE
+from vae_pyro.training.resume import FREE
 from vae_pyro.training.settings import parse_assignment
 
 WAY_OUT = "write key=low..high, key=low..high:log, or key=a,b,c"

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from math import ceil
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from zlib import crc32
 
 from vae_pyro.core.isolation import derive_seed
@@ -42,16 +42,16 @@ class _JournalLock:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: IO[str] | None = None
+        self._held: ExitStack | None = None
 
     def acquire(self) -> bool:
-        self._file = lock(search_lock(self.path, "journal"), wait=True)
+        self._held = lock(search_lock(self.path, "journal"), wait=True)
         _mend(self.path / "journal.log")
         return True
 
     def release(self) -> None:
-        assert self._file is not None
-        self._file.close()
+        assert self._held is not None
+        self._held.close()
 
 
 def _mend(journal: Path) -> None:
@@ -141,12 +141,12 @@ def _sampler(seed: int, num_random: int) -> Any:
     return SeededTPE()
 
 
-def next_trial(study: Any, path: Path, space: Sequence[Dimension], num_trials: int) -> tuple[Any, IO[str]] | None:
+def next_trial(study: Any, path: Path, space: Sequence[Dimension], num_trials: int) -> tuple[Any, ExitStack] | None:
     """A trial that nobody works on, and its lock: one whose process died, or a new one while there are too few.
 
     Returns:
-        Optuna's trial with all its parameters drawn, and the file that holds its lock until it is closed; ``None``
-        where there is nothing left to begin.
+        Optuna's trial with all its parameters drawn, and its lock, held until it is closed; ``None`` where
+        there is nothing left to begin.
     """
     from optuna import Trial
 

@@ -39,7 +39,7 @@ from vae_pyro.parallel.locks import locked
 from vae_pyro.parallel.signals import FitInterruptedError
 from vae_pyro.parallel.tasks import Backend, WorkInterruptedError, map_tasks
 from vae_pyro.training.config import FitConfig
-from vae_pyro.training.fitting import FREE
+from vae_pyro.training.resume import FREE
 from vae_pyro.training.settings import Settings, assemble
 
 

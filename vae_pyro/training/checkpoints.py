@@ -1,0 +1,150 @@
+"""Checkpoints: everything that a fit is continued from, to the bits of the uninterrupted one, as one file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from time import monotonic
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from vae_pyro.core.files import read_tensors, write_tensors
+from vae_pyro.models.vae import VAE
+from vae_pyro.parallel.ranks import Ranks
+from vae_pyro.runs.folder import RunFolder, set_weights, weights
+
+
+@dataclass
+class State:
+    """Where a fit stands. With the weights, the optimizer's state and the generators', it is all that resume needs.
+
+    Attributes:
+        epoch: epochs that are complete.
+        batch: steps of the epoch that are taken.
+        sums: of the metrics over these steps, and ``count``, the data in them.
+        seconds: spent on them.
+        history: a row for each complete epoch.
+        best_epoch: see `vae_pyro.training.fitting.FitResult`.
+        best_elbo: its validation ELBO.
+        stale: epochs since then that count.
+        finished: whether no epoch is left to run.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int | None = None
+    best_elbo: float | None = None
+    stale: int = 0
+    finished: bool = False
+
+
+class Generators:
+    """The generators that a fit draws from: torch's own, in each of its processes.
+
+    Args:
+        device: of this process.
+        ranks: the processes.
+    """
+
+    def __init__(self, device: torch.device, ranks: Ranks) -> None:
+        self.device, self.ranks = device, ranks
+
+    def states(self) -> dict[str, Tensor]:
+        """States by name; those of the other processes carry their rank."""
+        states = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.device)
+        if self.ranks.alone:
+            return states
+        gathered: dict[str, Tensor] = {}
+        for name, state in states.items():
+            for rank, one in enumerate(self.ranks.gather(state.to(self.device))):
+                gathered[f"{name}/{rank}" if rank else name] = one.cpu()
+        return gathered
+
+    def restore(self, states: Mapping[str, Tensor]) -> None:
+        """Put the generators to where they were; what `states` gave."""
+        # A run that had fewer processes left no state for the others; they start from seeds of their own.
+        mine = "" if self.ranks.first else f"/{self.ranks.rank}"
+        if f"cpu{mine}" in states:
+            torch.set_rng_state(states[f"cpu{mine}"])
+        if self.device.type == "cuda" and f"cuda{mine}" in states:
+            torch.cuda.set_rng_state(states[f"cuda{mine}"], self.device)
+
+
+class Checkpoints:
+    """The checkpoint of a run folder.
+
+    Args:
+        run: ``None`` writes none.
+        vae: whose weights are kept.
+        optimizer: whose state is.
+        generators: whose states are.
+        seconds: least time between two that are written at the end of an epoch.
+    """
+
+    def __init__(
+        self, run: RunFolder | None, vae: VAE, optimizer: Optimizer, generators: Generators, seconds: float
+    ) -> None:
+        self.run, self.vae, self.optimizer, self.generators = run, vae, optimizer, generators
+        self.seconds = seconds
+        self._saved = monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether the time for one has come."""
+        return monotonic() - self._saved >= self.seconds
+
+    @property
+    def way_out(self) -> str:
+        """Where a fit that has failed can be taken up again, as the end of a message."""
+        if self.run is not None and self.run.checkpoint_file.exists():
+            return f"; the last good checkpoint is {str(self.run.checkpoint_file)!r}"
+        return "; there is no checkpoint yet" if self.run else "; without a run folder there is no checkpoint"
+
+    def write(self, state: State, best: Mapping[str, Tensor] | None) -> None:
+        """Write a checkpoint; every process calls it, and the first one writes.
+
+        Args:
+            state: of the fit.
+            best: see `vae_pyro.training.early_stopping.EarlyStopping`.
+        """
+        if self.run is None:
+            return
+        kept = self.generators.states()
+        self._saved = monotonic()
+        if not self.generators.ranks.first:
+            return
+        tensors = {f"model/{name}": tensor for name, tensor in weights(self.vae).items()}
+        if best is not None:
+            tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{key}": value for key, value in values.items() if torch.is_tensor(value)}
+        tensors |= {f"random/{name}": state for name, state in kept.items()}
+        write_tensors(self.run.checkpoint_file, tensors, "checkpoint", {"state": vars(state)})
+
+    def restore(self) -> tuple[State, dict[str, Tensor] | None]:
+        """Put weights, optimizer and generators to where they were; the state, and the best weights.
+
+        Raises:
+            RunError: the file is damaged or of another model.
+        """
+        assert self.run is not None
+        tensors, info = read_tensors(self.run.checkpoint_file, "checkpoint")
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}, "random": {}}
+        for name, tensor in tensors.items():
+            kind, _, rest = name.partition("/")
+            groups[kind][rest] = tensor
+        set_weights(self.vae, groups["model"], str(self.run.checkpoint_file))
+        best = {name: tensor.to(self.generators.device) for name, tensor in groups["best"].items()} or None
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in groups["optimizer"].items():
+            index, _, key = name.partition("/")
+            slots.setdefault(int(index), {})[key] = tensor
+        if slots:
+            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+        self.generators.restore(groups["random"])
+        return State(**info["state"]), best
