@@ -1,4 +1,4 @@
-"""Former names of arguments, classes and modules: refused with the present ones, for one release."""
+"""Former names of arguments, attributes, classes and modules: refused with the present ones, for one release."""
 
 import sys
 from collections.abc import Callable
@@ -110,3 +110,25 @@ def exported_above(folder: str) -> Callable[[str], Any]:
         raise AttributeError(f"module {folder!r} has no attribute {name!r}")
 
     return absent
+
+
+class Former:
+    """A former attribute of a class: reading or setting it names what replaced it.
+
+    Args:
+        now: what replaced it.
+    """
+
+    def __init__(self, now: str) -> None:
+        self.now, self.name = now, ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        if instance is None:
+            return self
+        raise AttributeError(f"{owner.__name__}.{self.name} of before 0.2 is now {self.now}")
+
+    def __set__(self, instance: object, value: Any) -> None:
+        self.__get__(instance, type(instance))

@@ -80,8 +80,8 @@ def exact_threads(number: int) -> Iterator[None]:
 def claim_device(devices: Sequence[str], folder: Path) -> int:
     """Take one of this host's devices for this process, for as long as it lives.
 
-    A lock file for each device tells processes apart; the kernel releases it however the process ends. Where there are
-    more processes than devices, they share them evenly.
+    Each device has a lock file, which the kernel releases however the process ends. Where there are more processes than
+    devices, they share them evenly.
 
     Args:
         devices: a name for each, the same in every process of the host.

@@ -270,7 +270,7 @@ def _watch(children: list[Any]) -> threading.Thread | None:
                 return
             gone = next((child for child in children if child.poll() not in (None, 0)), None)
             if not _at_rest.is_set() and (gone is not None or (not children and os.getppid() != parent)):
-                # A process that waits in gloo is told of the loss by itself, and its message says more than this one.
+                # A process that waits in gloo learns of the loss by itself, and its message says more.
                 time.sleep(5 * _LOOK_SECONDS)
                 if not _at_rest.is_set():
                     break

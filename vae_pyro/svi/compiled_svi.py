@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from vae_pyro.compilation.capture import Loss, Prepare, PyroProgram
 from vae_pyro.compilation.graph import CaptureError
+from vae_pyro.core.renamed import Former
 from vae_pyro.parallel.ranks import ALONE, Ranks
 from vae_pyro.svi.ensemble import Ensemble
 from vae_pyro.svi.epochs import EpochDriver
@@ -84,6 +85,10 @@ class CompiledSVI(SVI):
     """
 
     metrics: dict[str, Tensor]
+    share, compile = Former("take_step(..., share=)"), Former("take_step(..., compile=)")
+    signal, steps_at_once = Former("Ranks.announce"), Former("CompiledSVI(..., steps_at_once=)")
+    adopt, generators = Former("CompiledSVI.ensemble.adopt"), Former("CompiledSVI.ensemble.generators")
+    load_member, steps_taken = Former("CompiledSVI.member"), Former("CompiledSVI.ensemble.steps_taken")
 
     def __init__(
         self,
@@ -109,8 +114,7 @@ class CompiledSVI(SVI):
     ) -> None:
         adapted = optim if isinstance(optim, PyroOptim) else TorchOptimizer(optim)
         super().__init__(model, guide, adapted, loss, loss_and_grads, num_samples, num_steps, **kwargs)
-        if compile != "never" and not isinstance(compile, bool | int):
-            raise ValueError(f"compile is True, False, 'never' or a number of steps, got {compile!r}")
+        _require_mode(compile)
         if num_ensemble is None and (seeds is not None or initialize is not None or own_batches):
             raise ValueError("seeds, initialize and own_batches belong to num_ensemble, which is not given")
         if num_ensemble is not None and not ranks.alone:
@@ -162,13 +166,13 @@ class CompiledSVI(SVI):
             kwargs: likewise.
             share: what loss and gradient of this process are multiplied by before they are summed over ``ranks``: 1
                 for a loss that is a sum over data, this process's share of the batch for one that is a mean.
-            compile: how this step is taken, see the class; ``None`` as the class was told.
+            compile: how this step is taken, see the class; ``None`` is the mode of the class.
 
         Raises:
             ValueError: the step of an ensemble cannot be compiled.
         """
         args, kwargs = tuple(args), kwargs or {}
-        mode = self._compile if compile is None else compile
+        mode = self._compile if compile is None else _require_mode(compile)
         traced = self._find(args, kwargs, mode)
         if traced is None:
             loss, self.metrics = self._stock.take(args, kwargs, share)
@@ -287,3 +291,9 @@ class CompiledSVI(SVI):
 
     def _keep(self, metrics: dict[str, Tensor]) -> None:
         self.metrics = metrics
+
+
+def _require_mode(compile: Compile) -> Compile:  # noqa: A002
+    if compile != "never" and not isinstance(compile, bool | int):
+        raise ValueError(f"compile is True, False, 'never' or a number of steps, got {compile!r}")
+    return compile

@@ -70,7 +70,7 @@ class Loop:
     ) -> None:
         self.vae, self.config, self.seed, self.run = vae, config, seed, run
         self.device, self.ranks, self.part = device, ranks, Part(ranks.rank, ranks.of)
-        # What keeps the random numbers of a process apart from those of the others.
+        # Makes the random numbers of a process others than those of the first.
         self._own = () if ranks.first else (ranks.rank,)
         vae.to(self.device)
         self.train = train.to(self.device)
@@ -202,15 +202,12 @@ class Loop:
 
     def _failure(self, raw: tuple[Tensor, ...], what: str, metrics: dict[str, float]) -> NonFiniteLossError:
         (x,), _ = self.train.observe(*raw, dtype=self.vae.dtype)
+        rate = self.optimizer.param_groups[0]["lr"]
         step = self.state.epoch * self.steps_per_epoch + self.state.batch + 1
         return NonFiniteLossError(
             f"{what} is not finite at step {step} (epoch {self.state.epoch + 1}); likely cause: "
-            f"{likely_cause(self.vae, x, metrics, self._rate)}{self.checkpoints.way_out}"
+            f"{likely_cause(self.vae, x, metrics, rate)}{self.checkpoints.way_out}"
         )
-
-    @property
-    def _rate(self) -> float:
-        return float(self.optimizer.param_groups[0]["lr"])
 
     # --- epochs ---------------------------------------------------------------------------------------------------
 
@@ -269,7 +266,8 @@ class Loop:
         Raises:
             NonFiniteLossError: one is not finite.
         """
-        require_finite_weights(self.vae, self.state.epoch, self._rate, self.checkpoints.way_out)
+        rate = self.optimizer.param_groups[0]["lr"]
+        require_finite_weights(self.vae, self.state.epoch, rate, self.checkpoints.way_out)
 
     def checkpoint(self) -> None:
         """Write everything that resume needs as one file."""

@@ -44,9 +44,9 @@ def test_compiled_products_are_torchs_whatever_their_strides() -> None:
     inputs = (x, weight, bias, gradient)
     module = graph(step, *inputs)
     ours = inductor(module)(list(inputs))
-    for got, wanted in zip(ours, step(*(item.double() for item in inputs)), strict=True):
+    for got, expected in zip(ours, step(*(item.double() for item in inputs)), strict=True):
         # Sums of 64 to 300 products of size 1, in float32.
-        torch.testing.assert_close(got.double(), wanted, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-3)
     assert targets(module).count("aten.mm.default") == 3, "the caller's graph is left as it is"
 
 

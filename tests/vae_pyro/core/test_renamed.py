@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import pytest
 
 import vae_pyro
-from vae_pyro.core.renamed import MODULES, NAMES, renamed
+from vae_pyro.core.renamed import MODULES, NAMES, Former, renamed
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -69,3 +69,16 @@ def test_other_names_are_absent_as_usual() -> None:
         [sys.executable, "-c", "import vae_pyro.imputation"], capture_output=True, text=True, check=False
     )
     assert "No module named 'vae_pyro.imputation'" in done.stderr
+
+
+class Thing:
+    size = Former("Thing.length")
+
+
+def test_former_attributes_can_be_neither_read_nor_set() -> None:
+    thing = Thing()
+    with pytest.raises(AttributeError, match="Thing.size of before 0.2 is now Thing.length"):
+        thing.size = 3
+    with pytest.raises(AttributeError, match=r"now Thing\.length"):
+        print(thing.size)
+    assert isinstance(Thing.size, Former)

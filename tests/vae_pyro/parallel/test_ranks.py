@@ -252,7 +252,7 @@ def test_an_interrupted_fit_of_two_stops_after_one_step_and_goes_on_alone(tmp_pa
     out = tmp_path / "run"
     arguments = ("--epochs", 8, "--set", "checkpoint_seconds=0", "--out", out)
     process, child = begin_held(tmp_path, 1, *arguments)
-    os.kill(child, signal.SIGTERM)  # one of them is told; both stop
+    os.kill(child, signal.SIGTERM)  # one of them has the signal; both stop
     (tmp_path / "go").touch()
     code = process.wait(WAIT_SECONDS)
     errors = (tmp_path / "said").read_text()

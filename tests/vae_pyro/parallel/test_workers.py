@@ -151,7 +151,7 @@ def test_a_killed_loky_worker_costs_a_second_try(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_task_that_keeps_killing_its_worker_is_told_from_its_neighbours(tmp_path: Path) -> None:
+def test_a_task_that_keeps_killing_its_worker_is_distinguished_from_its_neighbours(tmp_path: Path) -> None:
     def work(task: str) -> str:
         with (tmp_path / task).open("a") as file:
             file.write("x")

@@ -54,11 +54,11 @@ def compare(build: Build, args: tuple[Any, ...], optimizer: Callable[[], Any], l
             assert len(list(svi._programs)) == len(svi._programs) > 0
         store = pyro.get_param_store()
         results.append((torch.tensor(losses), {name: store[name].detach().clone() for name in store}))
-    (stock, wanted), (ours, got) = results
-    precise = next(iter(wanted.values())).dtype == torch.float64
+    (stock, expected), (ours, got) = results
+    precise = next(iter(expected.values())).dtype == torch.float64
     torch.testing.assert_close(ours, stock, rtol=1e-9 if precise else 2e-4, atol=0)
     assert stock[0] != stock[-1]
-    for name, value in wanted.items():
+    for name, value in expected.items():
         torch.testing.assert_close(got[name], value, rtol=1e-8 if precise else 2e-3, atol=1e-10 if precise else 1e-4)
 
 
@@ -238,6 +238,16 @@ def test_bound_methods_of_a_module_and_dropout() -> None:
     assert first > 0
 
 
+def test_what_was_set_between_steps_is_refused() -> None:
+    svi = torch_svi(small_vae())
+    with pytest.raises(AttributeError, match=r"CompiledSVI.share of before 0.2 is now take_step\(..., share=\)"):
+        svi.share = 0.5
+    with pytest.raises(AttributeError, match="compile="):
+        svi.compile = False
+    with pytest.raises(ValueError, match="compile is True, False, 'never' or a number of steps, got 'often'"):
+        svi.take_step((data(),), compile="often")  # type: ignore[arg-type]
+
+
 @pytest.mark.cuda
 def test_on_cuda_a_step_and_an_epoch_are_those_of_the_cpu() -> None:
     device = torch.device("cuda")
@@ -245,13 +255,13 @@ def test_on_cuda_a_step_and_an_epoch_are_those_of_the_cpu() -> None:
     vae = small_vae().float().to(device)
     stock = torch_svi(vae, compile="never")
     torch.manual_seed(0)
-    wanted = [stock.step(x.to(device)) for _ in range(5)]
+    expected = [stock.step(x.to(device)) for _ in range(5)]
     for form in (False, True):
         pyro.clear_param_store()
         vae = small_vae().float().to(device)
         svi = torch_svi(vae, compile=form)
         torch.manual_seed(0)
-        assert [svi.step(x.to(device)) for _ in range(5)] == pytest.approx(wanted, rel=1e-3)
+        assert [svi.step(x.to(device)) for _ in range(5)] == pytest.approx(expected, rel=1e-3)
     split = Split(grey().values, top=255.0, draw="binarize").to(device)
     pyro.clear_param_store()
     vae = small_vae().float().to(device)

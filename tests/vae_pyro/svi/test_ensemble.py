@@ -32,7 +32,7 @@ def alone(seed: int, x: Tensor, **options: Any) -> tuple[list[float], list[Tenso
 @pytest.mark.parametrize("form", [False, True])
 def test_each_member_is_the_model_trained_alone_with_its_seed(form: bool) -> None:
     x, seeds = data(), [4, 7, 9]
-    wanted = [alone(seed, x, clip_norm=5.0) for seed in seeds]
+    expected = [alone(seed, x, clip_norm=5.0) for seed in seeds]
     pyro.clear_param_store()
     vae = small_vae(seed=0)
     unchanged = values(vae)
@@ -45,7 +45,7 @@ def test_each_member_is_the_model_trained_alone_with_its_seed(form: bool) -> Non
     losses = torch.tensor([svi.step(x) for _ in range(6)])
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(a, b) for a, b in zip(unchanged, values(vae), strict=True))
-    for number, (stock, parameters) in enumerate(wanted):
+    for number, (stock, parameters) in enumerate(expected):
         torch.testing.assert_close(losses[:, number], torch.tensor(stock), rtol=1e-9, atol=0)
         by_leaf = {id(leaf): alone for leaf, alone in zip(vae.parameters(), parameters, strict=True)}
         for (name, ours), leaf in zip(svi.member(number).items(), svi.leaves.values(), strict=True):
@@ -55,20 +55,20 @@ def test_each_member_is_the_model_trained_alone_with_its_seed(form: bool) -> Non
 
 def test_members_make_their_own_parameters() -> None:
     x = data()
-    wanted = []
+    expected = []
     for seed in (0, 1):
         pyro.clear_param_store()
         model, guide = lazy_pair()
         torch.manual_seed(seed)
         find_leaves(Trace_ELBO(), model, guide, (x,), {})
-        wanted.append(
+        expected.append(
             trajectory(CompiledSVI(model, guide, OPTIMIZERS["adam"](), Trace_ELBO(), compile=False), x, seed=seed)
         )
     pyro.clear_param_store()
     model, guide = lazy_pair()
     svi = CompiledSVI(model, guide, OPTIMIZERS["adam"](), Trace_ELBO(), compile=False, num_ensemble=2)
     losses = torch.tensor([svi.step(x) for _ in range(6)])
-    torch.testing.assert_close(losses.T, torch.tensor(wanted), rtol=1e-9, atol=0)
+    torch.testing.assert_close(losses.T, torch.tensor(expected), rtol=1e-9, atol=0)
     assert set(svi.member(1)) == {"scale", "weight", "share"}
     assert not torch.equal(svi.member(0)["weight"], svi.member(1)["weight"])
 

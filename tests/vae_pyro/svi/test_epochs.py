@@ -46,7 +46,7 @@ def test_the_same_seed_gives_the_same_bits_and_so_does_resuming() -> None:
         svi = torch_svi(vae, prepare=lambda *raw: split.observe(*raw, dtype=torch.float64), compile=False)
         torch.manual_seed(0)
         whole.append([svi.run_epoch(split, batch_size=10, seed=epoch) for epoch in range(3)])
-        wanted = values(vae)
+        expected = values(vae)
     assert whole[0] == whole[1]
 
     pyro.clear_param_store()
@@ -67,7 +67,7 @@ def test_the_same_seed_gives_the_same_bits_and_so_does_resuming() -> None:
     svi.optimizer.load_state_dict(state)
     torch.set_rng_state(generator)
     assert [svi.run_epoch(split, batch_size=10, seed=epoch) for epoch in (1, 2)] == whole[0][1:]
-    assert all(torch.equal(a, b) for a, b in zip(wanted, values(fresh), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(expected, values(fresh), strict=True))
 
 
 def test_random_words_observe_bernoulli_with_the_right_probability() -> None:

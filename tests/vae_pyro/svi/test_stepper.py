@@ -22,14 +22,14 @@ def test_the_form_of_a_step_is_an_argument_of_the_step() -> None:
     x = data()
     vae = small_vae()
     stock = trajectory(torch_svi(vae, compile="never"), x)
-    wanted = values(vae)
+    expected = values(vae)
     pyro.clear_param_store()
     vae = small_vae()
     svi = torch_svi(vae)
     torch.manual_seed(1)
     losses = [float(svi.take_step((x,), compile=mode)) for mode in ("never", False, True, "never", True, False)]
     assert losses == pytest.approx(stock, rel=1e-9)
-    for ours, theirs in zip(values(vae), wanted, strict=True):
+    for ours, theirs in zip(values(vae), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-10)
 
 

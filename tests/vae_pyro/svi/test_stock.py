@@ -88,7 +88,7 @@ def test_without_a_compiler_the_graph_runs_and_says_so_once(monkeypatch: pytest.
     def absent(module: Any) -> Any:
         raise CompileError("compiling failed (no C++ compiler)")
 
-    wanted = trajectory(torch_svi(small_vae(), compile=False), data())
+    expected = trajectory(torch_svi(small_vae(), compile=False), data())
     pyro.clear_param_store()
     monkeypatch.setattr(inductor, "inductor", absent)
     svi = torch_svi(small_vae())
@@ -97,7 +97,7 @@ def test_without_a_compiler_the_graph_runs_and_says_so_once(monkeypatch: pytest.
         got = trajectory(svi, data())
         svi.step(data()[:9])
     assert [w.category for w in caught].count(SVIFallbackWarning) == 1
-    assert got == pytest.approx(wanted, rel=1e-9)
+    assert got == pytest.approx(expected, rel=1e-9)
 
 
 def test_handlers_from_outside_take_the_stock_step() -> None:

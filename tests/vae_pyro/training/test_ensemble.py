@@ -50,17 +50,17 @@ def test_a_member_is_the_fit_alone(data: Dataset, tmp_path: Path, objective: str
         )  # fmt: skip
         for (name, ours), theirs in zip(weights(result.vae).items(), weights(alone.vae).values(), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9, msg=name)
-        for row, wanted in zip(result.history, alone.history, strict=True):
-            assert {key: pytest.approx(value, rel=1e-8) for key, value in wanted.items() if key != "seconds"} == {
+        for row, expected in zip(result.history, alone.history, strict=True):
+            assert {key: pytest.approx(value, rel=1e-8) for key, value in expected.items() if key != "seconds"} == {
                 key: value for key, value in row.items() if key != "seconds"
             }
         here, there = (RunFolder(tmp_path / name) for name in (str(seed), f"alone-{seed}"))
         assert here.config()["fit"] == there.config()["fit"]
         ours_at, info = read_tensors(here.checkpoint_file, "checkpoint")
-        theirs_at, wanted_info = read_tensors(there.checkpoint_file, "checkpoint")
+        theirs_at, expected_info = read_tensors(there.checkpoint_file, "checkpoint")
         assert set(ours_at) == set(theirs_at)
         assert torch.equal(ours_at["random/cpu"], theirs_at["random/cpu"])
-        assert info["state"]["epoch"] == wanted_info["state"]["epoch"] == 3
+        assert info["state"]["epoch"] == expected_info["state"]["epoch"] == 3
         for name, tensor in theirs_at.items():
             if name.startswith("optimizer"):
                 torch.testing.assert_close(ours_at[name], tensor, rtol=1e-6, atol=1e-12, msg=name)
@@ -104,8 +104,8 @@ ensemble(load_data("digits", dequantize=True), config=config(), out=[out / str(s
     with pytest.raises(RunError, match="stand at different steps"):
         ensemble(data, config=config(), out=[tmp_path / str(seed) for seed in SEEDS], resume=True)
     level = ensemble(data, (3, 0), config=config(), out=[tmp_path / "3", tmp_path / "0"], resume=True)
-    for result, wanted in zip(level, whole, strict=False):
-        for ours, theirs in zip(weights(result.vae).values(), weights(wanted.vae).values(), strict=True):
+    for result, expected in zip(level, whole, strict=False):
+        for ours, theirs in zip(weights(result.vae).values(), weights(expected.vae).values(), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9)
 
 
