@@ -44,7 +44,6 @@ class TensorRows:
         return len(self.tensors[0])
 
     def raw(self, index: Tensor, bits: Words) -> tuple[Any, ...]:
-        """See `Rows`."""
         return tuple(tensor.index_select(0, index) for tensor in self.tensors)
 
 

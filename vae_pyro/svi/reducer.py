@@ -11,13 +11,7 @@ from vae_pyro.parallel.ranks import Ranks
 
 @dataclass(frozen=True)
 class Layout:
-    """What the processes sum.
-
-    Attributes:
-        shapes: of the gradients by name, in the order in which they are given.
-        metrics: names.
-        zero: a scalar of their type and device.
-    """
+    """What the processes sum: shapes of the gradients by name, names of the metrics, and a zero of their type."""
 
     shapes: dict[str, torch.Size]
     metrics: tuple[str, ...]

@@ -50,7 +50,6 @@ class GradientForm:
     stale = False
 
     def take(self, tensors: Sequence[Tensor], noise: Sequence[Tensor], share: float) -> tuple[Tensor, Metrics]:
-        """See `Form`."""
         program = self.program
         loss, metrics, gradients = program.gradients(tensors, noise)
         if not self.reducer.alone:
@@ -59,7 +58,6 @@ class GradientForm:
         return loss, metrics | self.optimizer.step_on(program.used, gradients, loss)
 
     def compiled(self, tensors: Sequence[Tensor], noise: Sequence[Tensor]) -> Self:
-        """See `Form`."""
         return replace(self, program=self.program.compiled(tensors, noise))
 
 
@@ -90,7 +88,6 @@ class WholeForm:
 
     @property
     def stale(self) -> bool:
-        """See `Form`."""
         return self.state.stale
 
     def take(self, tensors: Sequence[Tensor], noise: Sequence[Tensor], share: float = 1.0) -> tuple[Tensor, Metrics]:
@@ -111,7 +108,6 @@ class WholeForm:
         return outputs[0], dict(zip(self.names, outputs[1:], strict=True))
 
     def compiled(self, tensors: Sequence[Tensor], noise: Sequence[Tensor]) -> Self:
-        """See `Form`."""
         program, slots = self.program, self.state.slots
         reference = reference_step(program.graph, slots, self.clip_norm) if program.members is None else None
         rest = [self.next_rates()[0], *tensors, *program.constants, *noise]
@@ -145,11 +141,9 @@ class SplitForm:
 
     @property
     def stale(self) -> bool:
-        """See `Form`."""
         return self.state.stale
 
     def take(self, tensors: Sequence[Tensor], noise: Sequence[Tensor], share: float) -> tuple[Tensor, Metrics]:
-        """See `Form`."""
         program = self.program
         loss, metrics, gradients = program.gradients(tensors, noise)
         named = dict(zip(program.used_names, gradients, strict=True))
@@ -166,7 +160,6 @@ class SplitForm:
         return outputs[0], dict(zip(self.names, outputs[1:], strict=True))
 
     def compiled(self, tensors: Sequence[Tensor], noise: Sequence[Tensor]) -> Self:
-        """See `Form`."""
         loss, metrics, gradients = self.program.gradients(tensors, noise)
         program = self.program.compiled(tensors, noise)
         rates = self.state.next_rates(program.leaves[0])[0]

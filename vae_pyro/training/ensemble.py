@@ -36,12 +36,10 @@ class _MemberGenerators(Generators):
         self.noise = torch.Generator(device).manual_seed(seed)
 
     def states(self) -> dict[str, Tensor]:
-        """See `Generators`."""
         state = self.noise.get_state()
         return {"cpu": state} if self.device.type == "cpu" else {"cpu": torch.get_rng_state(), "cuda": state}
 
     def restore(self, states: Mapping[str, Tensor]) -> None:
-        """See `Generators`."""
         self.noise.set_state(states[self.device.type])
 
 
