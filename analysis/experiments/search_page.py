@@ -1,31 +1,18 @@
-"""The page of a search: what was searched, what is best and how sure that is, how the search went, what settings do.
-
-The validation ELBO of the trial that was chosen is the largest of many, each of which is also what it is by the luck of
-the validation data: it is too high as an estimate of the ELBO on fresh data. `selection_optimism` says by how much.
-"""
+"""The report page of a search: its space, the best settings, its course, and the effect of the settings."""
 
 from importlib.metadata import version
 from pathlib import Path
 
-from analysis.experiments.search_sections import (
-    best_section,
-    course_section,
-    params_of,
-    settings_section,
-    space_section,
-)
-from analysis.experiments.setting_importance import importances
+from analysis.experiments.search_analysis import analyse_search, params_text
+from analysis.experiments.search_sections import best_section, course_section, settings_section, space_section
 from analysis.results.page import Page
-from analysis.stats.selection import Optimism, selection_optimism
 from vae_pyro.experiments.tuning.search import Search
-
-__all__ = ["Optimism", "importances", "search_page", "selection_optimism", "write_search"]
 
 _STATES = (("complete",), ("pruned",), ("failed",), ("unfinished", "running", "stopped"))
 
 
 def write_search(search: Search, path: Path | None = None) -> Path:
-    """Write the page of a search, as ``search.html`` into a folder (its own, if none is given), and say where.
+    """Write the page of a search, as ``search.html`` into a folder (its own by default), and return the file.
 
     Raises:
         ValueError: no trial is complete.
@@ -41,25 +28,25 @@ def search_page(search: Search, *, seed: int = 0) -> Page:
 
     Args:
         search: with at least one complete trial.
-        seed: of bootstrap samples and forests.
+        seed: seed of bootstrap samples and forests.
 
     Raises:
         ValueError: no trial is complete.
     """
-    facts, plan = search.plan["facts"], search.plan
+    analysis, facts, plan = analyse_search(search, seed=seed), search.plan["facts"], search.plan
     counts = [f"{len(search.of_state(*states)):,} {states[0]}" for states in _STATES if search.of_state(*states)]
     sizes = facts["sizes"]
     return Page(
         f"{facts['name']}: search over {', '.join(dimension.name for dimension in search.space)}",
-        [space_section(search), best_section(search, seed), course_section(search), settings_section(search, seed)],
+        [space_section(search), best_section(analysis), course_section(search), settings_section(analysis)],
         facts={
             "Data": f"{facts['name']}, {sizes['train']:,} for training, {sizes['validation']:,} for validation",
             "Observed": facts["space"],
             "Trials": f"{len(search.trials):,}: {', '.join(counts)}",
-            "Chosen": f"trial {search.best.number}: {params_of(search, search.best)}",
+            "Chosen": f"trial {search.best.number}: {params_text(search, search.best)}",
         },
-        lead="Settings were chosen by the ELBO on the validation data. The test data were not used: not for fitting, "
-        "not for pruning, not for the choice, and no figure on this page comes from them.",
+        lead="Settings were chosen by the ELBO of the validation data. The test data were not used: not for fitting, "
+        "not for pruning, not for the choice, and no estimate on this page comes from them.",
         provenance={
             "Seed": plan["seed"],
             "Sampler": f"TPE, the first {plan['num_random']} trials at random",
