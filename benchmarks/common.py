@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ _VECTOR_FLAGS = ("avx2", "avx512f", "amx_bf16", "neon", "asimd")
 
 def machine(device: str = "cpu") -> dict[str, Any]:
     """Processor, cores, memory, accelerator, versions and date; nothing that names the machine or its owner."""
+    from vae_pyro.core.versions import installed_versions
+
     described: dict[str, Any] = {
         "system": platform.system(),
         "processor": _processor(),
@@ -26,7 +27,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
         "cores": available_cores(),
         "memory GiB": _memory(),
         "python": platform.python_version(),
-        "versions": _versions(),
+        "versions": installed_versions(_VERSIONED),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
     if device.startswith("cuda"):
@@ -67,16 +68,6 @@ def _memory() -> int | None:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
     except (ValueError, OSError, AttributeError):
         return None
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _VERSIONED:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def revision() -> str | None:

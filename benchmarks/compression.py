@@ -18,7 +18,7 @@ from benchmarks import common
 from vae_pyro import VAE, Dataset, FitConfig, RunFolder, VAEConfig, fit, load_data
 from vae_pyro.applications.compression.archive import read_archive
 from vae_pyro.applications.compression.codec import compress, decompress
-from vae_pyro.applications.compression.rates import Rates, rates
+from vae_pyro.applications.compression.rates import CompressionRates, compression_rates
 from vae_pyro.core.isolation import derive_seed
 from vae_pyro.models.presets import preset
 
@@ -32,7 +32,9 @@ def fitted(data: Dataset, epochs: int, seed: int) -> VAE:
     return fit(vae, data.train, config=FitConfig(**{**chosen.fit, "epochs": epochs}), seed=seed).vae
 
 
-def there_and_back(vae: VAE, data: Dataset, count: int, draws: int, seed: int) -> tuple[Rates, dict[str, Any]]:
+def there_and_back(
+    vae: VAE, data: Dataset, count: int, draws: int, seed: int
+) -> tuple[CompressionRates, dict[str, Any]]:
     """Compress the first test images, write, read and decode them.
 
     Raises:
@@ -50,12 +52,12 @@ def there_and_back(vae: VAE, data: Dataset, count: int, draws: int, seed: int) -
         decoded = perf_counter() - begin
     if not np.array_equal(again, split.values.numpy()):
         raise RuntimeError(f"{int((again != split.values.numpy()).any(axis=(1, 2, 3)).sum())} images came out changed")
-    found = rates(vae, split, archive, num_draws=draws, seed=seed)
+    found = compression_rates(vae, split, archive, num_draws=draws, seed=seed)
     times = {"compress": coded / len(split), "decompress": decoded / len(split), "exact": True}
     return found, times
 
 
-def table(found: Rates, times: dict[str, Any]) -> str:
+def table(found: CompressionRates, times: dict[str, Any]) -> str:
     """Markdown."""
     rows = [[name, f"{rate:.4f}"] for name, rate in found.rows()]
     text = common.markdown_table(["code", "bits per dimension"], rows)

@@ -1,4 +1,4 @@
-"""What general compressors make of the same data."""
+"""Sizes of the same data under general-purpose compressors."""
 
 import bz2
 import gzip
@@ -11,15 +11,15 @@ import numpy as np
 type Array = np.ndarray[Any, Any]
 
 _GZIP_LEVEL, _BZ2_LEVEL = 9, 9
-_MOST_SIDE = 65_500  # of a PNG, as Pillow reads it back
+_MAX_SIDE = 65_500  # of a PNG that Pillow reads back
 
 
-def rival_sizes(x: Array) -> dict[str, int]:
-    """Bits that gzip, bz2, lzma and PNG take for integers ``(datum, *x_shape)``, each at its most thorough setting.
+def compressed_sizes(x: Array) -> dict[str, int]:
+    """Size in bits of integers ``(datum, *x_shape)`` under gzip, bz2, lzma and PNG, each at its highest level.
 
-    Each gets the data as bytes of the smallest type that holds them; binary data also as packed bits, and the shorter
-    code counts. PNG gets all images below each other as one picture (of 1 bit for binary data), so that its header is
-    paid once; it is left out where the data are no images of one channel with at most 256 levels.
+    Each compresses the data as bytes of the smallest type that holds them; binary data also as packed bits, of which
+    the shorter code counts. PNG receives all images below each other as one picture (of 1 bit for binary data), so that
+    its header counts once; it is left out where the data are not images of one channel with at most 256 levels.
     """
     integers = np.asarray(x)
     low, high = int(integers.min()), int(integers.max())
@@ -40,7 +40,7 @@ def rival_sizes(x: Array) -> dict[str, int]:
 
 
 def _picture(x: Array) -> Array | None:
-    """Images below each other, ``(row, column)``; ``None`` where they are none of one channel."""
+    """Images below each other, ``(row, column)``; ``None`` for data that are not images of one channel."""
     if x.ndim == 4 and x.shape[1] == 1:
         x = x[:, 0]
     return x.reshape(-1, x.shape[-1]).astype(np.uint8) if x.ndim == 3 else None
@@ -50,8 +50,8 @@ def _png(picture: Array, binary: bool) -> int:
     from PIL import Image
 
     size = 0
-    for start in range(0, len(picture), _MOST_SIDE):
-        part = picture[start : start + _MOST_SIDE]
+    for start in range(0, len(picture), _MAX_SIDE):
+        part = picture[start : start + _MAX_SIDE]
         image = Image.fromarray(part * 255 if binary else part)
         content = BytesIO()
         (image.convert("1") if binary else image).save(content, "PNG", optimize=True)
