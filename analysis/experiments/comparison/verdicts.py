@@ -24,7 +24,8 @@ def headline(comparison: "ExperimentComparison") -> str:
 
 def _lead(comparison: "ExperimentComparison") -> str:
     winner, rivals = comparison.winner, comparison.rivals
-    mean = plus_minus(*(float(value[0]) for value in comparison.estimates.mean("log_px")))
+    value, error = comparison.estimates.mean("log_px")
+    mean = plus_minus(float(value[0]), float(error[0]))
     if not rivals:
         return f"{winner} is the only variant; its mean log p(x) is {mean} nats per datum."
     nearest, level = rivals[0], not_significant(comparison)

@@ -1,6 +1,6 @@
-"""The child's end of a point: loads, builds, steps, times and profiles, each when it is told to over a pipe.
+"""The child's end of a point: loads, builds, steps, times and profiles on commands over a pipe.
 
-`benchmarks.point.Process` starts it, as ``python -m benchmarks.point_worker`` with its point as JSON.
+`benchmarks.scale.point.PointProcess` starts it as ``python -m benchmarks.scale.point_worker`` with its point as JSON.
 """
 
 import json
@@ -9,28 +9,25 @@ import sys
 import traceback
 from collections.abc import Iterator
 from math import nan
-from statistics import median
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from benchmarks.kernels import by_kind
-from benchmarks.memory import forget_peak, peak, private, resident
-from benchmarks.point import HIDDEN, Point, flops_of_step
-from benchmarks.work import ADAM_EPS, BETAS, LEARNING_RATE, PIXELS
+from benchmarks.memory import peak, private, reset_peak, resident
+from benchmarks.scale.point import HIDDEN, Point, flops_of_step
+from benchmarks.scale.profiling import time_by_kind
+from benchmarks.speed.task import ADAM_EPS, BETAS, LEARNING_RATE, PIXELS
 
 _SEED = 0
 _COMMANDS = ("setup", "measure", "parts", "stop")
-_PROFILED_STEPS, _WARM_UP_STEPS = 100, 20
-# Of long epochs so many are profiled: at batch 128, a window of a stream and what comes after it.
-_MOST_PROFILED = 350
-# Of the rows of a file, this share is left out of training; `load_data` wants some.
-_TEST = 0.05
+_WARM_UP_STEPS = 20
+# Share of the rows of a file that is left out of training; `load_data` requires some.
+_TEST_FRACTION = 0.05
 
 
 class Subject:
-    """The child's end of a point: what is measured."""
+    """A training step of a point, with its data."""
 
     def __init__(self, point: Point) -> None:
         import torch
@@ -46,7 +43,7 @@ class Subject:
     # --- before -------------------------------------------------------------------------------------------------------
 
     def setup(self) -> dict[str, Any]:
-        """Load, build, compile, warm up, and find how many epochs a measurement takes."""
+        """Load, build, compile, warm up, and determine the number of epochs of a measurement."""
         import torch
 
         point = self.point
@@ -59,16 +56,16 @@ class Subject:
         self.steps = len(self.split) // point.batch
         if self.steps == 0:
             raise ValueError(f"{len(self.split)} data are fewer than a batch of {point.batch}")
-        self._epochs(1, limit=_WARM_UP_STEPS)
-        self._synchronize()
+        self.take_epochs(1, limit=_WARM_UP_STEPS)
+        self.synchronize()
         began = perf_counter()
-        taken, _, _ = self._epochs(1, limit=_WARM_UP_STEPS)
-        self._synchronize()
-        # All processes have to take the same number.
+        taken, _, _ = self.take_epochs(1, limit=_WARM_UP_STEPS)
+        self.synchronize()
+        # All processes must take the same number.
         pace = self._sum(perf_counter() - began) / self.ranks.of / taken
         self.repeats = max(1, round(point.seconds / (pace * min(self.steps, point.limit or self.steps))))
-        # Python and the compiler have left their peak behind; what follows is the step's own.
-        forget_peak()
+        # Exclude the peak of Python's imports and the compiler.
+        reset_peak()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         return {
@@ -91,7 +88,11 @@ class Subject:
 
         point = self.point
         if point.source is not None:
-            options: dict[str, Any] = {"binarize": "dynamic", "validation_fraction": 0.0, "test_fraction": _TEST}
+            options: dict[str, Any] = {
+                "binarize": "dynamic",
+                "validation_fraction": 0.0,
+                "test_fraction": _TEST_FRACTION,
+            }
             return load_data(point.source, stream=point.stream, **options).train.to(self.device)
         words = np.random.default_rng(_SEED).integers(0, 256, (point.rows, PIXELS), dtype=np.uint8)
         return Split(torch.from_numpy(words).to(self.device), top=255.0, draw="binarize")
@@ -140,12 +141,12 @@ class Subject:
     # --- steps --------------------------------------------------------------------------------------------------------
 
     @property
-    def _stepwise(self) -> bool:
-        """Whether batches are handed out one by one, as `vae_pyro.fit` does, and not by `CompiledSVI.run_epoch`."""
+    def stepwise(self) -> bool:
+        """Whether steps are taken batch by batch, as in `vae_pyro.fit`, and not by `CompiledSVI.run_epoch`."""
         return self.point.source is not None or self.point.members > 0 or self.point.processes > 1
 
     def _batches(self, seed: int) -> Iterator[Any]:
-        """Raw batches of an epoch, without a smaller last one."""
+        """Raw batches of an epoch, without a smaller last batch."""
         import torch
 
         from vae_pyro.core.minibatches import BitStream
@@ -162,8 +163,8 @@ class Subject:
             else:
                 yield raws[0]
 
-    def _steps(self, seed: int, limit: int | None, *, only_read: bool = False) -> tuple[int, float, float]:
-        """Steps of an epoch, so many at most: their number, seconds until the first batch was there, last loss."""
+    def take_steps(self, seed: int, limit: int | None, *, only_read: bool = False) -> tuple[int, float, float]:
+        """At most ``limit`` steps of an epoch: their number, seconds until the first batch, last loss."""
         taken, first, loss = 0, 0.0, nan
         ahead = self._batches(seed)
         while taken != limit:
@@ -177,21 +178,21 @@ class Subject:
             taken += 1
             if not only_read:
                 losses = self.svi.take_step(raw, share=1.0 / self.ranks.of)
-                loss = float(losses.mean())  # as a fit does at every step
+                loss = float(losses.mean())  # as in a fit, at every step
         ahead.close()  # type: ignore[attr-defined]
         return taken, first, loss
 
-    def _epochs(self, count: int, limit: int | None = None) -> tuple[int, float, float]:
+    def take_epochs(self, count: int, limit: int | None = None) -> tuple[int, float, float]:
         """Steps, mean seconds until the first batch, and the last loss in nats per datum.
 
-        ``limit``, or the point's, is the most of an epoch where batches go one by one.
+        ``limit``, by default that of the point, bounds an epoch that is taken batch by batch.
         """
         self.epoch = getattr(self, "epoch", 0)
         taken, first, loss = 0, 0.0, nan
         for _ in range(count):
             self.epoch += 1
-            if self._stepwise:
-                some, waited, loss = self._steps(self.epoch, limit or self.point.limit)
+            if self.stepwise:
+                some, waited, loss = self.take_steps(self.epoch, limit or self.point.limit)
                 taken, first = taken + some, first + waited / count
             else:
                 mean = self.svi.run_epoch(self.split, batch_size=self.point.batch, seed=self.epoch, drop_last=True)
@@ -199,14 +200,14 @@ class Subject:
         return taken, first, loss
 
     def measure(self) -> dict[str, Any]:
-        """Time some epochs, or as much of each as ``limit`` allows."""
-        self._meet()
+        """Time some epochs, each at most up to ``limit``."""
+        self.meet()
         began = perf_counter()
-        taken, first, loss = self._epochs(self.repeats)
-        self._meet()
+        taken, first, loss = self.take_epochs(self.repeats)
+        self.meet()
         seconds = perf_counter() - began
         per_epoch = taken / self.repeats
-        # An epoch that was cut short is continued at the pace after its first batch.
+        # An epoch that was cut short is extrapolated at the pace after its first batch.
         pace = (seconds / self.repeats - first) / per_epoch
         return {
             "seconds": seconds,
@@ -220,24 +221,26 @@ class Subject:
             "device_bytes": self._device_memory(),
         }
 
-    def _meet(self) -> None:
-        self._synchronize()
+    def meet(self) -> None:
+        """Wait for the device and for all processes."""
+        self.synchronize()
         self._sum(0.0)
 
-    def _synchronize(self) -> None:
+    def synchronize(self) -> None:
+        """Wait for the device."""
         import torch
 
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def _sum(self, number: float) -> float:
-        """Over the processes."""
+        """Sum over the processes."""
         import torch
 
         from vae_pyro.parallel.ranks import Ranks
 
         total = torch.tensor(number, dtype=torch.float64, device=self.device)
-        Ranks.add(self.ranks, total)  # which is not counted as a step's
+        Ranks.add(self.ranks, total)  # not counted as part of a step
         return float(total)
 
     def _device_memory(self) -> float | None:
@@ -247,54 +250,13 @@ class Subject:
             return None
         return self._sum(torch.cuda.max_memory_allocated(self.device))
 
-    # --- what the time goes to ----------------------------------------------------------------------------------------
-
     def parts(self) -> dict[str, Any]:
-        """Milliseconds of a profiled step by what they are spent on, and of a sum over processes by itself."""
-        import torch
-        from torch.profiler import ProfilerActivity, profile
-
-        from vae_pyro.parallel.ranks import Ranks
-
-        epochs = max(1, min(self.repeats, round(_PROFILED_STEPS / self.steps)))
-        on_gpu = self.device.type == "cuda"
-        self._meet()
-        self.summing = self.reading = 0.0
-        with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as found:
-            began = perf_counter()
-            taken, _, _ = self._epochs(epochs, limit=min(self.point.limit or self.steps, _MOST_PROFILED))
-            self._synchronize()
-            profiled = (perf_counter() - began) / taken
-        spent = by_kind(found, self.device.type, marked=self.point.compile, alone=self.ranks.alone)
-        parts = {name: microseconds / taken / 1e3 for name, microseconds in spent.items()}
-        if not on_gpu:  # whose reading and sums go on beside its kernels
-            read = taken
-            if not self._stepwise:  # `run_epoch` reads the same rows and bits, but does not say for how long
-                read, _, _ = self._steps(0, None, only_read=True)
-            parts["reading"] = self.reading / read * 1e3
-            if not self.ranks.alone:
-                parts["sum over processes"] = self.summing / taken * 1e3
-        parts["without a kernel" if on_gpu else "calls, noise, Python"] = profiled * 1e3 - sum(parts.values())
-        answer: dict[str, Any] = {"parts": parts, "profiled_ms": profiled * 1e3}
-        if not self.ranks.alone:
-            alone = {}
-            for size in (self.counted // 4, 1):
-                vector = torch.zeros(size, device=self.device)
-                times = []
-                for _ in range(30):
-                    self._meet()
-                    began = perf_counter()
-                    Ranks.add(self.ranks, vector)
-                    self._synchronize()
-                    times.append(perf_counter() - began)
-                alone[size] = median(times)
-            # A sum of one number is all latency: 2 (p - 1) messages.
-            answer |= {"sum_alone_ms": alone[self.counted // 4] * 1e3, "latency": alone[1] / (2 * (self.ranks.of - 1))}
-        return answer
+        """Milliseconds of a profiled step by kind of work, see `benchmarks.scale.profiling`."""
+        return time_by_kind(self)
 
 
 def serve(point: Point) -> None:
-    """The child's end: answer until the input ends. Of several processes the first one listens and speaks."""
+    """Answer commands until the input ends; of several processes, the first reads and writes."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     if point.compile:

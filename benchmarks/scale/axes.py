@@ -1,4 +1,4 @@
-"""The axes of `benchmarks.scale`: what makes a training step larger, and the points that are measured of it."""
+"""The axes of `benchmarks.scale`: the sizes of a training step that are varied, and their points."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import common
-from benchmarks.point import Point
-from benchmarks.work import PIXELS
+from benchmarks.scale.point import Point
+from benchmarks.speed.task import PIXELS
 
 _SIDE, _SEED = 28, 0
 _WRITE_ROWS = 100_000
@@ -19,16 +19,16 @@ _SPARE_DISK = 1.2
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured.
+    """Extent of the measurements.
 
     Attributes:
         device: ``cpu`` or ``cuda``.
-        rounds: through all points of an axis.
-        seconds: that a measurement takes at least.
-        quick: few small points, not compiled: a trial of the program.
-        large: streams 1e7 rows as well.
-        scratch: folder for the files that are streamed.
-        deadline: on `time.monotonic`'s clock; no axis begins after it.
+        rounds: rounds through all points of an axis.
+        seconds: least duration of a measurement.
+        quick: few small points, not compiled: a trial run.
+        large: stream 1e7 rows as well.
+        scratch: folder for the streamed files.
+        deadline: on `time.monotonic`'s clock; no axis starts after it.
     """
 
     device: str
@@ -47,8 +47,8 @@ class Sweep:
     Attributes:
         title: of its table.
         unit: of x.
-        about: what is the same at all points.
-        points: to measure, from the plan.
+        about: settings that all points share.
+        points: the points of a plan.
     """
 
     title: str
@@ -80,7 +80,7 @@ def _processes(plan: Plan) -> list[Point]:
     base = Point(1, "1", plan.device, seconds=plan.seconds, compile=not plan.quick)
     if plan.quick:
         base = replace(base, rows=512)
-    # One process takes its steps in the same way as several: batch by batch, from a loader of its own.
+    # One process takes its steps as several do: batch by batch, from its own loader.
     points = [base]
     for count in counts[1:]:
         points.append(replace(base, x=count, label=f"{count}, batch shared", processes=count))
@@ -103,16 +103,16 @@ def _rows(plan: Plan) -> list[Point]:
 
 
 def write_rows(file: Path, rows: int) -> None:
-    """Write random bytes as a ``.npy`` file of shape ``(rows, 28, 28)``, block by block: all of it is written data.
+    """Write random bytes as a ``.npy`` file of shape ``(rows, 28, 28)``, block by block, without holes.
 
     Raises:
-        ValueError: the disk has no room; the message says how much is wanted.
+        ValueError: the disk is too small; the message gives the required space.
     """
-    wanted, there = rows * PIXELS, shutil.disk_usage(file.parent).free
-    if there < wanted * _SPARE_DISK:
+    required, free = rows * PIXELS * _SPARE_DISK, shutil.disk_usage(file.parent).free
+    if free < required:
         raise ValueError(
-            f"{rows:,} rows want {wanted * _SPARE_DISK / 2**30:.1f} GiB under {str(file.parent)!r}, which has "
-            f"{there / 2**30:.1f} GiB free; name another folder with --scratch"
+            f"{rows:,} rows require {required / 2**30:.1f} GiB under {str(file.parent)!r}, which has "
+            f"{free / 2**30:.1f} GiB free; name another folder with --scratch"
         )
     words = np.random.SFC64(_SEED)
     header = {"descr": "|u1", "fortran_order": False, "shape": (rows, _SIDE, _SIDE)}

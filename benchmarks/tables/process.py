@@ -1,4 +1,4 @@
-"""A process that makes mixed tables, and knows the probability of every row of them."""
+"""A process of mixed tables for which the probability of every row is known."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from vae_pyro.data.tables.schema import CODED
 
 type Array = np.ndarray[Any, Any]
 
-# Numbers that each column takes from the hidden units of the process.
+# Parameters of each column that depend on the hidden units of the process.
 _PARAMETERS = {"real": 1, "positive": 1, "count": 1, "binary": 1, "ordinal": 1}
 _CLASSES = {"city": 5, "colour": 3}
 _COLUMNS = {
@@ -27,7 +27,7 @@ _BLOCK = 50
 
 
 class Process:
-    """Two standard normal latents, one layer of random hidden units, and a column of each kind from its own law.
+    """Two standard normal latents, one layer of random hidden units, and columns of each kind.
 
     Args:
         seed: of the weights.
@@ -65,7 +65,7 @@ class Process:
         return made
 
     def draw(self, rows: int, seed: int) -> pd.DataFrame:
-        """So many rows."""
+        """Draw rows."""
         with seeded(seed):
             cells = {
                 name: law.sample() for name, law in self.columns(torch.randn(rows, 2, dtype=torch.float64)).items()
@@ -78,9 +78,10 @@ class Process:
         return frame.astype({"smokes": bool, "owns": bool, "visits": int, "rooms": int})
 
     def known(self, values: Array, mask: Array, points: int = 161) -> tuple[Array, dict[str, Array]]:
-        """log p of what is observed, in nats, and p(code | what is observed) of each column of codes.
+        """log p of the observed cells in nats, and p(code | observed cells) of each coded column.
 
-        By the trapezoidal rule on ``points`` x ``points`` latents in [-6, 6], which converges geometrically here.
+        Integrated by the trapezoidal rule on ``points`` x ``points`` latents in [-6, 6], which converges geometrically
+        here.
 
         Args:
             values: ``(datum, column)`` as a schema encodes them.

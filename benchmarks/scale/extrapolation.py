@@ -1,26 +1,23 @@
-"""What machines that are not here would do with a step: computed from measured parts and from data sheets.
-
-Nothing of it was measured, and everything that is assumed is written beside it.
-"""
+"""Performance of a step on other machines, computed from measured parts and from data sheets."""
 
 from dataclasses import asdict, dataclass
 from math import nan
 from typing import Any
 
-from benchmarks.laws import Slope, line
+from benchmarks.scale.laws import Slope, line
 
 
 def ring_all_reduce(processes: int, nbytes: float, bandwidth: float, latency: float) -> float:
-    """Seconds in which a ring of processes sums a vector: ``2 (p - 1) / p * bytes / bandwidth + 2 (p - 1) latency``.
+    """Duration in seconds of a sum over a ring of processes: ``2 (p - 1) / p * bytes / bandwidth + 2 (p - 1) latency``.
 
     Each process sends and receives ``(p - 1) / p`` of the vector twice, to scatter sums and to gather them, in
-    ``2 (p - 1)`` messages. Additions are taken as free.
+    ``2 (p - 1)`` messages. Additions are neglected.
 
     Args:
         processes: p, at least 1.
-        nbytes: of the vector.
-        bandwidth: bytes a second that a process sends while it receives as many.
-        latency: seconds of a message without content.
+        nbytes: size of the vector.
+        bandwidth: bytes per second that a process sends while it receives as many.
+        latency: duration of an empty message in seconds.
 
     Raises:
         ValueError: a number out of range.
@@ -33,25 +30,25 @@ def ring_all_reduce(processes: int, nbytes: float, bandwidth: float, latency: fl
     """
     if processes < 1 or nbytes < 0 or bandwidth <= 0 or latency < 0:
         raise ValueError(
-            f"a ring wants processes, bytes, a bandwidth above 0 and a latency, got {processes}, {nbytes}, "
-            f"{bandwidth}, {latency}"
+            "processes must be at least 1, nbytes and latency at least 0 and bandwidth above 0, got "
+            f"{processes}, {nbytes}, {latency}, {bandwidth}"
         )
     return 2 * (processes - 1) / processes * nbytes / bandwidth + 2 * (processes - 1) * latency
 
 
 @dataclass(frozen=True)
 class System:
-    """A machine on paper. Everything in it is an assumption.
+    """An assumed machine.
 
     Attributes:
-        name: what it is.
-        nodes: machines in it.
+        name: description.
+        nodes: number of machines.
         per_node: processes on each.
-        bandwidth: bytes a second in one direction, of the slowest link of the ring.
-        latency: seconds of a message within a node.
-        latency_between: seconds of a message between nodes; ``None`` takes what was measured here.
-        rate: floating-point operations a second of a process; ``None`` takes the step that was measured here.
-        sources: where the numbers come from.
+        bandwidth: bytes per second in one direction, of the slowest link of the ring.
+        latency: duration of a message within a node in seconds.
+        latency_between: duration of a message between nodes in seconds; ``None`` uses the measured latency.
+        rate: floating-point operations per second of a process; ``None`` uses the measured step.
+        sources: of the numbers.
     """
 
     name: str
@@ -65,12 +62,12 @@ class System:
 
     @property
     def processes(self) -> int:
-        """All of them."""
+        """Number of all processes."""
         return self.nodes * self.per_node
 
 
 _H100 = "NVIDIA H100 data sheet (SXM: 67 TFLOP/s in float32, NVLink 900 GB/s and PCIe Gen5 128 GB/s, both directions)"
-_NCCL = "latency of a ring's message as NCCL's own model has it (src/graph/tuning.cc, hwLat, Simple)"
+_NCCL = "latency of a ring's message from NCCL's own model (src/graph/tuning.cc, hwLat, Simple)"
 SYSTEMS = (
     System("8 GPUs, NVLink", 1, 8, 450e9, 3.4e-6, 0.0, 67e12, f"{_H100}; {_NCCL}: 3.4 us"),
     System("8 GPUs, PCIe", 1, 8, 64e9, 5.7e-6, 0.0, 67e12, f"{_H100}; {_NCCL}: 5.7 us"),
@@ -86,7 +83,7 @@ SYSTEMS = (
 )  # fmt: skip
 
 
-def on_paper(
+def extrapolate(
     system: System,
     *,
     nbytes: float,
@@ -97,24 +94,24 @@ def on_paper(
     batch_line: Slope | None,
     device: str,
 ) -> dict[str, Any] | None:
-    """What a system would do with a step, computed from measured parts.
+    """Performance of a step on a system, computed from measured parts.
 
-    A process sums its whole gradient after it has it, so nothing overlaps: a step takes its time alone and that of the
-    sum. On a CPU a GPU's step is not known; its products at the rate of the data sheet are less than it, and so, the
-    sum's time given, the efficiency is the least that there can be.
+    A process sums its gradient after it is complete, so that nothing overlaps: the duration of a step is that of one
+    process plus that of the sum. The step of a GPU is unknown where a CPU was measured; its products at the rate of the
+    data sheet are a lower bound of it, so that, given the time of the sum, the efficiency is a lower bound as well.
 
     Args:
-        system: assumed.
-        nbytes: that a step sums, measured.
-        step: seconds of a step of one process, measured.
-        batch: data in it.
+        system: the assumed system.
+        nbytes: measured number of bytes that a step sums.
+        step: measured duration of a step of one process in seconds.
+        batch: data in that step.
         flops: floating-point operations of its products.
-        measured_latency: seconds of a message between processes of one machine; ``None`` if it was not measured.
-        batch_line: seconds of a step against its batch, measured; ``None`` if it was not.
-        device: that ``step`` was measured on.
+        measured_latency: duration of a message between processes of one machine in seconds; ``None`` if not measured.
+        batch_line: measured duration of a step against its batch; ``None`` if not measured.
+        device: on which ``step`` was measured.
 
     Returns:
-        Figures; ``None`` where a part of them was not measured.
+        ``None`` where a required part was not measured.
     """
     between = measured_latency if system.latency_between is None else system.latency_between
     if between is None:
@@ -146,14 +143,14 @@ def on_paper(
     }
 
 
-def paper(sweeps: dict[str, Any], device: str) -> list[dict[str, Any]]:
-    """All systems on paper, from what was measured of processes and batches; empty where that was not."""
+def extrapolated(sweeps: dict[str, Any], device: str) -> list[dict[str, Any]]:
+    """All assumed systems, from the measured axes of processes and batches; empty without the former."""
     rows = [row for row in sweeps.get("processes", {}).get("points", []) if "ms_per_step" in row]
     alone = next((row for row in rows if row["processes"] == 1), None)
     if alone is None:
         return []
     together = [row for row in rows if row["processes"] > 1]
-    # Loss, signal and two metrics go with the gradient.
+    # Loss, signal and two metrics are summed with the gradient.
     nbytes = together[0]["summed_bytes"] if together else 4 * (alone["parameters"] + 4)
     latencies = [row["latency"] for row in together if "latency" in row]
     of_batch = [row for row in sweeps.get("batch", {}).get("points", []) if "ms_per_step" in row]
@@ -161,7 +158,7 @@ def paper(sweeps: dict[str, Any], device: str) -> list[dict[str, Any]]:
     if len(of_batch) > 1:
         slope = line([row["batch"] for row in of_batch], [row["ms_per_step"] / 1e3 for row in of_batch])
     found = [
-        on_paper(
+        extrapolate(
             system,
             nbytes=nbytes,
             step=alone["ms_per_step"] / 1e3,

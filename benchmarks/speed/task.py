@@ -1,4 +1,4 @@
-"""The work that every contender of `benchmarks.speed` does: data, network, initial weights, optimizer.
+"""The task of every contender of `benchmarks.speed`: data, network, initial weights, optimizer.
 
 It imports neither torch nor jax, since each contender has a process of its own and loads its own library there.
 """
@@ -49,7 +49,7 @@ NETS = {"mlp-400-20": Net((400,), 20, "relu"), "iwae-200-200-50": Net((200, 200)
 
 @dataclass(frozen=True)
 class Task:
-    """What one contender is to do.
+    """The work of one contender.
 
     Attributes:
         net: a name in `NETS`.
@@ -57,7 +57,7 @@ class Task:
         device: ``cpu`` or ``cuda``.
         seed: of the initial weights, the order and the noise.
         data_root: folder that holds ``MNIST/raw``.
-        max_steps: use only so many batches of images, for a trial; ``None`` uses all.
+        max_steps: number of batches of images that are used; ``None`` uses all.
     """
 
     net: str
@@ -118,6 +118,6 @@ def eps_for_sum(batch: int) -> float:
     """Adam's eps for a loss that is a sum over the batch.
 
     Adam with eps on the mean and Adam with ``batch * eps`` on the sum take the same steps. Pyro's and NumPyro's losses
-    are sums, and a wrapper that scales them would cost time that their users do not spend.
+    are sums, and a wrapper that scales them would cost additional time.
     """
     return batch * ADAM_EPS

@@ -1,7 +1,7 @@
-"""``python -m benchmarks.anatomy``: where the time of one compiled step goes, kernel by kernel, on a CPU.
+"""``python -m benchmarks.speed.anatomy``: where the time of one compiled step goes, kernel by kernel, on a CPU.
 
-Says what a step would have to shed to become faster: products are at the floor that `benchmarks.floor` measures, or
-they are not; the optimizer reads and writes every parameter three times; the rest is calls.
+Shows where a step could become faster: in its products, if they are above the floor that `benchmarks.speed.floor`
+measures; in the optimizer, which reads and writes every parameter three times; or in calls.
 """
 
 import argparse
@@ -11,8 +11,8 @@ from collections import defaultdict
 from time import perf_counter
 
 from benchmarks.common import markdown_table
-from benchmarks.contenders import Compiled
-from benchmarks.work import NETS, Task
+from benchmarks.speed.contenders.compiled_svi import Compiled
+from benchmarks.speed.task import NETS, Task
 
 _STEPS = 400
 PARTS = {
@@ -30,7 +30,7 @@ def anatomy(task: Task) -> tuple[float, dict[str, float]]:
 
     contender = Compiled()
     with tempfile.TemporaryDirectory(prefix="vae_pyro-benchmark-") as scratch:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = scratch  # kernels cached without their marks would show none
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = scratch  # cached kernels may be unmarked
         with config.patch({"cpp.enable_kernel_profile": True}):
             contender.setup(task)
         contender.epoch()
@@ -55,7 +55,7 @@ def anatomy(task: Task) -> tuple[float, dict[str, float]]:
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.anatomy", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.anatomy", description=__doc__)
     parser.add_argument("--net", choices=list(NETS), default="mlp-400-20")
     parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--data-root", default=None)

@@ -1,15 +1,15 @@
-"""What `benchmarks.scale` writes: its axes, their laws and the machines on paper, as Markdown."""
+"""Tables of `benchmarks.scale` in Markdown: axes, fitted laws, extrapolation to other machines."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import common
-from benchmarks.kernels import KINDS
-from benchmarks.laws import Slope
+from benchmarks.scale.laws import Slope
+from benchmarks.scale.profiling import KINDS
 
 
 def table(name: str, case: dict[str, Any]) -> str:
-    """An axis as Markdown: its points, where their time goes, its laws."""
+    """An axis: its points, their time by kind of work, its laws."""
     rows = case["points"]
     columns = [case["unit"], "ms / step, median (range)", "data / s", "peak MiB", "private MiB", "loss, nats"]
     if name == "ensemble":
@@ -72,7 +72,7 @@ def _line(name: str, row: dict[str, Any]) -> list[str]:
 
 
 def law_lines(name: str, found: dict[str, Any]) -> list[str]:
-    """Laws in words."""
+    """The laws of an axis, one line each."""
     lines = []
     for label, law in found.items():
         if label == "streamed / in memory":
@@ -90,8 +90,8 @@ def law_lines(name: str, found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def paper_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Systems on paper as Markdown."""
+def extrapolation_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Assumed systems as Markdown."""
     if not rows:
         return ""
     columns = [
@@ -120,19 +120,19 @@ def paper_table(rows: Sequence[dict[str, Any]]) -> str:
     )
     counted = "as counted" if rows[0]["sum_was_counted"] else "by the number of parameters"
     return (
-        f"**On paper, not measured**: {rows[0]['summed_bytes']:,} bytes summed at a step ({counted}), batch "
+        f"**Computed, not measured**: {rows[0]['summed_bytes']:,} bytes summed at a step ({counted}), batch "
         f"{rows[0]['batch_per_process']} for each process, ring all-reduce 2 (p - 1) / p bytes / bandwidth + 2 (p - 1) "
-        "latency, which does not overlap the step. A GPU's step is taken as its products at the data sheet's rate "
-        "where none was measured, which is less than it.\n\n"
+        "latency, which does not overlap the step. Where no GPU was measured, the time of its products at the rate of "
+        "the data sheet is used, a lower bound of its step.\n\n"
         f"{common.markdown_table(columns, lines)}\n\nAssumed:\n\n{sources}"
     )
 
 
 def report(result: dict[str, Any]) -> str:
-    """All axes of a result, and what follows from them on paper, with the machines."""
+    """All axes of a result, the extrapolation, and the machines."""
     cases = result["sweeps"]
     parts = [table(name, case) for name, case in cases.items()]
-    parts.append(paper_table(result["on_paper"]))
+    parts.append(extrapolation_table(result["on_paper"]))
     lines = {
         f"Machine: {common.machine_line(case['machine'])}; vae_pyro at {case['revision'] or 'no revision'}; "
         f"{', '.join(other for other, its in cases.items() if its['machine'] == case['machine'])}."

@@ -1,7 +1,7 @@
 """``python -m benchmarks.speed``: seconds of a training epoch of the same VAE, by several implementations.
 
 Every contender has its own process, and rounds alternate between them: an epoch of the first, an epoch of the second,
-and so on, then the next round, in an order that moves on by one. Whatever else the machine does falls on all of them.
+and so on, then the next round, in an order that is shifted by one, so that other load of the machine affects all.
 """
 
 import argparse
@@ -12,15 +12,13 @@ from time import monotonic
 from typing import Any
 
 from benchmarks import common
-from benchmarks.contenders import CONTENDERS
-from benchmarks.work import NETS, Task
-from benchmarks.worker import Worker, WorkerError
+from benchmarks.process import ProcessError
+from benchmarks.speed.contenders import CONTENDERS
+from benchmarks.speed.report import OURS, SAME_WORK_NATS, STOCK, merged, report, table
+from benchmarks.speed.task import NETS, Task
+from benchmarks.speed.worker import Worker
 
-OURS, STOCK = "compiled", "stock"
-# Mean losses of an epoch differ by noise and order: by tenths of a nat late, by three where a net is still about to
-# leave the plateau on which all images look the same (207 nats). Another model, data or optimizer differ by more.
-SAME_WORK_NATS = 5.0
-# A waiting process that uses more than this share of a core disturbs the one that is timed.
+# Share of a core above which a waiting process disturbs the one that is timed.
 IDLE_SHARE = 0.02
 
 
@@ -30,12 +28,12 @@ def measure(task: Task, names: list[str], rounds: int, epochs: int, deadline: fl
     Args:
         task: net, batch and device.
         names: contenders.
-        rounds: of all contenders in turn.
-        epochs: of each contender in a round.
-        deadline: on `time.monotonic`'s clock; no round begins that would probably end after it.
+        rounds: rounds through all contenders.
+        epochs: epochs of each contender in a round.
+        deadline: on `time.monotonic`'s clock; no round starts that would probably end after it.
 
     Returns:
-        What goes into the result file.
+        An entry of the result file.
     """
     print(f"\n{task.net}, batch {task.batch}, {task.device}: {task.steps} steps an epoch", flush=True)
     case: dict[str, Any] = {
@@ -60,7 +58,7 @@ def measure(task: Task, names: list[str], rounds: int, epochs: int, deadline: fl
                 rows[name] |= worker.ask("setup")
                 workers[name] = worker
                 print(f"  {name}: first step after {rows[name]['first_step']:.1f} s", flush=True)
-            except WorkerError as error:
+            except ProcessError as error:
                 _note_failure(rows[name], worker, str(error))
                 worker.close()
         case["rounds"] = _alternate(workers, rows, rounds, epochs, deadline)
@@ -79,7 +77,7 @@ def _floor(task: Task) -> dict[str, Any]:
     try:
         found = worker.ask("epoch")
         print(f"  floor: {found['seconds']:.2f} s at {found['rate']:.0f} GFLOP/s", flush=True)
-    except WorkerError as error:
+    except ProcessError as error:
         print(f"  floor: {error}", file=sys.stderr)
         found = {"error": str(error)}
     finally:
@@ -104,7 +102,7 @@ def _alternate(
             started = monotonic()
             try:
                 answers = [workers[name].ask("epoch") for _ in range(epochs)]
-            except WorkerError as error:
+            except ProcessError as error:
                 _note_failure(rows[name], workers[name], str(error))
                 workers.pop(name).close()
                 continue
@@ -120,7 +118,7 @@ def _alternate(
         times = ", ".join(f"{name} {statistics.mean(rows[name]['epochs'][-1]):.2f}" for name in workers)
         print(f"  round {number + 1} of {rounds}: {times} s", flush=True)
         if number + 1 < rounds and monotonic() + took > deadline:
-            print(f"  the time is up: {number + 1} rounds instead of {rounds}", flush=True)
+            print(f"  time limit reached: {number + 1} rounds instead of {rounds}", flush=True)
             break
     for name, (used, waited) in idle.items():
         rows[name]["idle_share"] = used / waited if waited else None
@@ -130,7 +128,7 @@ def _alternate(
 
 
 def _compare(case: dict[str, Any]) -> None:
-    """Add what follows from the times: medians, ratios to ours, steps to break even, agreement of the losses."""
+    """Add medians, ratios to ours, steps to break even, and the agreement of the losses."""
     rows = {name: row for name, row in case["contenders"].items() if row["epochs"] and "error" not in row}
     for row in rows.values():
         row["per_member"] = [statistics.mean(times) / row["members"] for times in row["epochs"]]
@@ -156,110 +154,20 @@ def _compare(case: dict[str, Any]) -> None:
             )
 
 
-def table(case: dict[str, Any]) -> str:
-    """A case as a Markdown table with its foot."""
-    columns = [
-        "contender",
-        "s / epoch, median (range)",
-        "ms / step",
-        "ours / this",
-        "paired",
-        "first step, s",
-        "break-even, steps",
-        "peak MiB",
-        "loss, nats",
-    ]
-    lines = [_line(name, row) for name, row in case["contenders"].items()]
-    lines.append(_floor_line(case))
-    foot = [
-        f"{case['steps']:,} steps of {case['batch']} an epoch ({case['images']:,} images), rounds: {case['rounds']}, "
-        f"epochs in a round: {case['epochs_per_round']}"
-    ]
-    if "loss_spread" in case:
-        same = case["loss_spread"] <= SAME_WORK_NATS
-        verdict = "within" if same else "NOT THE SAME WORK:"
-        foot.append(f"losses {verdict} {case['loss_spread']:.2f} nats of their median")
-    threads = {row["threads"] for row in case["contenders"].values() if row.get("threads")}
-    if threads:
-        foot.append(f"torch with {', '.join(map(str, sorted(threads)))} threads")
-    if "rate" in case["floor"]:
-        foot.append(
-            f"floor: {case['floor']['gigaflops']:,.0f} GFLOP an epoch at {case['floor']['rate']:,.0f} GFLOP/s "
-            f"({case['floor']['rate_mm']:,.0f} by `torch.mm` alone)"
-        )
-    title = f"**{case['net']}, batch {case['batch']}**"
-    return f"{title}\n\n{common.markdown_table(columns, lines)}\n\n{'; '.join(foot)}."
-
-
-def _line(name: str, row: dict[str, Any]) -> list[str]:
-    if "summary" not in row:
-        return [f"`{name}`", row.get("error", "not run"), *[""] * 7]
-    summary = row["summary"]
-    spread = common.Spread(summary["median"], summary["min"], summary["max"], len(row["per_member"]))
-    steps = summary.get("break_even_steps")
-    memory = f"{row['peak_memory'] / 2**20:,.0f}"
-    if row["device_memory"]:
-        memory += f" + {row['device_memory'] / 2**20:,.0f}"
-    return [
-        f"`{name}`",
-        spread.text(3 if spread.median < 1 else 2),
-        f"{summary['ms_per_step']:.3f}",
-        f"{summary['ours_over_this']:.2f}" if "ours_over_this" in summary else "",
-        f"{summary['ours_over_this_paired']:.2f}" if "ours_over_this_paired" in summary else "",
-        f"{row['first_step']:.1f}" if row["first_step"] >= 0.05 else f"{row['first_step']:.3f}",
-        "" if steps is None else f"{steps:,.0f}",
-        memory,
-        f"{row['losses'][-1]:.2f}",
-    ]
-
-
-def _floor_line(case: dict[str, Any]) -> list[str]:
-    found = case["floor"]
-    if "error" in found:
-        return ["floor", found["error"], *[""] * 7]
-    ours = case["contenders"].get(OURS, {}).get("summary")
-    ratio = f"{ours['median'] / found['seconds']:.2f}" if ours else ""
-    seconds = f"{found['seconds']:.3f}" if found["seconds"] < 1 else f"{found['seconds']:.2f}"
-    return ["floor", seconds, f"{found['seconds'] / case['steps'] * 1e3:.3f}", ratio, *[""] * 5]
-
-
-def report(result: dict[str, Any]) -> str:
-    """All cases of a result, with the machines that they were measured on."""
-    parts = [table(case) for case in result["cases"]]
-    machines = {
-        f"{common.machine_line(case['machine'])}; vae_pyro at {case['revision'] or 'no revision'}"
-        for case in result["cases"]
-    }
-    if len(machines) == 1:
-        return "\n\n".join([*parts, f"Machine: {machines.pop()}."])
-    of_each = [
-        f"{part}\nMachine: {common.machine_line(case['machine'])}; vae_pyro at {case['revision'] or 'no revision'}."
-        for part, case in zip(parts, result["cases"], strict=True)
-    ]
-    return "\n\n".join(of_each)
-
-
-def merged(old: dict[str, Any] | None, new: list[dict[str, Any]]) -> dict[str, Any]:
-    """The new cases, and the old ones that were not measured again."""
-    cases = {(case["net"], case["batch"]): case for case in [*(old or {"cases": []})["cases"], *new]}
-    order = {net: number for number, net in enumerate(NETS)}
-    return {"benchmark": "speed", "cases": sorted(cases.values(), key=lambda c: (order[c["net"]], c["batch"]))}
-
-
 def arguments() -> argparse.Namespace:
-    """What the command line says."""
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, nargs="+", default=[20, 128, 1024], metavar="N")
     parser.add_argument("--net", nargs="+", default=list(NETS), choices=NETS, metavar="NET", help=", ".join(NETS))
     parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=CONTENDERS, metavar="NAME",
                         help=", ".join(CONTENDERS))  # fmt: skip
-    parser.add_argument("--rounds", type=int, default=3, help="of all contenders in turn")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds through all contenders")
     parser.add_argument("--epochs-per-round", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto (CUDA where there is one), cpu or cuda")
     parser.add_argument("--data-root", help="folder in which torchvision keeps MNIST; default: VAE_PYRO_DATA")
-    parser.add_argument("--seconds-limit", type=float, default=float("inf"), help="begin nothing new after so long")
-    parser.add_argument("--max-steps", type=int, help="a trial: epochs of so many steps; written only to another --out")
+    parser.add_argument("--seconds-limit", type=float, default=float("inf"), help="start nothing new after this time")
+    parser.add_argument("--max-steps", type=int, help="a trial run: steps of an epoch; written only to another --out")
     parser.add_argument("--out", type=Path, default=common.HERE, help="folder with README.md and results/")
     return parser.parse_args()
 
@@ -276,20 +184,19 @@ def main() -> None:
     for net in sorted(given.net, key=list(NETS).index):
         for batch in given.batch:
             if monotonic() > deadline:
-                print(f"the time is up: {net} at batch {batch} was not measured", flush=True)
+                print(f"time limit reached: {net} at batch {batch} was not measured", flush=True)
                 continue
             task = Task(net, batch, device, given.seed, str(root), given.max_steps)
             case = measure(task, names, given.rounds, given.epochs_per_round, deadline)
             new.append({**case, "machine": described, "revision": revision})
             print(f"\n{table(new[-1])}", flush=True)
-            if (
-                given.max_steps is None or given.out != common.HERE
-            ):  # after each case, so that an interrupted run keeps what it has
+            # After each case, so that an interrupted run keeps its results.
+            if given.max_steps is None or given.out != common.HERE:
                 result = merged(common.read_json(file), [new[-1]])
                 common.write_json(file, result)
                 common.replace_block(given.out / "README.md", f"speed-{device}", report(result))
     if given.max_steps is not None and given.out == common.HERE:
-        print("\nA trial: nothing was written.")
+        print("\nTrial run: nothing was written.")
 
 
 def _device(name: str) -> str:

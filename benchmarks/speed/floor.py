@@ -1,7 +1,6 @@
-"""The floor of a training epoch: the time of its matrix products alone, at the rate that this machine reaches.
+"""The floor of a training epoch: the time of its matrix products alone, at the best rate of this machine.
 
-Noise, activations, densities, the optimizer and the reading of data come on top. A step cannot be faster unless it has
-faster products.
+Noise, activations, densities, the optimizer and the reading of data come on top.
 """
 
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.work import Task
+from benchmarks.speed.task import Task
 
 _BURST_SECONDS, _BURSTS = 0.05, 5
 _CUDA_BURST = 200
@@ -19,8 +18,8 @@ _CUDA_BURST = 200
 def floor(task: Task) -> dict[str, Any]:
     """Measure every product of a step: forward, gradient of the weights, gradient of the inputs where it is needed.
 
-    The first layer's inputs are data and want no gradient. Each product is tried as ``torch.mm`` and, on a CPU, as
-    oneDNN's linear layer; the faster one counts.
+    The inputs of the first layer are data and need no gradient. Each product is computed by ``torch.mm`` and, on a CPU,
+    by oneDNN's linear layer; the faster one counts.
 
     Returns:
         ``seconds`` of an epoch, ``gigaflops`` counted in it, ``rate`` in GFLOP/s, and ``rate_mm``, that of ``torch.mm``
@@ -60,7 +59,7 @@ def _onednn_seconds(a: torch.Tensor, b: torch.Tensor, device: torch.device) -> f
 
 
 def _seconds(product: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of one call: the best burst, since a floor is what the machine can do undisturbed."""
+    """Seconds of one call: the best burst, since the floor is that of an undisturbed machine."""
     if device.type == "cuda":
         return _seconds_cuda(product, device)
 
@@ -76,7 +75,7 @@ def _seconds(product: Callable[[], Any], device: torch.device) -> float:
 
 
 def _seconds_cuda(product: Callable[[], Any], device: torch.device) -> float:
-    # In a CUDA graph, since launches from Python cost more than small products do.
+    # In a CUDA graph, since launches from Python cost more than small products.
     product()
     torch.cuda.synchronize(device)
     graph = torch.cuda.CUDAGraph()

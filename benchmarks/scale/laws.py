@@ -1,4 +1,4 @@
-"""How time and memory grow: lines and power laws by least squares, and those of one axis of `benchmarks.scale`."""
+"""Growth of time and memory: lines and power laws by least squares, and those of an axis of `benchmarks.scale`."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-# From so many rows on, both windows of a stream are full (`vae_pyro.data.streams.windows.WINDOW_BYTES`), and its memory
-# is final.
+# From this many rows on, both windows of a stream are full (`vae_pyro.data.streams.windows.WINDOW_BYTES`), and its
+# memory is constant.
 _WINDOWS_FULL = 100_000
 
 
@@ -35,8 +35,8 @@ class Slope:
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Confidence interval of the slope, by Student's t with ``count - 2`` degrees of freedom.
 
-        The errors are taken as independent, normal and equal; where points lie off the line for a reason, the error
-        holds that as well.
+        The errors are assumed independent, normal and of equal variance; a systematic deviation from the line
+        enlarges them.
         """
         from scipy.stats import t
 
@@ -56,7 +56,7 @@ def line(x: Sequence[float], y: Sequence[float]) -> Slope:
         ValueError: lengths that differ, or fewer than two different x.
     """
     if len(x) != len(y) or len(set(x)) < 2:
-        raise ValueError(f"a slope wants as many y as x and two different x, got x {list(x)} and y {list(y)}")
+        raise ValueError(f"x and y must have the same length and x two different values, got {list(x)} and {list(y)}")
     at, value = np.asarray(x, np.float64), np.asarray(y, np.float64)
     centred = at - at.mean()
     spread = float(centred @ centred)
@@ -74,13 +74,13 @@ def power_law(x: Sequence[float], y: Sequence[float]) -> Slope:
         ValueError: a number that is not positive, or as for `line`.
     """
     if min([*x, *y], default=0.0) <= 0:
-        raise ValueError(f"a power law wants positive numbers, got x {list(x)} and y {list(y)}")
+        raise ValueError(f"x and y must be positive for a power law, got {list(x)} and {list(y)}")
     found = line([log(value) for value in x], [log(value) for value in y])
     return replace(found, low=float(min(x)), high=float(max(x)))
 
 
 def laws(name: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Exponents of time, and bytes for each unit of x, of the rows that were measured."""
+    """Exponents of time, and bytes for each unit of x, from the measured rows."""
     done = [row for row in rows if "error" not in row and "ms_per_step" in row]
     found: dict[str, Any] = {}
     if name == "processes":

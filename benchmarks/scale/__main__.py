@@ -1,8 +1,8 @@
-"""``python -m benchmarks.scale``: time and memory of a training step against what makes it larger, one axis at a time.
+"""``python -m benchmarks.scale``: time and memory of a training step against its size, one axis at a time.
 
-Each point has a process of its own, so that its peak of memory is its own; rounds alternate between the points of an
-axis, as in `benchmarks.speed`. Exponents are least squares on logarithms. What was not measured but computed, for
-machines that are not here, stands apart and says so.
+Each point has its own process, and so its own peak of memory; rounds alternate between the points of an axis, as in
+`benchmarks.speed`. Exponents are least squares on logarithms. Results for other machines are computed, not measured,
+and shown separately.
 """
 
 import argparse
@@ -17,12 +17,12 @@ from time import monotonic
 from typing import Any
 
 from benchmarks import common
-from benchmarks.axes import SWEEPS, Plan
-from benchmarks.laws import laws
-from benchmarks.paper import paper
-from benchmarks.point import Process
-from benchmarks.scale_tables import paper_table, report, table
-from benchmarks.worker import WorkerError
+from benchmarks.process import ProcessError
+from benchmarks.scale.axes import SWEEPS, Plan
+from benchmarks.scale.extrapolation import extrapolated
+from benchmarks.scale.laws import laws
+from benchmarks.scale.point import PointProcess
+from benchmarks.scale.report import extrapolation_table, report, table
 
 
 def measure(name: str, plan: Plan, cache: Path) -> dict[str, Any]:
@@ -32,14 +32,14 @@ def measure(name: str, plan: Plan, cache: Path) -> dict[str, Any]:
     began = monotonic()
     points = sweep.points(plan)
     rows: list[dict[str, Any]] = [{**asdict(point), "from_file": point.source is not None} for point in points]
-    processes: list[tuple[Process, dict[str, Any]]] = []
+    processes: list[tuple[PointProcess, dict[str, Any]]] = []
     try:
         if name == "rows" and not plan.quick:
-            # All points of this axis run one program: compiled before, it is read by all, and none holds the compiler.
-            _ask(Process(points[0], cache), {}, "setup", last=True)
+            # All points of this axis run one program: compiled beforehand, it is read from the cache by all.
+            _ask(PointProcess(points[0], cache), {}, "setup", last=True)
         for point, row in zip(points, rows, strict=True):
-            del row["source"]  # a path of this machine
-            processes.append((Process(point, cache), row))  # all import at once
+            del row["source"]  # a local path
+            processes.append((PointProcess(point, cache), row))  # all import at once
         for process, row in processes:
             row.update(_ask(process, row, "setup"))
         _alternate(processes, plan.rounds)
@@ -57,7 +57,7 @@ def measure(name: str, plan: Plan, cache: Path) -> dict[str, Any]:
     return {**case, "laws": laws(name, rows), "seconds": monotonic() - began}
 
 
-def _alternate(processes: Sequence[tuple[Process, dict[str, Any]]], rounds: int) -> None:
+def _alternate(processes: Sequence[tuple[PointProcess, dict[str, Any]]], rounds: int) -> None:
     for number in range(rounds):
         turn = number % max(len(processes), 1)
         for process, row in [*processes[turn:], *processes[:turn]]:
@@ -69,11 +69,11 @@ def _alternate(processes: Sequence[tuple[Process, dict[str, Any]]], rounds: int)
         print(f"  round {number + 1} of {rounds}: {steps} ms a step", flush=True)
 
 
-def _ask(process: Process, row: dict[str, Any], command: str, *, last: bool = False) -> dict[str, Any]:
-    """The answer of a point; where there is none, its error, which ends it."""
+def _ask(process: PointProcess, row: dict[str, Any], command: str, *, last: bool = False) -> dict[str, Any]:
+    """The answer of a point, or its error, which ends its process."""
     try:
         answer = process.ask(command)
-    except WorkerError as error:
+    except ProcessError as error:
         answer = {"error": str(error)}
         row["error"] = str(error)
         print(f"  {process.name}: {error}", file=sys.stderr, flush=True)
@@ -93,25 +93,25 @@ def _summarise(row: dict[str, Any]) -> None:
 
 
 def merged(old: dict[str, Any] | None, name: str, case: dict[str, Any], device: str) -> dict[str, Any]:
-    """A result with this axis new, the others as they were."""
+    """An earlier result with this axis replaced."""
     sweeps = {**(old or {"sweeps": {}})["sweeps"], name: case}
     ordered = {one: sweeps[one] for one in SWEEPS if one in sweeps}
-    return {"benchmark": "scale", "device": device, "sweeps": ordered, "on_paper": paper(ordered, device)}
+    return {"benchmark": "scale", "device": device, "sweeps": ordered, "on_paper": extrapolated(ordered, device)}
 
 
 def arguments() -> argparse.Namespace:
-    """What the command line says."""
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", default=list(SWEEPS), choices=SWEEPS, metavar="AXIS",
                         help=", ".join(SWEEPS))  # fmt: skip
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--rounds", type=int, default=3, help="through all points of an axis; medians are reported")
-    parser.add_argument("--seconds", type=float, default=0.6, help="that a measurement takes at least")
+    parser.add_argument("--seconds", type=float, default=0.6, help="least duration of a measurement")
     parser.add_argument("--quick", action="store_true", help="a trial: few small points, not compiled, one round; "
                         "written only to another --out")  # fmt: skip
-    parser.add_argument("--large", action="store_true", help="stream 1e7 rows as well: 7.8 GB are written")
-    parser.add_argument("--scratch", type=Path, help="folder on a disk for the files that are streamed")
-    parser.add_argument("--seconds-limit", type=float, default=float("inf"), help="begin no axis after so long")
+    parser.add_argument("--large", action="store_true", help="stream 1e7 rows as well: writes 7.8 GB")
+    parser.add_argument("--scratch", type=Path, help="folder on a disk for the streamed files")
+    parser.add_argument("--seconds-limit", type=float, default=float("inf"), help="start no axis after this time")
     parser.add_argument("--out", type=Path, default=common.HERE, help="folder with README.md and results/")
     return parser.parse_args()
 
@@ -119,7 +119,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure, print, and write."""
     given = arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM"))  # files of gigabytes are not left behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM"))  # removes files of gigabytes
     began = monotonic()
     name = f"scale-{given.device}"
     keeps = not given.quick or given.out != common.HERE
@@ -136,7 +136,7 @@ def main() -> None:
         plan = Plan(given.device, rounds, seconds, given.quick, given.large, Path(scratch), deadline)
         for axis in sorted(given.only, key=list(SWEEPS).index):
             if monotonic() > plan.deadline:
-                print(f"the time is up: {axis} was not measured", flush=True)
+                print(f"time limit reached: {axis} was not measured", flush=True)
                 continue
             try:
                 case = measure(axis, plan, Path(scratch) / f"inductor-{axis}")
@@ -144,14 +144,14 @@ def main() -> None:
                 raise SystemExit(f"error: {error}") from None
             case |= {"machine": described, "revision": common.revision()}
             print(f"\n{table(axis, case)}", flush=True)
-            # After each axis, so that an interrupted run keeps what it has.
+            # After each axis, so that an interrupted run keeps its results.
             result = merged(common.read_json(file) if keeps else result, axis, case, given.device)
             if keeps:
                 common.write_json(file, result)
                 common.replace_block(readme, name, report(result))
     if result["on_paper"]:
-        print(f"\n{paper_table(result['on_paper'])}")
-    print(f"\n{common.duration(monotonic() - began)}{'' if keeps else '; a trial: nothing was written'}")
+        print(f"\n{extrapolation_table(result['on_paper'])}")
+    print(f"\n{common.duration(monotonic() - began)}{'' if keeps else '; trial run: nothing was written'}")
 
 
 if __name__ == "__main__":
