@@ -1,15 +1,23 @@
-"""Every benchmark module can be imported, and every program that the README names starts."""
+"""Every benchmark module can be imported, every program of the README starts, and stored results give their tables."""
 
 import importlib
 import pkgutil
 import re
 import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import benchmarks
+from benchmarks import common, denoising, drift, imputation, inpainting, labels, layers
+from benchmarks.quality.report import report as quality
+from benchmarks.scale.report import report as scale
+from benchmarks.sparse.__main__ import report as sparse
+from benchmarks.speed.report import report as speed
+from benchmarks.tables.report import report as tables
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(benchmarks.__path__, "benchmarks."))
 README = Path(benchmarks.__path__[0]) / "README.md"
@@ -45,3 +53,30 @@ def test_every_program_is_in_the_readme() -> None:
         for name in PROGRAMS
     }
     assert programs == named
+
+
+@pytest.mark.parametrize(
+    ("name", "report"),
+    [
+        ("denoising-digits", denoising.report),
+        ("drift", drift.tables),
+        ("imputation", imputation.report),
+        ("inpainting", inpainting.report),
+        ("labels", labels.report),
+        ("layers", layers.report),
+        ("quality", quality),
+        ("scale-cpu", scale),
+        ("sparse", sparse),
+        ("speed-cpu", speed),
+        ("tables", tables),
+    ],
+)
+def test_stored_results_give_the_tables_of_the_readme(name: str, report: Callable[[dict[str, Any]], str]) -> None:
+    """Every row of numbers of the README is still made from the stored result."""
+    stored = common.read_json(common.HERE / "results" / f"{name}.json")
+    assert stored is not None
+    made = set(report(stored).splitlines())
+    block = README.read_text().partition(f"<!-- {name}: begin -->")[2].partition(f"<!-- {name}: end -->")[0]
+    rows = [line for line in block.splitlines() if line.startswith("| ") and any(letter.isdigit() for letter in line)]
+    assert rows
+    assert [row for row in rows if row not in made] == []
