@@ -12,7 +12,7 @@ import optuna
 import pytest
 from matplotlib.figure import Figure
 
-from analysis.experiments.search_analysis import analyse_search, importances
+from analysis.experiments.search_analysis import importances
 from analysis.experiments.search_page import search_page, write_search
 from analysis.plotting import encode
 from analysis.plotting.tuning import (

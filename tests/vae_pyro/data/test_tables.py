@@ -13,8 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.tables.process import Process
-from vae_pyro import VAEConfig
-from vae_pyro.cli.schema import schema as schema_command
 from vae_pyro.data.tables.inference import infer, parse_kind
 from vae_pyro.data.tables.reading import is_mixed, read_table
 from vae_pyro.data.tables.schema import Column, Schema

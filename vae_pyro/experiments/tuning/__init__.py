@@ -1,1 +1,8 @@
 """Searches over settings by the ELBO of validation data, shared by processes and continued after an interruption."""
+
+from typing import TYPE_CHECKING
+
+if not TYPE_CHECKING:  # the former folder exported these names itself
+    from vae_pyro.core.renamed import exported_above
+
+    __getattr__ = exported_above(__name__)
