@@ -15,12 +15,12 @@ import numpy as np
 import optuna
 import pytest
 
-from vae_pyro.core.files import RunError
+from vae_pyro.core.files import RunError, read_tensors
 from vae_pyro.data.dataset import Dataset
 from vae_pyro.experiments.tuning import search as search_module
 from vae_pyro.experiments.tuning import trial as trial_module
 from vae_pyro.experiments.tuning import tuning
-from vae_pyro.experiments.tuning.search import Search, read_search
+from vae_pyro.experiments.tuning.search import Search, read_search, validation_file
 from vae_pyro.experiments.tuning.space import parse_space
 from vae_pyro.experiments.tuning.study import next_trial, open_study, quiet, trial_lock
 from vae_pyro.experiments.tuning.trial import Watch, trial_settings
@@ -117,6 +117,8 @@ def test_what_a_trial_keeps_is_what_it_was_judged_by(searched: Search) -> None:
         figures = trial.validation()
         assert figures is not None
         assert figures.elbo.mean() == pytest.approx(trial.value, rel=1e-6)
+        stored = read_tensors(validation_file(trial.folder), "validation")[1]
+        assert stored["num_samples"] == figures.num_draws  # the name in files of every version
         config = trial.folder.config()
         assert config["model"]["latent_dim"] == trial.params["latent_dim"]
         assert config["model"]["encoder"]["hidden"] == json.loads(trial.params["encoder.hidden"])

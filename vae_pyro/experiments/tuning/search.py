@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vae_pyro.core.files import RunError, read_json, read_tensors
+import torch
+
+from vae_pyro.core.files import RunError, read_json, read_tensors, write_tensors
 from vae_pyro.evaluation.evaluation import Evaluation
 from vae_pyro.experiments.tuning.space import Dimension, parse_space
 from vae_pyro.experiments.tuning.study import open_study, quiet, search_lock, trial_lock
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 FORMAT = "vae_pyro search 1"
 # Trials that a search prints, and the width of a line.
 _MAX_ROWS, _WIDTH = 20, 120
+# Names in stored files of attributes of `Evaluation` that have been renamed since.
+_STORED_NAMES = {"num_draws": "num_samples"}
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,8 @@ class TuningTrial:
             return None
         tensors, info = read_tensors(validation_file(self.folder), "validation")
         arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
-        return Evaluation(**arrays, **info)
+        present = {stored: name for name, stored in _STORED_NAMES.items()}
+        return Evaluation(**arrays, **{present.get(name, name): value for name, value in info.items()})
 
 
 @dataclass(frozen=True, repr=False)
@@ -169,6 +174,14 @@ def trial_folder(path: Path, number: int) -> RunFolder:
 def validation_file(run: RunFolder) -> Path:
     """File with the validation results of a complete trial, datum by datum."""
     return run.path / "validation.safetensors"
+
+
+def write_validation(run: RunFolder, validation: Evaluation) -> None:
+    """Write the validation results of a complete trial."""
+    values = vars(validation)
+    arrays = {name: torch.from_numpy(value) for name, value in values.items() if hasattr(value, "shape")}
+    info = {_STORED_NAMES.get(name, name): value for name, value in values.items() if name not in arrays}
+    write_tensors(validation_file(run), arrays, "validation", info)
 
 
 def read_plan(path: Path) -> dict[str, Any]:

@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 
-from vae_pyro.core.files import RunError, read_tensors, write_tensors
+from vae_pyro.core.files import RunError, read_tensors
 from vae_pyro.core.isolation import derive_seed
 from vae_pyro.core.registry import parse_choice
 from vae_pyro.data.dataset import Dataset
-from vae_pyro.evaluation.evaluation import Evaluation, evaluate
-from vae_pyro.experiments.tuning.search import space_of, trial_folder, validation_file
+from vae_pyro.evaluation.evaluation import evaluate
+from vae_pyro.experiments.tuning.search import space_of, trial_folder, write_validation
 from vae_pyro.experiments.tuning.space import Dimension
 from vae_pyro.models.vae import VAE, VAEConfig
 from vae_pyro.runs.folder import RunFolder
@@ -182,7 +182,7 @@ def _value(
         result.vae, data.validation, num_draws=config.validation_particles,
         seed=derive_seed(plan["seed"], VALIDATION_STREAM),
     )  # fmt: skip
-    _write_validation(run, validation)
+    write_validation(run, validation)
     return result.history[result.best_epoch - 1]["validation_elbo"]
 
 
@@ -192,10 +192,3 @@ def _checkpointed(run: RunFolder) -> dict[str, Any]:
         return {}
     state: dict[str, Any] = read_tensors(run.checkpoint_file, "checkpoint")[1]["state"]
     return state
-
-
-def _write_validation(run: RunFolder, validation: Evaluation) -> None:
-    values = vars(validation)
-    arrays = {name: torch.from_numpy(value) for name, value in values.items() if hasattr(value, "shape")}
-    info = {name: value for name, value in values.items() if name not in arrays}
-    write_tensors(validation_file(run), arrays, "validation", info)
