@@ -1,8 +1,10 @@
 """Held-out results of one run, datum by datum, stored in its folder so that runs can be compared."""
 
+import textwrap
 from dataclasses import dataclass
+from html import escape
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -17,10 +19,16 @@ from analysis.stats.rate_distortion import mean_and_error
 from vae_pyro.densities.measure import Measure
 from vae_pyro.evaluation.evaluation import ACTIVE_VARIANCE
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
 type Array = np.ndarray[Any, Any]
 
+_WIDTH = 120
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class HeldOut:
     """Held-out results of one run for each datum: nats, float64, ``(datum,)`` unless stated otherwise.
 
@@ -130,7 +138,12 @@ class HeldOut:
         """All results by ``datum`` and ``latent``; the scalars are attributes."""
         return held_out_file.to_dataset(self)
 
-    def plot(self) -> Any:
+    def to_dataframe(self) -> "pd.DataFrame":
+        """A row for each datum."""
+        per_datum = [name for name, values in self.to_xarray().items() if values.dims == ("datum",)]
+        return self.to_xarray()[per_datum].to_dataframe()
+
+    def plot(self) -> "Figure":
         """k-hat of each datum, see `analysis.plotting.checks.plot_khat`."""
         return plot_khat(self.pareto_k, self.elpd.good_k)
 
@@ -139,7 +152,15 @@ class HeldOut:
             f"{name} {plus_minus(*mean_and_error(values))}"
             for name, values in (("ELBO", self.elbo), ("reconstruction", self.reconstruction), ("KL", self.kl))
         )
-        return (
-            f"{self.elpd}\n  {means} nats per datum ± standard error\n"
-            f"  {int(self.active.sum())} of {len(self.activity)} latents active; fitted for {self.epochs:,} epochs"
-        )
+        lines = [
+            *str(self.elpd).splitlines(),
+            f"  {means} nats per datum ± standard error",
+            f"  {int(self.active.sum())} of {len(self.activity)} latents active; fitted for {self.epochs:,} epochs",
+        ]
+        return "\n".join("\n".join(textwrap.wrap(line, _WIDTH, subsequent_indent="    ")) for line in lines)
+
+    def __repr__(self) -> str:
+        return f"<HeldOut: {str(self).partition(chr(10))[0]}>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>{self.to_dataframe().to_html(max_rows=10)}"

@@ -8,9 +8,11 @@ References:
     Alemi et al. 2018, Fixing a broken ELBO, eqs. 1-4 and sec. 2.3. arXiv:1711.00464
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from math import isfinite, nan, sqrt
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +46,7 @@ type Array = np.ndarray[Any, Any]
 
 _INFORMATION_STREAM = 3
 _BOUND_POINTS = 50
+_WIDTH = 120
 
 
 @dataclass(frozen=True, repr=False)
@@ -207,7 +210,15 @@ class RateDistortion:
             mark = "" if i in hull else "  above the hull"
             lines.append(f"{point.label:<{width}}  {beta:>6}  {cells[0]:>16}  {cells[1]:>18}  {cells[2]:>19}{mark}")
         lines.append(f"nats per datum ± standard error over {len(self.points[0])} data, {self.num_draws} draws of each")
-        return "\n".join([*lines, *map(str, self.verdicts)])
+        for verdict in self.verdicts:
+            lines += textwrap.wrap(str(verdict), _WIDTH, subsequent_indent="  ")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<RateDistortion: {', '.join(point.label for point in self.points)}>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>{self.to_dataframe().to_html(max_rows=10)}"
 
 
 def rate_distortion(

@@ -4,7 +4,9 @@ The validation ELBO of the selected trial is the largest of many, partly by chan
 optimistic as an estimate of the ELBO on fresh data, see `analysis.stats.selection.selection_optimism`.
 """
 
+import textwrap
 from dataclasses import dataclass
+from html import escape
 from math import log
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,7 @@ _FORESTS = 4
 # Outer share of a range, on its own scale, that counts as its edge.
 _EDGE = 0.05
 _OPTIMISM_STREAM = 0x5EA2C4
+_WIDTH = 120
 
 
 @dataclass(frozen=True, repr=False)
@@ -132,7 +135,14 @@ class SearchAnalysis:
             f"{plus_minus(optimism.corrected, self.corrected_se)} corrected for the selection",
             f"importance of settings: {shares or 'not estimated, too few different complete trials'}",
         ]
-        return "\n".join([*lines, *map(str, self.verdicts)])
+        wrapped = [textwrap.wrap(line, _WIDTH, subsequent_indent="  ") for line in [*lines, *map(str, self.verdicts)]]
+        return "\n".join(piece for pieces in wrapped for piece in pieces)
+
+    def __repr__(self) -> str:
+        return f"<SearchAnalysis: {str(self).partition(chr(10))[0]}>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>{self.to_dataframe().to_html(max_rows=10)}"
 
 
 def analyse_search(search: Search, *, seed: int = 0) -> SearchAnalysis:

@@ -22,7 +22,7 @@ _INFORMATIVE = 0.01
 _MIN_AGREEMENT_DATA = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class VariantEstimates:
     """Held-out results of several variants, each fitted with the same number of seeds, on the same test data.
 

@@ -6,6 +6,7 @@ all pairs of variants, so that the number of variants does not produce a winner 
 """
 
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from analysis.experiments.comparison import tables, verdicts
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ExperimentComparison:
     """Variants on the same test data, the one of the highest mean log p(x) first; all in nats per datum.
 
@@ -105,3 +106,9 @@ class ExperimentComparison:
 
     def __str__(self) -> str:
         return tables.text(self)
+
+    def __repr__(self) -> str:
+        return f"<ExperimentComparison: {', '.join(self.labels)}; {self.estimates.num_seeds} seeds of each>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>{self.to_dataframe().to_html(max_rows=10)}"

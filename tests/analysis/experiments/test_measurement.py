@@ -13,10 +13,10 @@ from analysis.density.elpd import elpd_of
 from analysis.experiments.comparison.compare import compare_experiment, compare_variants
 from analysis.experiments.comparison.runs import MeasuredRun
 from analysis.experiments.held_out import HeldOut
-from analysis.experiments.measurement import GAPS_FILE, gather, measure, read_held_out
+from analysis.experiments.measurement import GAPS_FILE, gather, measure, measure_run, read_held_out
 from vae_pyro import VAE, Dataset, FitConfig, RunFolder, VAEConfig, fit, load_data
 from vae_pyro.core.files import RunError
-from vae_pyro.experiments.folder import Experiment, read_experiment
+from vae_pyro.experiments.folder import Experiment, identity, read_experiment
 from vae_pyro.experiments.running import run_experiment
 
 FAST: list[tuple[list[str], Any]] = [
@@ -59,6 +59,12 @@ def test_measuring_again_changes_no_byte_and_other_options_measure_anew(experime
     assert folder.held_out_file.read_bytes() != before
     measure(folder, vae, data, num_draws=30, seed=4, limit=60)
     assert folder.held_out_file.read_bytes() == before
+
+
+def test_experiments_record_what_measured_them_under_the_names_of_every_version() -> None:
+    """An experiment that was done stays done where these functions have moved."""
+    assert identity(FINISH) == "analysis.measurement.measure(limit=60, num_draws=30, seed=4)"
+    assert identity(partial(measure_run, num_draws=500)) == "analysis.held_out.measure_run(num_draws=500)"
 
 
 def test_gaps_are_measured_once_and_are_parts_of_the_whole(experiment: Experiment) -> None:

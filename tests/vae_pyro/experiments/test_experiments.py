@@ -24,7 +24,8 @@ from vae_pyro import VAE, FitConfig, RunError, RunFolder, VAEConfig, fit
 from vae_pyro.core import isolation
 from vae_pyro.core.files import read_json, read_tensors
 from vae_pyro.data.dataset import DataConfig, Dataset
-from vae_pyro.experiments.folder import Experiment, lock_file, read_experiment, trials_of
+from vae_pyro.experiments.config import ExperimentConfig, Variant
+from vae_pyro.experiments.folder import Experiment, Status, Trial, lock_file, read_experiment, trials_of
 from vae_pyro.experiments.plan import parse_grid, plan_experiment
 from vae_pyro.experiments.progress import ExperimentProgress
 from vae_pyro.experiments.running import ExperimentInterruptedError, run_experiment
@@ -509,6 +510,23 @@ def test_the_view_is_silent_where_nobody_watches(
     assert capsys.readouterr() == ("", "")
     go(tmp_path / "e", source, seeds=2, show=True)
     assert "2/2 done" in capsys.readouterr().err
+
+
+def test_an_experiment_prints_in_a_few_lines(tmp_path: Path) -> None:
+    trials = tuple(
+        Trial(Variant("elbo", {}, "elbo"), seed, f"elbo-s{seed}", RunFolder(tmp_path / str(seed))) for seed in range(90)
+    )
+    status: dict[str, Status] = {trial.name: "broken" if trial.seed % 3 else "done" for trial in trials}
+    errors = {name: "OSError: the disk is full" for name, state in status.items() if state == "broken"}
+    config = ExperimentConfig(
+        data={}, fingerprint="", model={}, fit={}, objectives=("elbo",), seeds=(0,), grid={}, variants=()
+    )
+    experiment = Experiment(tmp_path, config, trials, status, errors)
+    lines = str(experiment).splitlines()
+    assert lines[0] == f"90 runs in {str(tmp_path)!r}: 30 done, 60 broken"
+    assert len(lines) == 7
+    assert lines[-1] == f"and 55 more, see {str(tmp_path / 'errors')!r}"
+    assert repr(experiment) == f"<Experiment: {lines[0]}>"
 
 
 # --- the scripts for clusters -----------------------------------------------------------------------------------------
