@@ -8,11 +8,11 @@ import numpy as np
 
 from analysis import plotting as plots
 from analysis.draws.datatree import write_netcdf
+from analysis.experiments.comparison.plots import Forest, plot_variants
 from analysis.experiments.comparison.result import ExperimentComparison
 from analysis.experiments.comparison.run_sections import Histories, agreement_section, runs_section
 from analysis.experiments.comparison.sections import differences_section, literal, ranking_section, reliability_section
 from analysis.experiments.comparison.tables import csv_text
-from analysis.plotting.experiment import Forest, plot_variants
 from analysis.results.page import Cell, Page
 from vae_pyro.core.files import write_atomically
 

@@ -20,13 +20,13 @@ from scipy.stats import nct, t
 from analysis.experiments.comparison import page as page_module
 from analysis.experiments.comparison.compare import compare_variants
 from analysis.experiments.comparison.page import experiment_page, variants_figure, write_comparison
+from analysis.experiments.comparison.plots import Forest, plot_agreement, plot_curves, plot_variants
 from analysis.experiments.comparison.result import ExperimentComparison
 from analysis.experiments.comparison.runs import Gaps, MeasuredRun
 from analysis.experiments.comparison.tables import csv_text, variant_rows
 from analysis.experiments.comparison.verdicts import advice, not_significant
 from analysis.experiments.held_out import HeldOut
 from analysis.plotting import encode
-from analysis.plotting.experiment import Forest, plot_agreement, plot_curves, plot_variants
 from analysis.results.estimate import DASH
 from analysis.stats.multiplicity import holm
 from analysis.stats.power import power_analysis
@@ -558,7 +558,7 @@ def test_the_page_opens_without_a_fault(tmp_path: Path) -> None:
             assert faults(tab) == []
 
 
-def test_pictures_show_every_seed_and_what_is_told_apart() -> None:
+def test_pictures_show_every_seed_and_significance() -> None:
     comparison = three()
     left, right = variants_figure(comparison).axes
     assert [text.get_text() for text in left.get_yticklabels()] == list(comparison.labels)
@@ -567,11 +567,11 @@ def test_pictures_show_every_seed_and_what_is_told_apart() -> None:
     ]
     np.testing.assert_allclose(np.sort(dots[0]), np.sort(comparison.estimates.runs["log_px"].ravel()))
     assert right.get_legend_handles_labels()[1] == [
-        "95 % interval, seeds and test data", "part of the test data", "each seed", "told apart from 0",
+        "95 % interval, seeds and test data", "part of the test data", "each seed", "significant difference",
     ]  # fmt: skip
     assert len(variants_figure(compare_variants(variant("a", -90))).axes) == 1
     levels = Forest(["a"], np.array([[1.0]]), np.array([[0.5, 1.5]]), np.array([0.2]), [False])
-    assert "not told apart from 0" in plot_variants(levels).axes[0].get_legend_handles_labels()[1]
+    assert "not significant" in plot_variants(levels).axes[0].get_legend_handles_labels()[1]
     curves = plot_curves({"a": [(np.arange(1, 6), np.arange(5.0)), (np.arange(1, 4), np.arange(3.0))]})
     assert [np.size(line.get_xdata()) for line in curves.axes[0].lines] == [5, 3, 3]
     many = plot_curves({str(i): [(np.arange(1, 20), np.arange(19.0) + i)] for i in range(14)})

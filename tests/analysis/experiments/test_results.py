@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from analysis.experiments.rate_distortion import RateDistortion
-from analysis.experiments.rate_distortion_points import RatePoint
-from analysis.experiments.search_analysis import SearchAnalysis, importances
+from analysis.experiments.rate_distortion.points import RatePoint
+from analysis.experiments.rate_distortion.result import RateDistortion
+from analysis.experiments.search.result import SearchAnalysis, importances
 from analysis.results.verdict import Verdict
 from analysis.stats.selection import selection_optimism
 from tests.analysis.experiments.test_comparison import held_out, three

@@ -12,10 +12,8 @@ import optuna
 import pytest
 from matplotlib.figure import Figure
 
-from analysis.experiments.search_analysis import importances
-from analysis.experiments.search_page import search_page, write_search
-from analysis.plotting import encode
-from analysis.plotting.tuning import (
+from analysis.experiments.search.page import search_page, write_search
+from analysis.experiments.search.plots import (
     Axis,
     plot_importance,
     plot_learning_curves,
@@ -23,6 +21,8 @@ from analysis.plotting.tuning import (
     plot_slices,
     plot_two_settings,
 )
+from analysis.experiments.search.result import importances
+from analysis.plotting import encode
 from analysis.results.page import Page
 from tests.browser import browser, chromium, faults
 from tests.vae_pyro.experiments.test_tuning import QUICK, quick
@@ -249,7 +249,7 @@ def test_pictures_are_the_same_bytes_and_refuse_what_does_not_belong_together() 
         plot_search_history(VALUE, STATES[:2])
     with pytest.raises(ValueError, match="unknown state 'lost'"):
         plot_search_history(VALUE, [*STATES[:4], "lost"])
-    with pytest.raises(ValueError, match="some of them finite"):
+    with pytest.raises(ValueError, match="at least one finite entry"):
         plot_search_history(VALUE * np.nan, STATES)
     with pytest.raises(ValueError, match="no trial has a learning curve"):
         plot_learning_curves([{}], ["failed"], best=0)

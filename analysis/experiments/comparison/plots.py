@@ -22,7 +22,7 @@ from analysis.plotting.style import (
     styled,
 )
 
-_LONGEST_NAME = 34
+_MAX_NAME = 34
 _DASHES = ("-", "--", "-.", ":")
 
 
@@ -34,23 +34,23 @@ class Forest(NamedTuple):
         runs: estimate of each seed, ``(row, seed)``.
         intervals: lower and upper end of the interval of both sources of error, ``(row, 2)``.
         within: half-width of the part of the interval that is of the test data, ``(row,)``.
-        marked: whether the row is told apart from 0, ``(row,)``; ``None`` where that is not asked.
+        significant: whether the row differs significantly from 0, ``(row,)``; ``None`` where it is not tested.
     """
 
     names: Sequence[str]
     runs: Array
     intervals: Array
     within: Array
-    marked: Sequence[bool] | None = None
+    significant: Sequence[bool] | None = None
 
 
 @styled
 def plot_variants(levels: Forest, differences: Forest | None = None, *, baseline: str = "the baseline") -> Figure:
     """log p(x) of each variant, and its difference from the baseline, with every seed as a dot.
 
-    A thin line is the 95 % interval of both sources of error, the thick part of it what the test data alone would give.
-    A difference that is told apart from 0 has a filled diamond, any other an empty one. It is paired, so that its
-    interval can be far shorter than those of the two levels.
+    A thin line is the 95 % interval over seeds and test data; its thick part is the share of the test data alone.
+    A significant difference has a filled diamond, any other an empty one. Differences are paired, so their intervals
+    can be far shorter than those of the two levels.
 
     Args:
         levels: mean log p(x), nats per datum.
@@ -58,7 +58,7 @@ def plot_variants(levels: Forest, differences: Forest | None = None, *, baseline
         baseline: its name, for the axis.
 
     Raises:
-        ValueError: shapes that do not belong together, or a value that is not finite.
+        ValueError: shapes that do not match, or a value that is not finite.
     """
     forests = [levels] if differences is None or not len(differences.names) else [levels, differences]
     rows = max(len(forest.names) for forest in forests)
@@ -70,7 +70,7 @@ def plot_variants(levels: Forest, differences: Forest | None = None, *, baseline
     panels[0].set_xlabel("mean log p(x), nats per datum")
     if len(forests) == 2:
         panels[1].axvline(0, color=INK, linestyle=":", linewidth=1.0)
-        panels[1].set_xlabel(f"log p(x) less that of {_shortened(baseline, 22)}, nats per datum")
+        panels[1].set_xlabel(f"log p(x) minus that of {_shortened(baseline, 22)}, nats per datum")
     handles: dict[str, Any] = {}
     for axes in panels:
         found, names = axes.get_legend_handles_labels()
@@ -92,13 +92,14 @@ def _draw_forest(axes: Any, forest: Forest, rows: int) -> None:
     axes.hlines(place, low, high, color=BLUE, linewidth=4.5, alpha=0.45, label="part of the test data")
     spread = np.linspace(-0.14, 0.14, runs.shape[1]) if runs.shape[1] > 1 else np.zeros(1)
     axes.scatter(runs, place[:, None] - 0.2 + 0.4 * spread, s=11, color=GREY, linewidth=0, zorder=3, label="each seed")
-    marked = np.ones(len(runs), bool) if forest.marked is None else np.asarray(forest.marked, dtype=bool)
-    same_size("marked", marked, len(runs), "runs")
-    kinds = ((marked, BLUE, "told apart from 0"), (~marked, "white", "not told apart from 0"))
+    tested = forest.significant is not None
+    significant = np.asarray(forest.significant, dtype=bool) if tested else np.ones(len(runs), bool)
+    same_size("significant", significant, len(runs), "runs")
+    kinds = ((significant, BLUE, "significant difference"), (~significant, "white", "not significant"))
     for chosen, colour, name in kinds:
         if chosen.any():
-            label = "mean" if forest.marked is None else name
-            shape = "o" if forest.marked is None else "D"
+            label = name if tested else "mean"
+            shape = "D" if tested else "o"
             axes.scatter(
                 mean[chosen], place[chosen], s=34, marker=shape, facecolor=colour, edgecolor=BLUE, zorder=4, label=label
             )
@@ -113,7 +114,7 @@ def _draw_forest(axes: Any, forest: Forest, rows: int) -> None:
 
 @styled
 def plot_agreement(names: Sequence[str], cka: Sequence[Array], udr: Sequence[Array]) -> Figure:
-    """How far the latent spaces of pairs of seeds agree, a mark for each pair and a line at their mean.
+    """Agreement of the latent spaces of pairs of seeds, a mark for each pair and a line at their mean.
 
     Args:
         names: of the variants.
@@ -121,7 +122,7 @@ def plot_agreement(names: Sequence[str], cka: Sequence[Array], udr: Sequence[Arr
         udr: UDR likewise.
 
     Raises:
-        ValueError: names and values that do not belong together.
+        ValueError: numbers of names and of values that differ.
     """
     names = [_shortened(name) for name in names_of(names, len(cka))]
     if len(udr) != len(cka):
@@ -154,7 +155,7 @@ def plot_agreement(names: Sequence[str], cka: Sequence[Array], udr: Sequence[Arr
 def plot_curves(
     curves: Mapping[str, Sequence[tuple[Array, Array]]], *, ylabel: str = "validation ELBO, nats per datum"
 ) -> Figure:
-    """Training curves of variants: every seed as a thin line, their mean as a thick one, as far as all seeds went.
+    """Training curves of variants: every seed as a thin line, their mean as a thick one up to the shortest curve.
 
     With more than 12 variants each has a panel of its own.
 
@@ -163,10 +164,10 @@ def plot_curves(
         ylabel: what the values are.
 
     Raises:
-        ValueError: no curves, or epochs and values that do not belong together.
+        ValueError: no curves, or a curve with a different number of epochs and values.
     """
     if not curves or not all(curves.values()):
-        raise ValueError("no training curves; a variant wants the history of at least one seed")
+        raise ValueError("no training curves; give at least one seed's history for each variant")
     pairs = {
         name: [(numbers("epochs", e, "epoch"), np.asarray(v, dtype=np.float64)) for e, v in each]
         for name, each in curves.items()
@@ -205,7 +206,7 @@ def plot_curves(
 
 
 def _clip(axes: Any, curves: Sequence[Array]) -> None:
-    # The first epochs can be a hundred times off, and would flatten the rest, where variants differ.
+    # Values of the first epochs can be a hundred times larger and would flatten the later ones, where variants differ.
     settled = np.concatenate([values[len(values) // 5 :] for values in curves if len(values) >= 10] or [np.empty(0)])
     settled = settled[np.isfinite(settled)]
     if len(settled) and np.ptp(settled) > 0:
@@ -214,9 +215,9 @@ def _clip(axes: Any, curves: Sequence[Array]) -> None:
         axes.set_ylim(max(low, settled.min() - spread), min(high, settled.max() + spread))
 
 
-def _shortened(name: str, longest: int = _LONGEST_NAME) -> str:
+def _shortened(name: str, max_length: int = _MAX_NAME) -> str:
     name = " ".join(str(name).split())
-    if len(name) > longest:
-        tail = (longest - 1) // 2
-        name = f"{name[: longest - 1 - tail]}…{name[len(name) - tail :]}"
-    return name.replace("$", r"\$")  # which would start a formula
+    if len(name) > max_length:
+        tail = (max_length - 1) // 2
+        name = f"{name[: max_length - 1 - tail]}…{name[len(name) - tail :]}"
+    return name.replace("$", r"\$")  # matplotlib would read a formula

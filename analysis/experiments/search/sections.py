@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.experiments.search_analysis import MIN_TRIALS, SearchAnalysis, params_text, values_of
-from analysis.plotting.tuning import (
+from analysis.experiments.search.plots import (
     Axis,
     plot_importance,
     plot_learning_curves,
@@ -15,6 +14,7 @@ from analysis.plotting.tuning import (
     plot_slices,
     plot_two_settings,
 )
+from analysis.experiments.search.result import MIN_TRIALS, SearchAnalysis, params_text, values_of
 from analysis.results.estimate import Estimate
 from analysis.results.page import Block, Heading, Listing, Picture, Section, Table
 from vae_pyro.core.registry import Choice

@@ -1,4 +1,4 @@
-"""A search over settings: how it went, how its trials learned, and what each setting does to the validation ELBO."""
+"""Plots of a search over settings: progress, learning curves of the trials, and effects of settings on the ELBO."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ from analysis.plotting.style import (
 )
 
 _ELBO = "validation ELBO, nats per datum"
-# Spreads of the better half below the best value at which an axis ends; what lies lower is drawn on its edge.
+# An axis ends this many (best - median) below the best value; lower values are drawn on its edge.
 _SPREADS = 5
 _MARKS: dict[str, dict[str, Any]] = {
     "complete": {"marker": "o", "color": BLUE, "facecolor": BLUE, "label": "complete"},
     "pruned": {"marker": "o", "color": GREY, "facecolor": "white", "label": "pruned, best before"},
     "failed": {"marker": "x", "color": RED, "facecolor": RED, "label": "failed"},
 }
-_LONGEST_LABEL = 14
+_MAX_LABEL = 14
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Axis:
 
     Attributes:
         name: of the setting.
-        values: for each trial, ``(trial,)``; positions among ``labels`` where there are some.
+        values: for each trial, ``(trial,)``; positions in ``labels`` where the setting is a choice.
         log: logarithmic axis.
         labels: of the choices.
     """
@@ -51,7 +51,7 @@ class Axis:
 
 
 def _floor(values: Array) -> float:
-    """Least value worth an axis: some trials of a search are hopeless, and would flatten all the others."""
+    """Lower end of the axis, above the worst trials, which would flatten all the others."""
     top, middle = float(values.max()), float(np.median(values))
     low = float(values.min())
     return max(low, top - _SPREADS * (top - middle)) if top > middle else low
@@ -67,7 +67,7 @@ def _limit(axes: Any, values: Array) -> float:
 def _checked(value: Any, states: Sequence[str]) -> tuple[Array, Array]:
     array = np.asarray(value, dtype=np.float64)
     if array.ndim != 1 or not np.isfinite(array).any():
-        raise ValueError(f"value of shape (trial,), some of them finite, wanted; got {array}")
+        raise ValueError(f"value must have shape (trial,) and at least one finite entry; got {array}")
     array = np.where(np.isfinite(array), array, np.nan)
     state = np.asarray(states)
     same_size("states", state, len(array), "value")
@@ -107,12 +107,12 @@ def plot_search_history(value: Array, states: Sequence[str]) -> Figure:
     """Validation ELBO of each trial, and the best complete one so far.
 
     Args:
-        value: ``(trial,)``, nats per datum; NaN or -inf where a trial has none. One far below the others is drawn as a
-            triangle on the lower edge.
+        value: ``(trial,)``, nats per datum; NaN or -inf where a trial has none. A value far below the others is
+            drawn as a triangle on the lower edge.
         states: ``complete``, ``pruned``, ``failed`` or another, for each trial.
 
     Raises:
-        ValueError: no trial has a value, or shapes that do not belong together.
+        ValueError: no trial has a value, or shapes that do not match.
     """
     value, state = _checked(value, states)
     figure = Figure(figsize=(7.2, 3.1), layout="constrained")
@@ -134,7 +134,7 @@ def plot_search_history(value: Array, states: Sequence[str]) -> Figure:
 
 @styled
 def plot_learning_curves(curves: Sequence[Mapping[int, float]], states: Sequence[str], *, best: int) -> Figure:
-    """Validation ELBO by epoch of each trial; those that were pruned end in a cross.
+    """Validation ELBO by epoch of each trial; pruned trials end in a cross.
 
     Args:
         curves: of each trial, validation ELBO by epoch, nats per datum; empty where there is none.
@@ -142,13 +142,13 @@ def plot_learning_curves(curves: Sequence[Mapping[int, float]], states: Sequence
         best: index of the trial that was chosen.
 
     Raises:
-        ValueError: no trial has a curve, or shapes that do not belong together.
+        ValueError: no trial has a curve, or shapes that do not match.
     """
     if len(curves) != len(states):
-        raise ValueError(f"{len(states)} states for {len(curves)} curves; give one each")
+        raise ValueError(f"{len(states)} states for {len(curves)} curves; give one state for each curve")
     every = np.array([value for curve in curves for value in curve.values()])
     if every.size == 0:
-        raise ValueError("no trial has a learning curve; nothing can be drawn")
+        raise ValueError("no trial has a learning curve")
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")
     axes = figure.subplots()
     for index, (curve, state) in enumerate(zip(curves, states, strict=True)):
@@ -179,16 +179,16 @@ def plot_learning_curves(curves: Sequence[Mapping[int, float]], states: Sequence
 
 @styled
 def plot_slices(axis: Sequence[Axis], value: Array, states: Sequence[str], *, best: int) -> Figure:
-    """Validation ELBO against one setting at a time; the others vary along with it. At most twelve are shown.
+    """Validation ELBO against one setting at a time; the other settings vary too. At most twelve are shown.
 
     Args:
         axis: the settings.
-        value: see `plot_search_history`; failed trials stand on the lower edge.
+        value: see `plot_search_history`; failed trials are drawn on the lower edge.
         states: likewise.
         best: index of the trial that was chosen; circled.
 
     Raises:
-        ValueError: no trial has a value, or shapes that do not belong together.
+        ValueError: no trial has a value, or shapes that do not match.
     """
     value, state = _checked(value, states)
     for one in axis:
@@ -213,12 +213,12 @@ def _dress(axes: Any, which: str, axis: Axis) -> None:
     if axis.log:
         getattr(axes, f"set_{which}scale")("log")
         seen = axis.values[np.isfinite(axis.values)]
-        if seen.max() < 300 * seen.min():  # too few powers of ten to read the others from
+        if seen.max() < 300 * seen.min():  # too few powers of ten for the axis to be readable
             place.set_major_locator(LogLocator(subs=(1, 2, 5) if seen.max() < 30 * seen.min() else (1, 3)))
             place.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             place.set_minor_locator(NullLocator())
     elif axis.labels:
-        names = [label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…" for label in axis.labels]
+        names = [label if len(label) <= _MAX_LABEL else f"{label[: _MAX_LABEL - 1]}…" for label in axis.labels]
         place.set_ticks(range(len(names)), names)
         getattr(axes, f"set_{which}lim")(-0.5, len(names) - 0.5)
 
@@ -233,7 +233,7 @@ def plot_importance(names: Sequence[str], importance: Array, error: Array | None
         error: standard errors, ``(setting,)``.
 
     Raises:
-        ValueError: shapes that do not belong together, or a value that is not finite.
+        ValueError: shapes that do not match, or a value that is not finite.
     """
     share = numbers("importance", importance, "setting")
     names = names_of(names, len(share))
@@ -254,17 +254,17 @@ def plot_importance(names: Sequence[str], importance: Array, error: Array | None
 
 @styled
 def plot_two_settings(first: Axis, second: Axis, value: Array, states: Sequence[str], *, best: int) -> Figure:
-    """Where the trials lay in two settings, coloured by their validation ELBO.
+    """Trials in the plane of two settings, coloured by their validation ELBO.
 
     Args:
-        first: across.
-        second: up.
+        first: horizontal axis.
+        second: vertical axis.
         value: see `plot_search_history`.
         states: likewise.
         best: index of the trial that was chosen; circled.
 
     Raises:
-        ValueError: no trial has a value, or shapes that do not belong together.
+        ValueError: no trial has a value, or shapes that do not match.
     """
     value, state = _checked(value, states)
     for one in (first, second):

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from analysis.experiments.measurement import gather
-from analysis.experiments.rate_distortion import RateDistortion
-from analysis.experiments.rate_distortion_points import RatePoint
+from analysis.experiments.rate_distortion.points import RatePoint
+from analysis.experiments.rate_distortion.result import RateDistortion
 from vae_pyro.experiments.folder import Experiment, read_experiment
 from vae_pyro.objectives import OBJECTIVES
 from vae_pyro.runs.folder import RunFolder

@@ -1,4 +1,4 @@
-"""Rate and distortion of fits that differ in beta, with the bounds on them.
+"""The rate-distortion curve of fits that differ in beta, with the bounds on it.
 
 For one pair, the rate R = E KL(q(z | x) || p(z)) is the cost of sending the latent of a datum, the distortion
 D = -E log p(x | z) the cost of the datum given its latent, both in nats. R + D is minus the ELBO; a beta-VAE minimises
@@ -9,17 +9,17 @@ References:
 """
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
-from math import isfinite, nan, sqrt
+from math import isfinite, nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.draws.weights import Weighed, weigh
-from analysis.experiments.rate_distortion_points import (
+from analysis.experiments.rate_distortion.plot import plot_rate_distortion
+from analysis.experiments.rate_distortion.points import (
     Dominated,
     RatePoint,
     Secant,
@@ -28,15 +28,9 @@ from analysis.experiments.rate_distortion_points import (
     optimality_verdict,
     secants,
 )
-from analysis.latent.summary import describe_latent
-from analysis.plotting.rate_distortion import plot_rate_distortion
 from analysis.results.estimate import plus_minus
 from analysis.results.verdict import Verdict
-from analysis.stats.rate_distortion import gaussian_rate, lower_convex_hull, positive_spectrum
-from vae_pyro.core.isolation import derive_seed
-from vae_pyro.data.dataset import as_split
-from vae_pyro.data.split import Split
-from vae_pyro.densities.pair import Pair
+from analysis.stats.rate_distortion import gaussian_rate, lower_convex_hull
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +38,6 @@ if TYPE_CHECKING:
 
 type Array = np.ndarray[Any, Any]
 
-_INFORMATION_STREAM = 3
 _BOUND_POINTS = 50
 _WIDTH = 120
 
@@ -85,18 +78,13 @@ class RateDistortion:
         return np.array([point.distortion.mean() for point in self.points])
 
     @property
-    def elbo(self) -> Array:
-        """-(R + D), ``(fit,)``."""
-        return -(self.rate + self.distortion)
-
-    @property
     def hull(self) -> tuple[int, ...]:
         """Fits on the lower convex hull, from the smallest distortion to the smallest rate."""
         return lower_convex_hull(self.distortion, self.rate)
 
     @cached_property
     def secants(self) -> tuple[Secant, ...]:
-        """Slopes between neighbours in beta, see `analysis.experiments.rate_distortion_points.secants`."""
+        """Slopes between neighbours in beta, see `analysis.experiments.rate_distortion.points.secants`."""
         return secants(self.points)
 
     @cached_property
@@ -219,69 +207,3 @@ class RateDistortion:
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(str(self))}</pre>{self.to_dataframe().to_html(max_rows=10)}"
-
-
-def rate_distortion(
-    pairs: Sequence[tuple[float | None, Pair]] | Mapping[str, tuple[float | None, Pair]],
-    x: Split | Any,
-    *,
-    num_draws: int = 200,
-    seed: int = 0,
-    entropy: float | None = None,
-    spectrum: Array | None = None,
-    scale: float | None = None,
-    information: bool = False,
-) -> RateDistortion:
-    """Rate and distortion of several pairs on the same data, with the same draws.
-
-    Args:
-        pairs: each with the beta that it was fitted with (``None`` where none), as a list or by label; a pair is a
-            `VAE` or a Pyro ``(model, guide)`` that follows the contract of `vae_pyro.densities.log_densities`.
-        x: ``(datum, *x_shape)``. A split whose observations are random is fixed with ``seed`` first.
-        num_draws: draws for each datum, at least 2.
-        seed: seed of the draws.
-        entropy: H of the distribution of the data in nats, where it is known: H - D bounds the rate from below.
-        spectrum: eigenvalues of the covariance of Gaussian data, ``(dimension,)``; with ``scale`` they give the least
-            rate of any code at each distortion, see `analysis.stats.rate_distortion.gaussian_rate`.
-        scale: standard deviation of the Gaussian likelihood of all pairs.
-        information: estimate I(x; z) as well, whose time grows with the square of the number of data.
-
-    Raises:
-        ValueError: no pair, fewer than 2 draws or data, or one of ``spectrum`` and ``scale`` without the other.
-    """
-    named = dict(pairs) if isinstance(pairs, Mapping) else {}
-    if not isinstance(pairs, Mapping):
-        for number, (beta, pair) in enumerate(pairs):
-            label = f"fit {number}" if beta is None else f"beta={beta:g}"
-            named[f"{label} ({number})" if label in named else label] = (beta, pair)
-    if not named:
-        raise ValueError("pairs is empty; pass at least one pair, or two for a slope")
-    if num_draws < 2:
-        raise ValueError(f"num_draws must be at least 2 for a standard error, got {num_draws}")
-    if (spectrum is None) != (scale is None):
-        raise ValueError("spectrum and scale bound the rate only together; pass both or neither")
-    split = as_split(x).fixed(derive_seed(seed, 0))
-    if len(split) < 2:
-        raise ValueError(f"x must have at least 2 data for a standard error, got {len(split)}")
-    points = []
-    for label, (beta, pair) in named.items():
-        blocks = weigh(pair, split, _moments, num_draws=num_draws, seed=seed)
-        moments = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-        bracket = None
-        if information:
-            found = describe_latent(pair, split, seed=derive_seed(seed, _INFORMATION_STREAM))
-            bracket = found.mutual_information
-        points.append(RatePoint(label, beta, **moments, information=bracket))
-    eigenvalues = None if spectrum is None else positive_spectrum(spectrum)
-    return RateDistortion.of(points, num_draws, entropy=entropy, spectrum=eigenvalues, scale=scale)
-
-
-def _moments(block: Weighed) -> dict[str, Array]:
-    kl = block.log_likelihood - block.log_weight
-    root = sqrt(len(kl))
-    return {
-        "rate": kl.mean(0),
-        "rate_mcse": kl.std(0, ddof=1) / root,
-        "distortion": -block.log_likelihood.mean(0),
-        "distortion_mcse": block.log_likelihood.std(0, ddof=1) / root,
-    }

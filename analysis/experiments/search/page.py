@@ -3,8 +3,8 @@
 from importlib.metadata import version
 from pathlib import Path
 
-from analysis.experiments.search_analysis import analyse_search, params_text
-from analysis.experiments.search_sections import best_section, course_section, settings_section, space_section
+from analysis.experiments.search.result import analyse_search, params_text
+from analysis.experiments.search.sections import best_section, course_section, settings_section, space_section
 from analysis.results.page import Page
 from vae_pyro.experiments.tuning.search import Search
 

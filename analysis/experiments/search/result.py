@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.plotting.tuning import plot_search_history
+from analysis.experiments.search.plots import plot_search_history
 from analysis.results.estimate import Estimate, plus_minus
 from analysis.results.verdict import Verdict
 from analysis.stats.selection import Optimism, selection_optimism

@@ -1,4 +1,4 @@
-"""The plane of rate and distortion: fits, their hull, and what no code can reach."""
+"""Plot of rate against distortion: fits, their lower convex hull, and the pairs that no code can reach."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from analysis.plotting.style import BLUE, GREY, INK, RED, Array, names_of, numbe
 
 _SIZE = (6.4, 4.4)
 _MARGIN = 0.08
-_ACROSS = 400
+_NUM_ACROSS = 400
 
 
 @styled
@@ -27,21 +27,21 @@ def plot_rate_distortion(
 ) -> Figure:
     """Rate against distortion of several fits, in nats per datum.
 
-    Points on the hull are filled and joined, others are open. A grey dotted line through the fit of the highest ELBO
-    holds all pairs of the same R + D. Where the entropy is known, what lies below R = H - D is shaded; a known bound is
-    drawn as a dashed line.
+    Points on the hull are filled and joined, others are open. The grey dotted line joins all pairs with the
+    R + D of the fit of the highest ELBO. With an entropy, the region below R = H - D is shaded; a bound is a dashed
+    line.
 
     Args:
         rate: ``(fit,)``.
         distortion: ``(fit,)``.
-        rate_se: standard errors, drawn as bars of two of them, ``(fit,)``; likewise ``distortion_se``.
+        rate_se: standard errors, ``(fit,)``; bars are two of them long on either side; likewise ``distortion_se``.
         labels: names of the fits, written beside the points.
         hull: numbers of the fits on the lower convex hull, from small distortions to large.
         entropy: of the data, nats.
         bound: distortions and the least rate of any code at each, both ``(point,)``.
 
     Raises:
-        ValueError: no fit, values that are not finite, or shapes that do not belong together.
+        ValueError: no fit, values that are not finite, or shapes that do not match.
     """
     r, d = numbers("rate", rate, "fit"), numbers("distortion", distortion, "fit")
     same_size("distortion", d, len(r), "rate")
@@ -55,7 +55,7 @@ def plot_rate_distortion(
     axes = figure.subplots()
     left, right = _limits(d, errors[1])
     bottom, top = _limits(r, errors[0])
-    across = np.linspace(left, right, _ACROSS)  # the shade ends in a corner where the line leaves the picture
+    across = np.linspace(left, right, _NUM_ACROSS)
     best = int(np.argmin(r + d))
     axes.plot(across, r[best] + d[best] - across, color=GREY, linestyle=":", label=f"R + D = {r[best] + d[best]:.4g}")
     if entropy is not None:
