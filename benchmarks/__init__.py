@@ -1,1 +1,1 @@
-"""Measurements against other implementations and against published figures; see ``benchmarks/README.md``."""
+"""Comparisons with other implementations and with published results; see ``benchmarks/README.md``."""

@@ -1,4 +1,4 @@
-"""What every benchmark shares: a description of the machine, statistics of repeats, results on disk, tables."""
+"""Functions that all benchmarks share: description of the machine, statistics of repeats, results on disk, tables."""
 
 import json
 import os
@@ -7,18 +7,19 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
 _VERSIONED = ("vae_pyro", "torch", "torchvision", "pyro-ppl", "numpyro", "jax", "jaxlib", "numpy")
-# What decides how fast float32 products can be on a processor.
+# Instructions that determine the rate of float32 products.
 _VECTOR_FLAGS = ("avx2", "avx512f", "amx_bf16", "neon", "asimd")
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
-    """Processor, cores, memory, accelerator, versions and date; nothing that names the machine or its owner."""
+    """Processor, cores, memory, accelerator, versions and date; nothing that identifies the machine or its owner."""
+    from vae_pyro.core.versions import installed_versions
+
     described: dict[str, Any] = {
         "system": platform.system(),
         "processor": _processor(),
@@ -26,7 +27,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
         "cores": available_cores(),
         "memory GiB": _memory(),
         "python": platform.python_version(),
-        "versions": _versions(),
+        "versions": installed_versions(_VERSIONED),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
     if device.startswith("cuda"):
@@ -38,7 +39,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
 
 
 def available_cores() -> int:
-    """Cores that this process may run on, which is what torch and XLA make their threads from."""
+    """Cores that this process may run on, the number of threads of torch and XLA."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -53,7 +54,7 @@ def _cpu_info(key: str) -> str:
 def _processor() -> str:
     name = _cpu_info("model name") or platform.processor() or platform.machine()
     family, model = _cpu_info("cpu family"), _cpu_info("model\t")
-    # A virtual machine may say "AMD EPYC" and no more; family and model tell which generation it is.
+    # A virtual machine may report only "AMD EPYC"; family and model identify the generation.
     return f"{name} (family {family}, model {model})" if family and model else name
 
 
@@ -69,16 +70,6 @@ def _memory() -> int | None:
         return None
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _VERSIONED:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def revision() -> str | None:
     """Git revision of the package that was measured, with ``-dirty`` where files differ from it."""
     from vae_pyro.runs.folder import provenance
@@ -88,7 +79,7 @@ def revision() -> str | None:
 
 
 def machine_line(described: dict[str, Any]) -> str:
-    """A `machine` in one line for a table's foot."""
+    """A `machine` in one line for the notes of a table."""
     parts = [
         described["processor"],
         f"{described['cores']} cores",
@@ -130,15 +121,15 @@ class Spread:
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
-    """A Markdown table; the first ``left`` columns are text, the others are numbers and stand right."""
+    """A Markdown table; the first ``left`` columns are text, the others numbers, aligned right."""
     rule = ["---" if number < left else "---:" for number in range(len(columns))]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, rule, *rows))
 
 
 def replace_block(file: Path, name: str, content: str) -> None:
-    """Put ``content`` between the markers of ``name`` in a Markdown file, and change nothing else in it.
+    """Replace the content between the markers of ``name`` in a Markdown file.
 
-    A file that is not there yet is made, with the markers.
+    A file that does not exist is created, with the markers.
 
     Raises:
         ValueError: the file has no such markers, or more than one pair.
@@ -149,13 +140,13 @@ def replace_block(file: Path, name: str, content: str) -> None:
         file.write_text(f"{begin}\n{end}\n")
     text = file.read_text()
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-        raise ValueError(f"{str(file)!r} wants the markers {begin!r} and {end!r} once, in this order")
+        raise ValueError(f"{str(file)!r} must contain the markers {begin!r} and {end!r} once, in this order; add them")
     before, after = text.split(begin)[0], text.split(end)[1]
     _write(file, f"{before}{begin}\n{content.strip()}\n{end}{after}")
 
 
 def write_json(file: Path, payload: dict[str, Any]) -> None:
-    """Write a result whole: a reader finds the old one or the new one."""
+    """Write a result atomically."""
     file.parent.mkdir(parents=True, exist_ok=True)
     _write(file, json.dumps(payload, indent=1) + "\n")
 

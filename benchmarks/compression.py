@@ -1,8 +1,8 @@
-"""``python -m benchmarks.compression``: bits per dimension of binarised MNIST, coded and decoded, beside the ELBO.
+"""``python -m benchmarks.compression``: bits per dimension of binarised MNIST, coded and decoded.
 
 The first test images, binarised by one fixed draw, are compressed with an ``mlp-400-20`` that is fitted here, or with
-the model of a run folder, and decoded again. The table has what the ELBO promises, what the code takes, and what
-general compressors take for the same bits.
+the model of a run folder, and decoded again. The table compares minus the ELBO, the code length, and the sizes under
+general-purpose compressors.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from benchmarks import common
 from vae_pyro import VAE, Dataset, FitConfig, RunFolder, VAEConfig, fit, load_data
 from vae_pyro.applications.compression.archive import read_archive
 from vae_pyro.applications.compression.codec import compress, decompress
-from vae_pyro.applications.compression.rates import Rates, rates
+from vae_pyro.applications.compression.rates import CompressionRates, compression_rates
 from vae_pyro.core.isolation import derive_seed
 from vae_pyro.models.presets import preset
 
@@ -32,11 +32,11 @@ def fitted(data: Dataset, epochs: int, seed: int) -> VAE:
     return fit(vae, data.train, config=FitConfig(**{**chosen.fit, "epochs": epochs}), seed=seed).vae
 
 
-def there_and_back(vae: VAE, data: Dataset, count: int, draws: int, seed: int) -> tuple[Rates, dict[str, Any]]:
+def round_trip(vae: VAE, data: Dataset, count: int, draws: int, seed: int) -> tuple[CompressionRates, dict[str, Any]]:
     """Compress the first test images, write, read and decode them.
 
     Raises:
-        RuntimeError: what came out is not what went in.
+        RuntimeError: the decoded images differ.
     """
     split = data.test.take(slice(0, count)).fixed(derive_seed(seed, 0))
     begin = perf_counter()
@@ -49,21 +49,23 @@ def there_and_back(vae: VAE, data: Dataset, count: int, draws: int, seed: int) -
         again = decompress(vae, read_archive(path))
         decoded = perf_counter() - begin
     if not np.array_equal(again, split.values.numpy()):
-        raise RuntimeError(f"{int((again != split.values.numpy()).any(axis=(1, 2, 3)).sum())} images came out changed")
-    found = rates(vae, split, archive, num_draws=draws, seed=seed)
+        raise RuntimeError(
+            f"{int((again != split.values.numpy()).any(axis=(1, 2, 3)).sum())} images were decoded wrongly"
+        )
+    found = compression_rates(vae, split, archive, num_draws=draws, seed=seed)
     times = {"compress": coded / len(split), "decompress": decoded / len(split), "exact": True}
     return found, times
 
 
-def table(found: Rates, times: dict[str, Any]) -> str:
-    """Markdown."""
+def table(found: CompressionRates, times: dict[str, Any]) -> str:
+    """The rates as Markdown."""
     rows = [[name, f"{rate:.4f}"] for name, rate in found.rows()]
     text = common.markdown_table(["code", "bits per dimension"], rows)
-    there, back = (1e3 * times[name] for name in ("compress", "decompress"))
+    coded, decoded = (1e3 * times[name] for name in ("compress", "decompress"))
     return (
-        f"{text}\n\n{found.length.num_data:,} images decoded bit for bit; {there:.2f} ms an image to compress, "
-        f"{back:.2f} ms to decompress, on one thread. Net {found.excess:+.2%} from minus the ELBO, around which other "
-        f"draws of the latents move it by {found.draw_se / found.elbo:.2%}."
+        f"{text}\n\n{found.length.num_data:,} images decoded bit for bit; {coded:.2f} ms an image to compress, "
+        f"{decoded:.2f} ms to decompress, on one thread. Net {found.excess:+.2%} from minus the ELBO, around which "
+        f"other draws of the latents move it by {found.draw_se / found.elbo:.2%}."
     )
 
 
@@ -86,7 +88,7 @@ def main() -> None:
         print(f"fitted {PRESET} for {given.epochs} epochs in {common.duration(perf_counter() - begin)}", flush=True)
     else:
         vae = RunFolder(given.run).load_model()
-    found, times = there_and_back(vae, data, given.images, given.draws, given.seed)
+    found, times = round_trip(vae, data, given.images, given.draws, given.seed)
     machine = common.machine()
     result = {
         "machine": machine,

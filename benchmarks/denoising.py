@@ -1,7 +1,7 @@
-"""``python -m benchmarks.denoising``: the clean signal behind noisy images, beside scikit-image's classical filters.
+"""``python -m benchmarks.denoising``: denoising of images, compared with scikit-image's classical filters.
 
 Each VAE is fitted on noisy images alone. Each filter has the options that are best on clean validation images, which
-favours the filters; the Poisson noise is also filtered after Anscombe's transform, where that is better.
+favours the filters; Poisson noise is also filtered after Anscombe's transform, where that is better.
 """
 
 import argparse
@@ -25,8 +25,6 @@ from vae_pyro.likelihoods.noise import add_noise
 
 _VALIDATION_PAIRS = 60
 _PICTURES = 10
-
-
 # Full intensity of the clean images: the digits have 17 levels, and MNIST's 256 are rounded to as many.
 TOP = 16
 LIKELIHOOD = f"discretized_logistic:levels={TOP + 1},scale=predicted"
@@ -45,7 +43,7 @@ def clean_images(split: Split) -> Tensor:
 
 
 def carry_out(noise: str, name: str, data: Dataset, given: argparse.Namespace) -> tuple[dict[str, Any], Any]:
-    """Fit on noisy training images, score on noisy test images; the figures, and a picture."""
+    """Fit on noisy training images, evaluate on noisy test images; the results, and a picture."""
     train, validation = (clean_images(split) for split in (data.train, data.validation))
     test = clean_images(data.test.take(slice(given.test_images)))
     if given.train_images is not None:
@@ -63,7 +61,7 @@ def carry_out(noise: str, name: str, data: Dataset, given: argparse.Namespace) -
     )
     vae = VAE(config, seed=given.seed)
     how = FitConfig(epochs=given.epochs or EPOCHS[name], batch_size=64 if name == "digits" else 128, patience=20)
-    begun = perf_counter()
+    began = perf_counter()
     result = fit(vae, noisy[0], validation=noisy[1], config=how, seed=given.seed, progress=False)
     fitted = perf_counter()
     pairs = (noisy[1][:_VALIDATION_PAIRS].numpy(), validation[:_VALIDATION_PAIRS].numpy())
@@ -72,12 +70,12 @@ def carry_out(noise: str, name: str, data: Dataset, given: argparse.Namespace) -
     )
     scored = perf_counter()
     print(f"\n{noise} on {LIKELIHOOD}, {result.epochs} epochs\n{check}", flush=True)
-    figures = {
+    outcome = {
         "noise": noise,
         "likelihood": LIKELIHOOD,
         "epochs": result.epochs,
         "best_epoch": result.best_epoch,
-        "fit_seconds": fitted - begun,
+        "fit_seconds": fitted - began,
         "score_seconds": scored - fitted,
         "train_images": len(train),
         "test_images": len(test),
@@ -90,7 +88,7 @@ def carry_out(noise: str, name: str, data: Dataset, given: argparse.Namespace) -
         **check.denoised.summary(),
         "verdicts": {verdict.name: verdict.outcome for verdict in check.verdicts},
     }
-    return figures, _picture(vae, noisy[2], test, check)
+    return outcome, _picture(vae, noisy[2], test, check)
 
 
 def _picture(vae: VAE, noisy: Tensor, clean: Tensor, check: DenoisingCheck) -> Any:
@@ -103,7 +101,7 @@ def _picture(vae: VAE, noisy: Tensor, clean: Tensor, check: DenoisingCheck) -> A
 
 
 def report(result: dict[str, Any]) -> str:
-    """The table and its notes, in Markdown."""
+    """The table with notes, in Markdown."""
     rows = []
     for case in result["cases"]:
         for row in case["rows"]:
@@ -125,12 +123,12 @@ def report(result: dict[str, Any]) -> str:
         for case in result["cases"]
     )
     notes = (
-        f"{result['data']}: fitted on {first['train_images']:,} noisy images alone, scored on {first['test_images']:,} "
-        "held-out ones. PSNR of the pooled mean squared error at full intensity; errors are those of another sample of "
-        "test images, and of differences on the same images. Each filter has the options that are best on "
-        f"{first['validation_pairs']} pairs of noisy and clean validation images, which the VAE never sees. Coverage "
-        "with ties broken at random; an error of 1 posterior sd is calibrated. Filters state no uncertainty. Clean "
-        f"signal: {first['likelihood']}; full intensity is {TOP}. Time: {seconds}."
+        f"{result['data']}: fitted on {first['train_images']:,} noisy images alone, evaluated on "
+        f"{first['test_images']:,} held-out ones. PSNR of the pooled mean squared error at full intensity; errors are "
+        "those of another sample of test images, and of differences on the same images. Each filter has the options "
+        f"that are best on {first['validation_pairs']} pairs of noisy and clean validation images, which the VAE never "
+        "sees. Coverage with ties broken at random; an error of 1 posterior sd is calibrated. Filters state no "
+        f"uncertainty. Clean signal: {first['likelihood']}; full intensity is {TOP}. Time: {seconds}."
     )
     return f"{common.markdown_table(columns, rows, left=2)}\n\n{notes}\n\n{common.machine_line(result['machine'])}"
 
@@ -151,7 +149,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the cases, print the table, and write it where ``--out`` says so."""
+    """Run the cases, print the table, and write it where ``--out`` is given."""
     given = parsed(arguments)
     torch.set_num_threads(1)
     data = DataConfig(source=given.data, root=given.root).load()
@@ -167,8 +165,8 @@ def main(arguments: list[str] | None = None) -> None:
         word = noise.partition(":")[0]
         if given.only and word not in given.only:
             continue
-        figures, picture = carry_out(noise, given.data, data, given)
-        result["cases"].append(figures)
+        outcome, picture = carry_out(noise, given.data, data, given)
+        result["cases"].append(outcome)
         if given.out is not None:
             folder = given.out / "results"
             folder.mkdir(parents=True, exist_ok=True)
@@ -177,11 +175,11 @@ def main(arguments: list[str] | None = None) -> None:
             common.replace_block(given.out / "README.md", name, report(result))
     print(f"\n{report(result)}")
     if given.out is None:
-        print("\nA trial: nothing was written.")
+        print("\nTrial run: nothing was written.")
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can hold: numbers of NumPy become Python's, what is not finite a word."""
+    """JSON-able: NumPy's numbers as Python's, values that are not finite as text."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,8 +1,8 @@
 """``python -m benchmarks.drift``: false alarms and power of the drift test, and what replay keeps of old data.
 
 Three parts, each alone with ``--only``: ``null`` repeats the test on held-out data of one distribution, ``power`` on
-data that were changed in known ways, ``replay`` goes on from digits 0 to 4 to digits 5 to 9. FashionMNIST is not among
-the data here; inverted images, and images whose pixels are permuted, stand for data of another kind.
+data that were changed in known ways, ``replay`` continues from digits 0 to 4 with digits 5 to 9. Inverted images, and
+images with permuted pixels, represent data of another kind.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def fitted(data: Dataset, train: Split, epochs: int, *, seed: int = 0, start: VA
 
 
 def load(name: str) -> Dataset:
-    """Binarised anew at every step; of the small digits six tenths are held out."""
+    """Binarised at every step; of the small digits six tenths are held out."""
     fraction = {} if name == "mnist" else {"test_fraction": 0.6}
     return load_data(name, binarize="dynamic", validation_fraction=0.0, **fraction)
 
@@ -64,7 +64,7 @@ def repeated(
     vae: VAE, pool: Split, given: argparse.Namespace, size: int, repetitions: int, change: Change | None = None,
     reference: Split | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Rejections at 5 % of so many tests, each on its own rows, binarisation, draws and relabellings."""
+    """Rejections at 5 % of repeated tests, each with its own rows, binarisation, draws and relabellings."""
     rejected: dict[str, list[bool]] = {name: [] for name in ("together", *STATISTICS)}
     began = perf_counter()
     for repetition in range(repetitions):
@@ -87,7 +87,7 @@ def repeated(
 
 
 def null(given: argparse.Namespace) -> dict[str, Any]:
-    """False alarms at 5 %; and those of a test against training data, which is the wrong one."""
+    """False alarms at 5 %, and those of a test against training data, which is invalid."""
     rows = {}
     for name, size in (("digits", 200), ("mnist", 200)):
         data = load(name)
@@ -123,7 +123,7 @@ def brighter(factor: float) -> Change:
 
 
 def another_mix(share: float) -> Change:
-    """So many of the data replaced by others of the sample that show a 1."""
+    """A share of the data replaced by others of the sample that show a 1."""
 
     def change(split: Split, random: np.random.Generator) -> Split:
         assert split.labels is not None
@@ -162,7 +162,7 @@ CHANGES: dict[str, Change] = {
 
 
 def power(given: argparse.Namespace) -> dict[str, Any]:
-    """Share of tests at 5 % that see each change, by size of the samples."""
+    """Power of the test at 5 % for each change, by size of the samples."""
     data = load("mnist")
     vae = fitted(data, data.train, given.epochs)
     pool = held_out(data)
@@ -175,7 +175,7 @@ def power(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def replay(given: argparse.Namespace) -> dict[str, Any]:
-    """Digits 0 to 4, then 5 to 9: elpd of both kinds of test images before, after, with replay, and fitted together."""
+    """Digits 0 to 4, then 5 to 9: elpd of both kinds of test images before, after, with replay, and fitted jointly."""
     data = load("mnist")
     test = data.split("test")
     tests = {name: some.take(slice(given.test_images)) for name, some in _halves(test).items()}
@@ -214,7 +214,7 @@ def _mean(values: Array) -> dict[str, float]:
 
 
 def tables(results: dict[str, Any]) -> str:
-    """What was measured, as Markdown."""
+    """The results as Markdown."""
     parts = []
     if "replay" in results:
         columns = ["fit", "log p(x), 0-4", "log p(x), 5-9", "0-4, paired with 5-9 alone", "0-4, paired with together"]
@@ -236,7 +236,7 @@ def tables(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure what is asked for, keep it beside what was measured before, and print all of it."""
+    """Measure the chosen parts, add them to earlier results, and print all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--only", choices=("null", "power", "replay"), action="append")
     parser.add_argument("--epochs", type=int, default=10, help="of each fit to MNIST")

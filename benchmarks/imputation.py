@@ -1,8 +1,8 @@
-"""``python -m benchmarks.imputation``: half of a table hidden at random and imputed, beside scikit-learn's imputers.
+"""``python -m benchmarks.imputation``: half of a table hidden at random and imputed, compared with scikit-learn.
 
 The protocol of Mattei & Frellsen 2019, MIWAE, sec. 5.2 (arXiv:1812.02633): UCI breast cancer (scikit-learn's copy, 569
-data of 30 elements), standardised with all of its values, half of the entries hidden completely at random; judged by
-the hidden cells of the table that was fitted. One mask for each seed, the same for every method.
+data of 30 elements), standardised with all of its values, half of the entries hidden completely at random; evaluated
+on the hidden cells of the table that was fitted. One mask for each seed, the same for every method.
 """
 
 import argparse
@@ -23,11 +23,11 @@ from vae_pyro.applications.imputation import impute
 
 type Array = np.ndarray[Any, Any]
 
-# The paper's: 10 latents, 20 particles, two layers of 128, Student t with scales from the decoder, Adam at 1e-3, batch
-# 64, an encoder that sees zeros for what is hidden, and no mask. Ours: the least scale and the length of the fit, which
-# keep it from becoming too sure of itself. They were chosen on masks of the seeds 100 to 102, not on those reported,
-# among least scales of 0.001, 0.2 and 0.3 (the last on seed 101 alone) at 100 to 1,000 epochs; an encoder that sees the
-# mask, one scale for each element, and weight decay did worse there, on seed 100.
+# From the paper: 10 latents, 20 particles, two layers of 128, Student t with scales from the decoder, Adam at 1e-3,
+# batch 64, an encoder that receives zeros for hidden entries, and no mask. Chosen here: the least scale and the number
+# of epochs, which prevent overconfidence, on masks of the seeds 100 to 102, not on those reported, among
+# least scales of 0.001, 0.2 and 0.3 (the last on seed 101 alone) at 100 to 1,000 epochs; an encoder that receives the
+# mask, one scale for each element, and weight decay were worse there, on seed 100.
 MODEL: dict[str, Any] = {
     "latent_dim": 10,
     "likelihood": {"name": "student_t", "scale": "predicted", "min_scale": 0.3},
@@ -89,12 +89,12 @@ def ours(x: Array, mask: Array, seed: int, given: argparse.Namespace) -> dict[st
 
 
 def theirs(x: Array, mask: Array, seed: int) -> dict[str, dict[str, Any]]:
-    """Every other imputer on the same table."""
+    """The other imputers on the same table."""
     hidden, found = np.where(mask, x, np.nan), {}
     for name, imputer in others(seed).items():
         began = process_time()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # IterativeImputer says that its 10 rounds have not converged
+            warnings.simplefilter("ignore")  # IterativeImputer warns that its 10 rounds have not converged
             error = (imputer(hidden) - x)[~mask]
         found[name] = {
             "mse": float((error**2).mean()),
@@ -111,7 +111,7 @@ def rows_of(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         of = [run["methods"][name] for run in runs]
         row: dict[str, Any] = {"method": name, "seeds": len(of)}
         for key in ("mse", "mae", "coverage", "fit_seconds"):
-            values = [figures[key] for figures in of if key in figures]
+            values = [scores[key] for scores in of if key in scores]
             row[key] = statistics.mean(values) if values else None
             row[f"{key}_se"] = statistics.stdev(values) / sqrt(len(values)) if len(values) > 1 else None
         rows.append(row)
@@ -119,7 +119,7 @@ def rows_of(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def report(result: dict[str, Any]) -> str:
-    """A result as a Markdown table with its foot."""
+    """A result as a Markdown table with notes."""
     settings = result["settings"]
 
     def shown(row: dict[str, Any], key: str, digits: int) -> str:
@@ -138,7 +138,7 @@ def report(result: dict[str, Any]) -> str:
         ]
         for row in result["rows"]
     ]
-    lines += [[name, f"{figure:.3f}", "", "", ""] for name, figure in PUBLISHED.items()]
+    lines += [[name, f"{mse:.3f}", "", "", ""] for name, mse in PUBLISHED.items()]
     foot = (
         f"Mean over {settings['seeds']} seeds (mask, weights and order) ± its standard error; hidden: "
         f"{settings['share']:.0%} of the cells. {settings['fit']['epochs']} epochs, least scale "
@@ -151,7 +151,7 @@ def report(result: dict[str, Any]) -> str:
 
 
 def arguments() -> argparse.Namespace:
-    """What the command line says."""
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.imputation", description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5, help="tables")
     parser.add_argument("--first", type=int, default=0, help="seed of the first; settings were chosen on 100 to 102")
@@ -186,7 +186,7 @@ def main() -> None:
         found = runs[-1]["methods"]
         print(
             f"seed {seed}: "
-            + ", ".join(f"{name} {figures['mse']:.4f}" for name, figures in found.items())
+            + ", ".join(f"{name} {scores['mse']:.4f}" for name, scores in found.items())
             + f"; coverage {found[OURS]['coverage']:.3f} ± {found[OURS]['coverage_se']:.3f}, effective sample size "
             f"{found[OURS]['effective_sample_size']:.0f}",
             flush=True,

@@ -1,8 +1,9 @@
 """``python -m benchmarks.inpainting``: MNIST with a quarter of the pixels hidden, and with the lower half hidden.
 
 Binarised images. ``quarter``: a quarter of the pixels of every image, training and test, hidden completely at random.
-``lower``: the lower half hidden, of every test image and of a random half of the training images (a model that never
-saw a lower half could say nothing about it). Judged by the hidden pixels of test images, beside the pixels' means.
+``lower``: the lower half hidden, of every test image and of a random half of the training images (a model that
+never observed a lower half cannot predict it). Evaluated on the hidden pixels of test images, compared with the means
+of the pixels.
 """
 
 import argparse
@@ -77,7 +78,7 @@ def measure(pattern: Pattern, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def report(result: dict[str, Any]) -> str:
-    """A result as a Markdown table with its foot."""
+    """A result as a Markdown table with notes."""
     lines = [
         [
             f"{row['pattern']}, {name}",
@@ -93,8 +94,8 @@ def report(result: dict[str, Any]) -> str:
     foot = (
         f"{settings['train']:,} training images, {settings['epochs']} epochs of the ELBO (784-400-20); "
         f"{settings['test']:,} test images, {settings['draws']:,} draws each, whose effective sample sizes are {sizes} "
-        "(median); errors are over test images. Excess: the Brier score less what it would be if the probabilities "
-        "were right."
+        "(median); errors are over test images. Excess: the Brier score minus its expectation under calibrated "
+        "probabilities."
     )
     machine = f"Machine: {common.machine_line(result['machine'])}; vae_pyro at {result['revision'] or 'no revision'}."
     columns = ["hidden", "Brier score (MSE) of a hidden pixel", "log score, nats", "excess"]
@@ -102,10 +103,10 @@ def report(result: dict[str, Any]) -> str:
 
 
 def arguments() -> argparse.Namespace:
-    """What the command line says."""
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.inpainting", description=__doc__.splitlines()[0])
-    parser.add_argument("--train", type=int, default=10_000, help="the first so many training images")
-    parser.add_argument("--test", type=int, default=300, help="the first so many test images")
+    parser.add_argument("--train", type=int, default=10_000, help="number of training images, the first")
+    parser.add_argument("--test", type=int, default=300, help="number of test images, the first")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--draws", type=int, default=1000, help="of z for each image")
     parser.add_argument("--seed", type=int, default=0)

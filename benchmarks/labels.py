@@ -90,7 +90,7 @@ def stages(model: VAE, train: Split, model_name: str, labels: int, draw: int, gi
 
 
 def with_labels(split: Split, labels: int, draw: int) -> Split:
-    """The split with so many classes given, as many of each, and repeated in proportion."""
+    """The split with a number of classes given, balanced, and repeated in proportion."""
     assert split.labels is not None
     rows = balanced(split.labels.numpy(), labels, derive_seed(draw, _LABEL_STREAM))
     y = torch.full((len(split),), -1)
@@ -111,8 +111,8 @@ def first_model(data: Dataset, folder: Path) -> VAE:
     """M1, fitted once to images without labels; kept in a run folder, and beside it what it took."""
     vae = VAE(VAEConfig(x_shape=data.x_shape, likelihood="bernoulli", **M1["model"]))
     config = FitConfig(device="cpu", **M1["fit"])
-    begun, began, worked = (folder / "config.json").exists(), perf_counter(), process_time()
-    fit(vae, data.train, config=config, seed=0, data=data, out=folder, resume=begun, progress=False)
+    resume, began, worked = (folder / "config.json").exists(), perf_counter(), process_time()
+    fit(vae, data.train, config=config, seed=0, data=data, out=folder, resume=resume, progress=False)
     if not (cost := folder.with_suffix(".json")).exists():
         took = {"seconds": perf_counter() - began, "cpu_seconds": process_time() - worked}
         common.write_json(cost, took)
@@ -140,7 +140,7 @@ def scored(made: Classification, which: str) -> dict[str, Any]:
 def carry_out(name: str, labels: int, draw: int, given: argparse.Namespace) -> dict[str, Any]:
     """One fit, and its error on test and validation images."""
     root = None if given.data_root is None else str(given.data_root)
-    # q(y | x) is asked at the intensities, of which the binary images that are fitted are draws.
+    # q(y | x) is evaluated at the intensities; the binary images of the fit are draws of them.
     grey = DataConfig(source="mnist", root=root).load()
     binary = DataConfig(source="mnist", root=root, binarize="dynamic").load()
     settings = SETTINGS[name]
@@ -216,10 +216,10 @@ def report(result: dict[str, Any]) -> str:
     note = (
         "Labels are balanced and drawn with seeds 0, 1, 2; 54,000 training images, 10,000 test images; the error is "
         f"that of the guide's q(y | x).{first} One thread; {common.duration(total)} of CPU time in all. "
-        f"Not the paper's: labelled data are repeated until they are {SHARE:.0%} of what an epoch sees; y comes into "
-        "the second layer of q(z | x, y); the classifier has 500 units in one layer; z has 10 dimensions in the M2 of "
-        "M1+M2. On images M2 starts from what its classifier makes of the labels alone, and unlabelled images correct "
-        "that slowly; these fits end long before it stops getting better."
+        f"Differences from the paper: labelled data are repeated until they are {SHARE:.0%} of an epoch; y enters the "
+        "second layer of q(z | x, y); the classifier has 500 units in one layer; z has 10 dimensions in the M2 of "
+        "M1+M2. On images M2 starts from a classifier fitted to the labels alone, which unlabelled images improve "
+        "slowly; these fits end long before the improvement does."
     )
     return f"{common.markdown_table(columns, rows_of(result['runs']), left=1)}\n\n{note}\n\n" + common.machine_line(
         result["machine"]
@@ -233,24 +233,26 @@ def stage(text: str) -> tuple[int, float]:
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """What the command line says."""
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.labels", description=__doc__)
     parser.add_argument("--models", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--labels", nargs="+", type=int, choices=[100, 1000], default=[100, 1000])
     parser.add_argument("--draws", nargs="+", type=int, default=[0, 1, 2], help="seeds of the draws of labels")
     parser.add_argument("--stages", nargs="+", type=stage, help="EPOCHS:ALPHA in place of the settings'")
     parser.add_argument("--tune", action="store_true", help="validation error alone; nothing is written")
-    parser.add_argument("--draws-of-z", type=int, default=0, help="of the model's own p(y | x); 0 leaves it out")
-    parser.add_argument("--test-images", type=int, help="the first so many, for the model's own p(y | x)")
+    parser.add_argument("--draws-of-z", type=int, default=0, help="draws for the model's own p(y | x); 0 leaves it out")
+    parser.add_argument(
+        "--test-images", type=int, help="number of test images, the first, for the model's own p(y | x)"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs") / "labels", help="folder of M1")
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--out", type=Path, default=common.HERE / "results" / "labels.json")
-    parser.add_argument("--table", action="store_true", help="print the table of what is there, and no more")
+    parser.add_argument("--table", action="store_true", help="print the table of the stored results only")
     return parser.parse_args(argv)
 
 
 def main() -> None:
-    """Fit what is not there yet; write after every fit."""
+    """Fit the runs that are missing; write after every fit."""
     given = arguments()
     torch.set_num_threads(1)
     result = common.read_json(given.out) or {"benchmark": "labels", "runs": []}
@@ -273,7 +275,7 @@ def main() -> None:
                     flush=True,
                 )
                 if not given.tune:
-                    # Others may write to the same file in the meantime.
+                    # Other processes may have written to the same file meanwhile.
                     latest = common.read_json(given.out) or result
                     result["runs"] = [*latest["runs"], found]
                     common.write_json(given.out, result)

@@ -1,9 +1,9 @@
-"""``python -m benchmarks.layers``: does a second layer of latents pay, at the same budget? The two nets of Burda et al.
+"""``python -m benchmarks.layers``: two layers of latents compared with one at the same budget, nets of Burda et al.
 
-Burda et al. 2016 (arXiv:1509.00519), tanh, one draw in a step, MNIST binarised anew at every step: 784-200-200-50,
-and 784-200-200-100 with 100-100-50 above it; the latter also with the guide of a ladder VAE. Runs follow each other in
-one process, seed by seed; each has a folder, one that has finished is not repeated, and every run updates the table.
-Rows of nets that are not asked for stay, where their settings are these.
+Burda et al. 2016 (arXiv:1509.00519), tanh, one draw in a step, MNIST binarised at every step: 784-200-200-50, and
+784-200-200-100 with 100-100-50 above it; the latter also with the guide of a ladder VAE. Runs are fitted one after
+another, seed by seed; each has a folder, finished runs are not repeated, and every run updates the table. Rows of other
+nets that were measured with the same settings stay.
 """
 
 import argparse
@@ -32,10 +32,10 @@ NETS: dict[str, dict[str, Any]] = {
     "two": {**_ONE, "latent_dim": 100, "structure": {"name": "bottom_up", **_LAYERS}},
     "ladder": {**_ONE, "latent_dim": 100, "structure": {"name": "ladder", **_LAYERS}},
 }
-# Epochs in which the weight of the KL rises: without them the ladder's z soon follows p(z | z2) alone, whose scale
-# then shrinks until numbers break; its paper warms up as well (Sonderby et al. 2016).
+# Epochs of KL warm-up: without it the ladder's z soon follows p(z | z2) alone, whose scale then shrinks until the loss
+# overflows; its paper uses a warm-up as well (Sonderby et al. 2016).
 WARMUP = {"ladder": 10.0}
-WORDS = {
+DESCRIPTIONS = {
     "one": "784-200-200-50, one layer",
     "two": "784-200-200-100-100-100-50, `bottom_up`",
     "ladder": "784-200-200-100-100-100-50, `ladder`, KL warm-up 10 epochs",
@@ -66,7 +66,7 @@ class Outcome:
 
 
 def carry_out(net: str, seed: int, data: Dataset, given: argparse.Namespace) -> Outcome:
-    """Fit and evaluate one run, or what of it is not done yet."""
+    """Fit and evaluate one run, continuing where it was interrupted."""
     folder = RunFolder(given.runs / f"{net}-seed{seed}")
     config = FitConfig(
         epochs=given.epochs,
@@ -76,7 +76,7 @@ def carry_out(net: str, seed: int, data: Dataset, given: argparse.Namespace) -> 
         kl_warmup=WARMUP.get(net, given.kl_warmup),
         device=given.device,
     )
-    # `fit` refuses to continue a folder whose settings or data are others than these.
+    # `fit` refuses to continue a folder with other settings or data.
     result = fit(
         VAE(VAEConfig(x_shape=data.x_shape, **NETS[net]), seed=seed),
         data.train,
@@ -155,7 +155,7 @@ def merged(rows: list[dict[str, Any]], stored: dict[str, Any] | None, settings: 
 
 
 def report(result: dict[str, Any]) -> str:
-    """A result as a Markdown table with its foot."""
+    """A result as a Markdown table with notes."""
     columns = [
         "net",
         "seeds",
@@ -173,7 +173,7 @@ def report(result: dict[str, Any]) -> str:
         difference = row["difference"]
         lines.append(
             [
-                WORDS[row["net"]],
+                DESCRIPTIONS[row["net"]],
                 str(len(row["seeds"])),
                 plus_minus(row["log_px"]["estimate"], row["log_px"]["se"]),
                 f"{row['elbo']:.2f}",
@@ -191,14 +191,14 @@ def report(result: dict[str, Any]) -> str:
         f"{settings['lr']:g} (eps 1e-4) with a cosine, KL warm-up {settings['kl_warmup']:g} epochs, 60,000 training "
         f"images; log p(x) with {settings['num_samples']:,} draws of the first {settings['test_images']:,} test images "
         "(one fixed binarization). ± is the standard error over seeds, images and draws together; the difference is "
-        "paired by seed and image, its p two-sided. The published figures come after 3,280 epochs at batch 20."
+        "paired by seed and image, its p two-sided. The published results are from 3,280 epochs at batch 20."
     )
     machine = f"Machine: {common.machine_line(result['machine'])}; vae_pyro at {result['revision'] or 'no revision'}."
     return "\n\n".join([common.markdown_table(columns, lines), foot, machine])
 
 
 def arguments() -> argparse.Namespace:
-    """What the command line says."""
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.layers", description=__doc__.splitlines()[0])
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS), metavar="NAME", help=", ".join(NETS))
     parser.add_argument("--seeds", type=int, default=3, help="runs of each")
@@ -207,7 +207,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=3e-3, help="learning rate of Adam (eps 1e-4), with a cosine")
     parser.add_argument("--kl-warmup", type=float, default=0.0, help="epochs")
     parser.add_argument("--num-samples", type=int, default=1000, help="draws of log p(x)")
-    parser.add_argument("--test-images", type=int, help="evaluate on the first so many; default: all 10,000")
+    parser.add_argument("--test-images", type=int, help="evaluate on this many, the first; default: all 10,000")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--data-root", help="folder in which torchvision keeps MNIST; default: VAE_PYRO_DATA")
     parser.add_argument("--runs", type=Path, help="folder of run folders; default: runs/layers/<settings>")

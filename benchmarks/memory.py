@@ -1,27 +1,33 @@
-"""Memory of this process, as Linux counts it."""
+"""Memory of this process, as Linux reports it."""
 
+import resource
+import sys
 from pathlib import Path
-
-from benchmarks.worker import peak_memory
 
 
 def resident() -> int:
-    """Resident memory of this process, in bytes; where the system does not say, its peak."""
+    """Resident memory of this process in bytes; its peak where the system does not report it."""
     found = _status("VmRSS")
-    return peak_memory() if found is None else found
+    return lifetime_peak() if found is None else found
+
+
+def lifetime_peak() -> int:
+    """Peak of resident memory since the start of this process, in bytes."""
+    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_bytes if sys.platform == "darwin" else peak_bytes * 1024
 
 
 def peak() -> int:
-    """Peak of resident memory since `forget_peak`, in bytes.
+    """Peak of resident memory since `reset_peak`, in bytes.
 
-    Not ``ru_maxrss``: that of a child begins with what its parent held.
+    Unlike ``ru_maxrss``, it does not start with the memory of the parent process.
     """
     found = _status("VmHWM")
-    return peak_memory() if found is None else found
+    return lifetime_peak() if found is None else found
 
 
-def forget_peak() -> None:
-    """Let the peak be what is resident now, where the system can do so."""
+def reset_peak() -> None:
+    """Set the peak to the present resident memory, where the system supports this."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -29,13 +35,13 @@ def forget_peak() -> None:
 
 
 def private() -> int:
-    """Bytes that only this process holds: libraries that others have loaded as well do not count."""
+    """Bytes that only this process holds, without libraries that are shared with other processes."""
     found = [_status(name, "smaps_rollup") for name in ("Private_Clean", "Private_Dirty")]
     return sum(value or 0 for value in found)
 
 
 def _status(name: str, file: str = "status") -> int | None:
-    """Bytes of a line of ``/proc/self``; ``None`` where there is none."""
+    """Bytes of a line of ``/proc/self``; ``None`` where it does not exist."""
     try:
         lines = Path("/proc/self", file).read_text().splitlines()
     except OSError:

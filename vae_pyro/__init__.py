@@ -13,8 +13,9 @@ __version__ = "0.1.0"
 # Modules of this package, and the names that are exported from each.
 _EXPORTS = {
     "applications.classification": "Classification classify",
-    "applications.compression": "Archive ArchiveError compress decompress read_archive",
-    "applications.compression.rates": "Rates rates",
+    "applications.compression.archive": "Archive ArchiveError read_archive",
+    "applications.compression.codec": "compress decompress",
+    "applications.compression.rates": "CompressionRates compression_rates",
     "applications.denoising": "Denoised denoise",
     "applications.estimators": "VAEImputer VAETransformer",
     "applications.imputation": "Imputation impute",
@@ -30,8 +31,11 @@ _EXPORTS = {
     "densities.pair": "Pair",
     "densities.walk": "walk",
     "evaluation.evaluation": "Evaluation evaluate",
-    "experiments": "Experiment ExperimentConfig read_experiment run",
-    "experiments.tuning": "Search read_search tune",
+    "experiments.config": "ExperimentConfig",
+    "experiments.folder": "Experiment read_experiment",
+    "experiments.running": "run_experiment",
+    "experiments.tuning.search": "Search read_search",
+    "experiments.tuning.tuning": "tune",
     "likelihoods": "LIKELIHOODS Likelihood",
     "likelihoods.noise": "NOISES Noise add_noise",
     "models.posteriors": "POSTERIORS Posterior",
@@ -63,14 +67,16 @@ __all__ = sorted(_HOMES)  # noqa: PLE0605 (one list of names is enough)
 if TYPE_CHECKING:  # the same table as type checkers and editors read it
     # isort: off
     from vae_pyro.applications.classification import Classification as Classification, classify as classify
-    from vae_pyro.applications.compression import (
+    from vae_pyro.applications.compression.archive import (
         Archive as Archive,
         ArchiveError as ArchiveError,
-        compress as compress,
-        decompress as decompress,
         read_archive as read_archive,
     )
-    from vae_pyro.applications.compression.rates import Rates as Rates, rates as rates
+    from vae_pyro.applications.compression.codec import compress as compress, decompress as decompress
+    from vae_pyro.applications.compression.rates import (
+        CompressionRates as CompressionRates,
+        compression_rates as compression_rates,
+    )
     from vae_pyro.applications.denoising import Denoised as Denoised, denoise as denoise
     from vae_pyro.applications.estimators import VAEImputer as VAEImputer, VAETransformer as VAETransformer
     from vae_pyro.applications.imputation import Imputation as Imputation, impute as impute
@@ -91,13 +97,11 @@ if TYPE_CHECKING:  # the same table as type checkers and editors read it
     from vae_pyro.densities.pair import Pair as Pair
     from vae_pyro.densities.walk import walk as walk
     from vae_pyro.evaluation.evaluation import Evaluation as Evaluation, evaluate as evaluate
-    from vae_pyro.experiments import (
-        Experiment as Experiment,
-        ExperimentConfig as ExperimentConfig,
-        read_experiment as read_experiment,
-        run as run,
-    )
-    from vae_pyro.experiments.tuning import Search as Search, read_search as read_search, tune as tune
+    from vae_pyro.experiments.config import ExperimentConfig as ExperimentConfig
+    from vae_pyro.experiments.folder import Experiment as Experiment, read_experiment as read_experiment
+    from vae_pyro.experiments.running import run_experiment as run_experiment
+    from vae_pyro.experiments.tuning.search import Search as Search, read_search as read_search
+    from vae_pyro.experiments.tuning.tuning import tune as tune
     from vae_pyro.likelihoods import LIKELIHOODS as LIKELIHOODS, Likelihood as Likelihood
     from vae_pyro.likelihoods.noise import NOISES as NOISES, Noise as Noise, add_noise as add_noise
     from vae_pyro.models.posteriors import POSTERIORS as POSTERIORS, Posterior as Posterior

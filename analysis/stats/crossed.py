@@ -1,4 +1,4 @@
-"""Which objective is better? Mean differences over training seeds and data at once, with both sources of error."""
+"""Means over two crossed random factors, training seeds and data: their standard error, interval and p-value."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,31 +12,31 @@ from analysis.results.estimate import plus_minus
 type Array = np.ndarray[Any, Any]
 
 _LEVEL = 0.95
-# Smaller p-values are given as this: the square of their quantile may be no float.
+# Lower bound of a p-value: the square of the quantile of a smaller one may overflow.
 _SMALLEST = 1e-100
 _LEAST_SHOWN = 1e-16
 
 
 @dataclass(frozen=True)
 class CrossedMean:
-    """The mean of differences ``(seed, datum)`` over the seeds and the data that there might have been, in nats.
+    """Mean of differences ``(seed, datum)`` over the populations of seeds and of data, in nats.
 
-    ``se**2 = se_seeds**2 + se_data**2 + se_interaction**2``. With one seed the three cannot be told apart: ``se`` is
-    ``se_data`` then, the others are NaN, and the figure speaks of these two fits only, not of their objectives.
+    ``se**2 = se_seeds**2 + se_data**2 + se_interaction**2``. With one seed the three are not identifiable:
+    ``se`` is then ``se_data``, the others are NaN, and the estimate refers to the two fits only, not their objectives.
 
     Attributes:
         estimate: the mean.
         se: its standard error for other seeds, other data and other draws.
-        df: effective degrees of freedom: Student's t with as many has this 95 % interval. Other levels want `interval`,
-            which has a rule for all of them.
-        se_data: what the choice of data adds, by what a datum does in all seeds.
-        se_seeds: what the choice of seeds adds, by what a seed does to all data.
-        se_interaction: what a seed does to single data, and the draws.
+        df: effective degrees of freedom: those of the Student's t that has the same 95 % interval. For other levels use
+            `interval`, whose rule holds at every level.
+        se_data: contribution of the main effect of data.
+        se_seeds: contribution of the main effect of seeds.
+        se_interaction: contribution of the interaction of seeds and data, which includes the Monte Carlo error.
         se_draws: Monte Carlo error of the estimates of log p(x), a part of ``se_interaction`` (of ``se_data`` where all
             seeds were evaluated with the same noise); NaN where no variance was given.
-        num_seeds: seeds.
-        num_data: data.
-        mean_squares: of seeds, data and what is left, see `mean_squares`; of the data alone for one seed, else NaN.
+        num_seeds: number of seeds.
+        num_data: number of data.
+        mean_squares: of seeds, data and residual, see `mean_squares`; with one seed NaN except for the data's.
     """
 
     estimate: float
@@ -52,32 +52,32 @@ class CrossedMean:
 
     @property
     def of_objectives(self) -> bool:
-        """Whether the figure speaks of objectives; with one seed it speaks of these two fits only."""
+        """Whether the estimate generalizes to objectives; with one seed it refers to the two fits only."""
         return self.num_seeds > 1
 
     @property
     def scope(self) -> str:
-        """What the figure speaks of, in words."""
+        """Population that the estimate refers to, in words."""
         if self.of_objectives:
-            return f"the objectives, over {self.num_seeds:,} seeds and {self.num_data:,} data"
-        return f"these two fits only, not their objectives: one seed, {self.num_data:,} data"
+            return f"the objectives, from {self.num_seeds:,} seeds and {self.num_data:,} data"
+        return f"the two fits only, not their objectives, from one seed and {self.num_data:,} data"
 
     def interval(self, level: float = _LEVEL) -> tuple[float, float]:
-        """A two-sided confidence interval, see `crossed_mean` for its rule.
+        """Two-sided confidence interval, see `crossed_mean` for its rule.
 
         Raises:
-            ValueError: the level is not between 0 and 1.
+            ValueError: the level is outside (0, 1).
         """
         if not 0 < level < 1:
-            raise ValueError(f"a level lies between 0 and 1, got {level:g}")
+            raise ValueError(f"level must be between 0 and 1, got {level:g}; pass 0.95 for a 95 % interval")
         half = self._margin((1 - level) / 2)
         return self.estimate - half, self.estimate + half
 
     @cached_property
     def p_value(self) -> float:
-        """Two-sided p-value of a mean of 0: 1 less the level of the interval that just reaches 0.
+        """Two-sided p-value of the null of mean 0: 1 minus the level of the interval that just reaches 0.
 
-        From two seeds on, anything below 1e-100 is given as that; 0 only where all entries are the same.
+        With two or more seeds it is at least 1e-100, except that it is 0 where all entries are the same.
         """
         from scipy.optimize import brentq
         from scipy.stats import t
@@ -103,9 +103,9 @@ class CrossedMean:
         return float(np.exp(brentq(excess, start, end, xtol=1e-12)))
 
     def summary(self) -> dict[str, Any]:
-        """Everything with the 95 % interval and the p-value, JSON-able; what is not known is ``None``."""
+        """All estimates with the 95 % interval and the p-value, JSON-able; ``None`` where a value is not defined."""
         low, high = self.interval()
-        figures = {
+        values = {
             "estimate": self.estimate,
             "se": self.se,
             "df": self.df,
@@ -117,7 +117,7 @@ class CrossedMean:
             "high": high,
             "p_value": self.p_value,
         }
-        known = {key: value if isfinite(value) else None for key, value in figures.items()}
+        known = {key: value if isfinite(value) else None for key, value in values.items()}
         return {**known, "num_seeds": self.num_seeds, "num_data": self.num_data, "of_objectives": self.of_objectives}
 
     def __str__(self) -> str:
@@ -128,7 +128,7 @@ class CrossedMean:
         p_value = f"= {self.p_value:.2g}" if self.p_value >= _LEAST_SHOWN else f"< {_LEAST_SHOWN:g}"
         return (
             f"{plus_minus(self.estimate, self.se, 'nats')} ({parts}), 95 % interval {ends}, p {p_value}; "
-            f"it speaks of {self.scope}"
+            f"it refers to {self.scope}"
         )
 
     def _margin(self, tail: float) -> float:
@@ -140,30 +140,30 @@ class CrossedMean:
 
 
 def crossed_mean(values: Array, draws_variance: Array | None = None) -> CrossedMean:
-    """The mean over random seeds and random data of a difference that was measured once for each pair of them.
+    """Mean of a difference over random seeds and random data, measured once for each pair of them.
 
-    The model is d[s, i] = mean + seed[s] + datum[i] + e[s, i] with independent effects, two random factors crossed
-    without replication. The components of variance come from the mean squares of the analysis of variance; one that
-    comes out negative is set to 0, so that the error is never below that of independent entries.
+    The model is d[s, i] = mean + seed[s] + datum[i] + e[s, i] with independent effects: two random factors, crossed
+    without replication. The components of variance come from the mean squares of the analysis of variance; a negative
+    estimate is set to 0, so that the error is never below that of independent entries.
 
     The interval adds squared half-widths: t**2 times the seeds' mean square, with Student's t for seeds - 1 degrees of
-    freedom, and t**2 times the data's, for data - 1, less the interaction that both hold, see `margin`. Banerjee showed
-    that such a sum over independent mean squares covers at least as often as it says, at every level and whatever the
-    ratio of the variances; that the subtraction leaves it so is simulated in the tests. One t with Satterthwaite's
-    estimate of the degrees of freedom, the usual choice, does not: with 2 seeds it rejects up to 13 % of true nulls at
-    the 5 % level, with 3 up to 8 %, because it takes for negligible what is small by chance. Where the seeds dominate,
-    both are t with seeds - 1 degrees of freedom. Where the objectives are the same and seeds hardly matter, this one
-    rejects more rarely than 5 %: few seeds cannot show that they do not matter.
+    freedom, and t**2 times the data's, for data - 1, minus the interaction that both contain, see `margin`. Banerjee
+    showed that such a sum over independent mean squares has at least its nominal coverage, at every level and for any
+    ratio of the variances; the tests verify by simulation that this survives the subtraction. A single t with
+    Satterthwaite's estimate of the degrees of freedom, the usual choice, is anti-conservative: with 2 seeds it rejects
+    up to 13 % of true nulls at the 5 % level, with 3 up to 8 %, because a component that is small by chance is treated
+    as negligible. Where the seeds dominate, both rules are t with seeds - 1 degrees of freedom. Where the objectives
+    are equal and seeds hardly matter, it rejects less often than 5 %: few seeds cannot show that they do not matter.
 
-    Seeds are taken as normal and pairs of them as independent; data need only be as many as a mean of them wants.
+    Seed effects are assumed normal and pairs of seeds independent; for the data a central limit theorem suffices.
 
     Args:
-        values: log p(x) under one objective less that under the other, in nats, ``(seed, datum)``.
-        draws_variance: Monte Carlo variance of each entry, same shape, of draws that are independent across entries;
-            it is a part of what the entries' spread shows, and is not added to it.
+        values: log p(x) under one objective minus that under the other, in nats, ``(seed, datum)``.
+        draws_variance: Monte Carlo variance of each entry, same shape, from draws that are independent across entries;
+            the spread of the entries contains it already, and it is not added again.
 
     Raises:
-        ValueError: another shape, fewer than 2 data, or entries that are not finite (the message gives the first), or
+        ValueError: another shape, fewer than 2 data, entries that are not finite (the message gives the first), or
             negative variances.
 
     References:
@@ -185,10 +185,10 @@ def crossed_mean(values: Array, draws_variance: Array | None = None) -> CrossedM
         variance = _checked("draws_variance", draws_variance)
         if variance.shape != values.shape:
             raise ValueError(
-                f"draws_variance is to be of shape {values.shape} as the differences, got {variance.shape}"
+                f"draws_variance must have the shape {values.shape} of the differences, got {variance.shape}"
             )
         if variance.min() < 0:
-            raise ValueError(f"a variance is at least 0, got {variance.min():g}; pass squared standard errors")
+            raise ValueError(f"draws_variance must be at least 0, got {variance.min():g}; pass squared standard errors")
         se_draws = sqrt(variance.sum()) / variance.size
     estimate = float(values.mean())
     if num_seeds == 1:
@@ -215,7 +215,7 @@ def crossed_mean(values: Array, draws_variance: Array | None = None) -> CrossedM
 
 
 def mean_squares(values: Array) -> tuple[float, float, float]:
-    """Mean squares of seeds, data and what is left in the two-way table ``(seed, datum)``, at least 2 by 2."""
+    """Mean squares of seeds, data and residual of the two-way table ``(seed, datum)``, at least 2 by 2."""
     num_seeds, num_data = values.shape
     centred = values - values.mean()
     seed, datum = centred.mean(1, keepdims=True), centred.mean(0, keepdims=True)
@@ -228,9 +228,9 @@ def mean_squares(values: Array) -> tuple[float, float, float]:
 
 
 def variance_parts(seeds: Any, data: Any, left: Any, num_seeds: int, num_data: int) -> tuple[Array, Array, Array]:
-    """What seeds, data and their interaction add to the variance of the mean, from mean squares of any one shape.
+    """Contributions of seeds, data and their interaction to the variance of the mean, from mean squares of any shape.
 
-    For components A, B and E the expected mean squares are n A + E of seeds, S B + E of data and E of what is left, and
+    For components A, B and E the expected mean squares are n A + E of seeds, S B + E of data and E of the residual, and
     the variance of the mean is A / S + B / n + E / (S n).
     """
     size = num_seeds * num_data
@@ -241,9 +241,9 @@ def variance_parts(seeds: Any, data: Any, left: Any, num_seeds: int, num_data: i
 def margin(seeds: Any, data: Any, left: Any, num_seeds: int, num_data: int, tail: float) -> Array:
     """Half-width of the interval that leaves ``tail`` on each side, from mean squares, for at least 2 seeds.
 
-    Both mean squares hold the interaction, which counts once: it is taken from the one or from the other, and the wider
-    interval is kept. So none is shorter than that of data alone or seeds alone, however small the other came out, nor
-    than the variance from `variance_parts` with the more degrees of freedom.
+    Both mean squares contain the interaction, which must count once: it is subtracted from the one or from the other,
+    and the wider interval is kept. So the interval is never shorter than that of data alone or seeds alone, nor than
+    that of the variance from `variance_parts` with the larger degrees of freedom.
     """
     from scipy.stats import t
 
@@ -258,14 +258,14 @@ def margin(seeds: Any, data: Any, left: Any, num_seeds: int, num_data: int, tail
 def _checked(name: str, values: Any) -> Array:
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or values.shape[0] < 1:
-        raise ValueError(f"{name} (seed, datum) wanted, got shape {values.shape}")
+        raise ValueError(f"{name} must have shape (seed, datum), got {values.shape}")
     if values.shape[1] < 2:
-        raise ValueError(f"{name} of {values.shape[1]} data have no spread over data; evaluate at least 2")
+        raise ValueError(f"{name} of one datum have no spread over data; evaluate at least 2")
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
         seed, datum = bad[0]
         raise ValueError(
-            f"{name} of seed {seed} at datum {datum} is {values[seed, datum]}, one of {len(bad):,} not finite; look at "
-            "that run, or leave it or the datum out for both objectives"
+            f"{name} of seed {seed} at datum {datum} is {values[seed, datum]}, one of {len(bad):,} values that are not "
+            "finite; inspect that run, or leave it or the datum out for both objectives"
         )
     return values

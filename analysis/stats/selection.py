@@ -1,4 +1,4 @@
-"""The luck of the best of many: how much too high the figure is that a choice was made by."""
+"""Selection bias of the best of many candidates: how optimistic the score is that the choice was made by."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,18 +12,18 @@ _BLOCK = 4_000_000
 
 @dataclass(frozen=True)
 class Optimism:
-    """How much too high the figure of the best of many is.
+    """Optimism of the score of the best of many candidates.
 
     Attributes:
-        value: mean of the best candidate on the data that chose it.
-        optimism: by how much it is too high for fresh data.
-        optimism_se: error of ``optimism`` from the number of bootstrap samples.
-        sampling_se: standard error of the best candidate's mean, as if it had been chosen beforehand. For ``value -
-            optimism`` it is an approximation: too large where independent candidates are equal in truth, a little too
-            small where they differ by about their errors.
-        num_candidates: that were compared.
-        num_data: that they were compared on.
-        agreement: share of bootstrap samples that choose the same candidate.
+        value: mean score of the best candidate on the data that selected it.
+        optimism: estimated excess of ``value`` over the expectation on fresh data.
+        optimism_se: standard error of ``optimism`` from the number of bootstrap samples.
+        sampling_se: standard error of the mean of the best candidate, as if it had been chosen beforehand. For
+            ``value - optimism`` it is an approximation: too large where independent candidates are equal in truth,
+            slightly too small where they differ by about their errors.
+        num_candidates: number of candidates.
+        num_data: number of data that they were compared on.
+        agreement: share of bootstrap samples that select the same candidate.
     """
 
     value: float
@@ -36,37 +36,37 @@ class Optimism:
 
     @property
     def corrected(self) -> float:
-        """Estimate of the chosen candidate's mean on fresh data."""
+        """Estimated mean score of the selected candidate on fresh data."""
         return self.value - self.optimism
 
     def __str__(self) -> str:
         return (
-            f"best of {self.num_candidates}: {self.value:.4f} nats per datum on the {self.num_data:,} data that chose "
-            f"it, too high by {self.optimism:.4f}; on fresh data {self.corrected:.4f} ± {self.sampling_se:.4f}"
+            f"best of {self.num_candidates}: {self.value:.4f} nats per datum on the {self.num_data:,} data that "
+            f"selected it, optimistic by {self.optimism:.4f}; corrected {self.corrected:.4f} ± {self.sampling_se:.4f}"
         )
 
 
-def selection_optimism(values: Array, *, num_bootstraps: int = 1000, seed: int = 0) -> Optimism:
-    """How optimistic the mean of the best of several candidates is, for they were compared on the data it is a mean of.
+def selection_optimism(values: Array, *, num_bootstrap: int = 1000, seed: int = 0) -> Optimism:
+    """Optimism of the mean score of the best of several candidates on the data that they were compared on.
 
-    The choice is repeated on bootstrap samples of the data, and what it chooses is looked at on the data that the
-    sample left out. The difference there from the candidate that all data choose is averaged: a candidate that wins
-    every time has no optimism, candidates that are equal in truth have all of it. A sample holds 63 % of the data in
-    expectation, so that a choice among candidates that differ is a little worse than the one that was made, and the
-    correction errs on the side of caution.
+    The selection is repeated on bootstrap samples of the data, and each selected candidate is scored on the data that
+    the sample left out. The mean shortfall there against the candidate that all data select is the optimism: zero for a
+    candidate that wins every time, all of it for candidates that are equal in truth. A sample contains 63 % of the data
+    in expectation, so that a selection among candidates that differ is slightly worse than the one that was made, and
+    the correction is conservative.
 
-    ``value - optimism`` has the expectation over bootstrap samples of the paper's estimate (BBC), the mean of what is
-    chosen on the data left out, since every datum is left out equally often. Which data those are moves the figures of
-    all candidates together, and the difference takes that noise away. The paper resamples out-of-sample predictions
-    of cross-validation, this function those of one validation set.
+    ``value - optimism`` has the expectation over bootstrap samples of the paper's estimate (BBC), the mean score of the
+    selected candidate on the data left out, since every datum is left out equally often. Which data are left out moves
+    the scores of all candidates together, and the difference removes that noise. The paper resamples out-of-sample
+    predictions of cross-validation, this function those of one validation set.
 
     Args:
-        values: a figure of merit of every candidate on every datum, larger is better, ``(candidate, datum)``.
-        num_bootstraps: samples.
-        seed: of them.
+        values: score of every candidate on every datum, larger is better, ``(candidate, datum)``.
+        num_bootstrap: number of bootstrap samples, at least 2.
+        seed: seed of the samples.
 
     Raises:
-        ValueError: other shapes, fewer than two data, values that are not finite, or too few samples.
+        ValueError: another shape, fewer than two data, values that are not finite, or too few samples.
 
     References:
         Tsamardinos, Greasidou & Borboudakis 2018, Bootstrapping the out-of-sample predictions for efficient and
@@ -74,19 +74,21 @@ def selection_optimism(values: Array, *, num_bootstraps: int = 1000, seed: int =
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or values.shape[0] < 1 or values.shape[1] < 2 or not np.isfinite(values).all():
-        raise ValueError(f"values of shape (candidate, at least 2 data), all finite, wanted; got shape {values.shape}")
-    if num_bootstraps < 2:
-        raise ValueError(f"num_bootstraps is at least 2, got {num_bootstraps}")
+        raise ValueError(
+            f"values must have shape (candidate, datum) with at least 2 data, all finite; got shape {values.shape}"
+        )
+    if num_bootstrap < 2:
+        raise ValueError(f"num_bootstrap must be at least 2, got {num_bootstrap}")
     candidates, n = values.shape
     means = values.mean(1)
     best = int(means.argmax())
-    centred = (values - values[best]).T  # the chosen one is 0: differences lose no digits and its noise cancels
+    centred = (values - values[best]).T  # relative to the best: no loss of digits, and its noise cancels
     generator = np.random.default_rng(seed)
     lost: list[Array] = []
     same = done = 0
     block = max(_BLOCK // n, 1)
-    while done < num_bootstraps:
-        counts = generator.multinomial(n, np.full(n, 1 / n), size=min(block, num_bootstraps - done)).astype(float)
+    while done < num_bootstrap:
+        counts = generator.multinomial(n, np.full(n, 1 / n), size=min(block, num_bootstrap - done)).astype(float)
         chosen = (counts @ centred).argmax(1)
         left = (counts == 0).astype(float)
         size = left.sum(1)
@@ -97,7 +99,7 @@ def selection_optimism(values: Array, *, num_bootstraps: int = 1000, seed: int =
         done += len(counts)
     each = np.concatenate(lost)
     if len(each) < 2:
-        raise ValueError(f"num_bootstraps={num_bootstraps} samples of {n} data left fewer than two with data outside")
+        raise ValueError(f"num_bootstrap={num_bootstrap} gave fewer than two samples that leave data out; raise it")
     return Optimism(
         value=float(means[best]),
         optimism=float(each.mean()),
@@ -105,5 +107,5 @@ def selection_optimism(values: Array, *, num_bootstraps: int = 1000, seed: int =
         sampling_se=float(values[best].std(ddof=1) / np.sqrt(n)),
         num_candidates=candidates,
         num_data=n,
-        agreement=same / num_bootstraps,
+        agreement=same / num_bootstrap,
     )

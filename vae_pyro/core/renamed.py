@@ -65,6 +65,8 @@ NAMES = {
     "Ledger": "LogDensities",
     "LedgerELBO": "MonteCarloObjective",
     "LedgerMoments": "densities.moments.LogDensityMoments",
+    "Rates": "CompressionRates",
+    "run": "run_experiment",
 }
 
 

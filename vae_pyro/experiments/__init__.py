@@ -1,17 +1,8 @@
-"""Every combination of objective, grid value and seed as a run folder of its own, on the same data."""
+"""Experiments: every combination of objective, grid value and seed as a run folder of its own, on the same data."""
 
-from vae_pyro.experiments.folder import Experiment, Status, Trial, read_experiment
-from vae_pyro.experiments.plan import ExperimentConfig, Variant, parse_grid
-from vae_pyro.experiments.running import ExperimentInterruptedError, run
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Experiment",
-    "ExperimentConfig",
-    "ExperimentInterruptedError",
-    "Status",
-    "Trial",
-    "Variant",
-    "parse_grid",
-    "read_experiment",
-    "run",
-]
+if not TYPE_CHECKING:  # the former folder exported these names itself
+    from vae_pyro.core.renamed import exported_above
+
+    __getattr__ = exported_above(__name__)

@@ -1,4 +1,4 @@
-"""The folder of an experiment: its plan, which can only grow, its runs, and how far each of them has come."""
+"""The folder of an experiment: its plan, which can only be extended, its runs, and the status of each."""
 
 import functools
 import hashlib
@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from vae_pyro.core.files import RunError, read_json, read_tensors, write_json
 from vae_pyro.data.dataset import Dataset
-from vae_pyro.experiments.plan import ExperimentConfig, Variant, difference, trial_name
+from vae_pyro.experiments.config import ExperimentConfig, Variant, first_difference, trial_name
 from vae_pyro.models.vae import VAE
 from vae_pyro.parallel.locks import is_held
 from vae_pyro.runs.folder import RunFolder
@@ -19,6 +19,8 @@ type Status = Literal["waiting", "running", "half-finished", "done", "broken"]
 type Finish = Callable[[RunFolder, VAE, Dataset], Any]
 
 _STATUSES: tuple[Status, ...] = get_args(Status.__value__)
+# Broken runs that are printed with their error.
+_MAX_ERRORS = 5
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,9 @@ class Trial:
     """One variant with one seed.
 
     Attributes:
-        variant: what is fitted.
-        seed: of weights and fit.
-        name: of the folder; it depends on variant and seed alone.
+        variant: objective and grid point.
+        seed: seed of weights and fit.
+        name: name of the folder, which depends on variant and seed alone.
         folder: an ordinary run folder.
     """
 
@@ -38,16 +40,16 @@ class Trial:
     folder: RunFolder
 
 
-@dataclass
+@dataclass(repr=False)
 class Experiment:
-    """An experiment as it stands on the disk.
+    """The state of an experiment on disk.
 
     Attributes:
         path: its folder.
         config: the plan.
         trials: in the order of variants, then seeds.
         status: of each trial by its name.
-        errors: what broke, by the name of the trial; in full in ``errors/NAME.json``.
+        errors: error of each broken trial by its name; in full in ``errors/NAME.json``.
     """
 
     path: Path
@@ -58,18 +60,23 @@ class Experiment:
 
     @property
     def variants(self) -> tuple[Variant, ...]:
-        """Each once, in the order of the plan."""
+        """The variants, in the order of the plan."""
         return tuple({trial.variant.label: trial.variant for trial in self.trials}.values())
 
     def having(self, status: Status) -> tuple[Trial, ...]:
-        """The trials of that status."""
+        """The trials with this status."""
         return tuple(trial for trial in self.trials if self.status[trial.name] == status)
+
+    def __repr__(self) -> str:
+        return f"<Experiment: {str(self).partition(chr(10))[0]}>"
 
     def __str__(self) -> str:
         counts = {status: len(self.having(status)) for status in _STATUSES}
         parts = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
-        broken = "".join(f"\n{trial.name}: {self.errors[trial.name]}" for trial in self.having("broken"))
-        return f"{len(self.trials)} runs in {str(self.path)!r}: {parts}{broken}"
+        broken = [f"{trial.name}: {self.errors[trial.name]}" for trial in self.having("broken")]
+        left = len(broken) - _MAX_ERRORS
+        more = [f"and {left} more, see {str(self.path / 'errors')!r}"] if left > 0 else []
+        return "\n".join([f"{len(self.trials)} runs in {str(self.path)!r}: {parts}", *broken[:_MAX_ERRORS], *more])
 
 
 def trials_of(path: Path, config: ExperimentConfig) -> tuple[Trial, ...]:
@@ -84,13 +91,13 @@ def trials_of(path: Path, config: ExperimentConfig) -> tuple[Trial, ...]:
 
 
 def read_experiment(path: str | Path) -> Experiment:
-    """What stands in the folder of an experiment, while it runs or afterwards.
+    """The experiment in a folder, while it runs or afterwards.
 
     Raises:
-        RunError: there is no experiment, or ``experiment.json`` is damaged.
+        RunError: the folder contains no experiment, or ``experiment.json`` is damaged.
     """
     path = Path(path)
-    return standing(path, read_plan(path), finish=None)
+    return experiment_at(path, read_plan(path), finish=None)
 
 
 def read_plan(path: Path) -> ExperimentConfig:
@@ -106,34 +113,37 @@ def read_plan(path: Path) -> ExperimentConfig:
             str(error).replace("not a run folder, or a run that", "not an experiment, or one that")
         ) from None
     except ValueError as error:
-        raise RunError(f"{str(path / 'experiment.json')!r} is not of this version: {error}") from None
+        raise RunError(f"{str(path / 'experiment.json')!r} has another format: {error}") from None
 
 
 def begin(path: Path, config: ExperimentConfig) -> None:
-    """Write the plan, where none stands or where it adds to the one that does.
+    """Write the plan of a new experiment, or one that extends the plan in the folder.
 
     Raises:
-        RunError: the folder holds something else, or an experiment that this plan does not continue.
+        RunError: the folder contains something else, or an experiment that this plan does not extend.
     """
     if not (path / "experiment.json").exists():
         held = sorted(item.name for item in path.iterdir() if item.name != "lock" and not item.name.startswith("."))
         if held:
-            raise RunError(f"{str(path)!r} holds {held[0]!r} and no experiment; name an empty or a new folder")
+            raise RunError(f"{str(path)!r} contains {held[0]!r} and no experiment; name an empty or a new folder")
     else:
         old = read_plan(path)
         if old == config:
             return
         where = f"the experiment in {str(path)!r}"
-        key = difference(old.data, config.data, "data")
+        key = first_difference(old.data, config.data, "data")
         if key is not None:
-            raise RunError(f"{where} is on other data: {key}; make another experiment")
+            raise RunError(f"{where} has other data: {key}; name a new folder")
         if old.fingerprint != config.fingerprint:
-            raise RunError(f"the data have changed since {where} began; its fingerprint was {old.fingerprint}")
+            raise RunError(
+                f"the data have changed since {where} began, when their fingerprint was {old.fingerprint}; name a new "
+                "folder"
+            )
         if old.ensemble != config.ensemble:
             raise RunError(
-                f"{where} was begun with ensemble={old.ensemble}, whose figures agree with those of the other only to "
-                f"rounding; pass ensemble={old.ensemble} ({'with' if old.ensemble else 'no'} --ensemble), or make "
-                "another experiment"
+                f"{where} was begun with ensemble={old.ensemble}, whose results agree with those of the other only to "
+                f"rounding; pass ensemble={old.ensemble} ({'with' if old.ensemble else 'no'} --ensemble), or name a "
+                "new folder"
             )
         _require_all("grid key", tuple(old.grid), tuple(config.grid), where)
         _require_all("grid key", tuple(config.grid), tuple(old.grid), "this call")
@@ -144,20 +154,21 @@ def begin(path: Path, config: ExperimentConfig) -> None:
         new = {variant["label"]: variant for variant in config.variants}
         for variant in old.variants:
             now = new[variant["label"]]
-            key = difference(variant["model"], now["model"], "model") or difference(variant["fit"], now["fit"], "fit")
+            key = first_difference(variant["model"], now["model"], "model")
+            key = key or first_difference(variant["fit"], now["fit"], "fit")
             if key is not None:
-                raise RunError(f"{where} has other settings: {key}; make another experiment")
+                raise RunError(f"{where} has other settings: {key}; name a new folder")
     write_json(path / "experiment.json", config.model_dump(mode="json"))
 
 
 def _require_all(kind: str, old: Sequence[Any], new: Sequence[Any], where: str) -> None:
     missing = [value for value in old if value not in new]
     if missing:
-        raise RunError(f"{where} has the {kind} {missing[0]!r} as well; name it too: an experiment can only grow")
+        raise RunError(f"{where} has the {kind} {missing[0]!r} as well; name it too, plans can only be extended")
 
 
-def standing(path: Path, config: ExperimentConfig, finish: Finish | None) -> Experiment:
-    """How far the trials of a plan have come; those that were not measured as ``finish`` does are not done."""
+def experiment_at(path: Path, config: ExperimentConfig, finish: Finish | None) -> Experiment:
+    """The trials of a plan with their status; those that ``finish`` has not processed are not done."""
     trials = trials_of(path, config)
     status: dict[str, Status] = {}
     errors: dict[str, str] = {}
@@ -177,33 +188,46 @@ def standing(path: Path, config: ExperimentConfig, finish: Finish | None) -> Exp
 
 
 def error_file(path: Path, name: str) -> Path:
-    """What broke a trial."""
+    """The error of a broken trial."""
     return path / "errors" / f"{name}.json"
 
 
 def lock_file(path: Path, name: str) -> Path:
-    """Locked by the process that is at a trial, and holding its number and host."""
+    """Locked by the process that fits a trial; contains its number and host."""
     return path / "locks" / f"{name}.lock"
 
 
 def record_file(folder: RunFolder) -> Path:
-    """What says that a run is done: of which weights, by what it was measured, and the files that this left."""
+    """Record of a run that is done: digest of the weights, identity of ``finish``, and the files that it wrote."""
     return folder.path / "state" / "finished.json"
 
 
+def recorded_as[F: Callable[..., Any]](name: str) -> Callable[[F], F]:
+    """Decorator: the name under which experiments record a function of `Finish`, wherever it is defined.
+
+    Experiments in which the function was recorded stay done when it moves to another module.
+    """
+
+    def decorate(function: F) -> F:
+        function.recorded_name = name  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
 def identity(finish: Finish | None) -> str | None:
-    """In words, what a function of `Finish` does, so that other options of it are noticed."""
+    """Name and options of a function of `Finish`, so that a change of them is noticed."""
     if finish is None:
         return None
     if isinstance(finish, functools.partial):
         options = [repr(value) for value in finish.args]
         options += [f"{key}={value!r}" for key, value in sorted(finish.keywords.items())]
         return f"{identity(finish.func)}({', '.join(options)})"
-    return f"{finish.__module__}.{finish.__qualname__}"
+    return getattr(finish, "recorded_name", f"{finish.__module__}.{finish.__qualname__}")
 
 
 def sound_weights(folder: RunFolder) -> str | None:
-    """`RunFolder.weights_digest`, once all of them have been read; ``None`` where they are absent or damaged."""
+    """`RunFolder.weights_digest` after reading all weights; ``None`` where they are absent or damaged."""
     try:
         read_tensors(folder.model_file, "model")
     except RunError:
@@ -212,7 +236,7 @@ def sound_weights(folder: RunFolder) -> str | None:
 
 
 def measured_files(folder: RunFolder) -> dict[str, str]:
-    """SHA-256 of each file that `Finish` has left in a run folder, by its name."""
+    """SHA-256 of each file that `Finish` wrote into a run folder, by its name."""
     fitted = {folder.config_file.name, folder.model_file.name, folder.history_file.name}
     return {
         file.name: hashlib.sha256(file.read_bytes()).hexdigest()
@@ -222,7 +246,7 @@ def measured_files(folder: RunFolder) -> dict[str, str]:
 
 
 def is_done(folder: RunFolder, finish: Finish | None) -> bool:
-    """Whether the run was fitted, and measured as ``finish`` does where it is given, and nothing was lost since."""
+    """Whether the run was fitted and processed by ``finish`` (where given), and no file was lost since."""
     try:
         record = read_json(record_file(folder))
     except RunError:

@@ -1,4 +1,4 @@
-"""The live view of an experiment: one for all runs, read from their folders."""
+"""The live view of an experiment: all runs in one, read from their folders."""
 
 import sys
 from contextlib import suppress
@@ -15,7 +15,7 @@ from vae_pyro.parallel.locks import is_held
 
 @dataclass
 class _Line:
-    """How far one trial has come."""
+    """Progress of one trial."""
 
     epochs: int
     done: int = 0
@@ -25,11 +25,11 @@ class _Line:
 
 
 class ExperimentProgress:
-    """One live view of all runs on standard error, read from their folders, so that it works for every backend.
+    """A live view of all runs on standard error, read from their folders, so that it works with every backend.
 
     Args:
-        experiment: as it stands at the beginning.
-        show: ``None`` shows it where standard error is a terminal.
+        experiment: at the start of the call.
+        show: show the view; by default where standard error is a terminal.
     """
 
     def __init__(self, experiment: Experiment, *, show: bool | None = None) -> None:
@@ -39,7 +39,7 @@ class ExperimentProgress:
         for name, line in self.lines.items():
             line.status = experiment.status[name]
             if line.status == "broken":
-                line.status = "waiting"  # it is about to be tried again
+                line.status = "waiting"  # it will be tried again
         self._began = monotonic()
         self._live: Any = None
         if sys.stderr.isatty() if show is None else show:
@@ -63,11 +63,11 @@ class ExperimentProgress:
             self._live.stop()
 
     def ended(self, name: str, *, broken: bool) -> None:
-        """A trial's worker has answered."""
+        """The worker of a trial has returned."""
         self.lines[name].status = "broken" if broken else "done"
 
     def look(self) -> None:
-        """Read how far the runs have come."""
+        """Read the progress of the runs."""
         for trial in self.experiment.trials:
             line = self.lines[trial.name]
             if line.status in ("done", "broken"):
@@ -86,7 +86,7 @@ class ExperimentProgress:
         return [line for line in self.lines.values() if line.status != "broken"]
 
     def remaining_seconds(self) -> float | None:
-        """At the pace of this call so far; ``None`` before its first epoch."""
+        """Estimate from the epochs of this call so far; ``None`` before the first."""
         fitted = sum(line.done - line.before for line in self._counted())
         left = sum(line.epochs - line.done for line in self._counted())
         return left * (monotonic() - self._began) / fitted if fitted > 0 else None

@@ -1,7 +1,7 @@
-"""`run`: every combination of objective, grid value and seed as a run folder of its own, on the same data.
+"""`run_experiment`: every combination of objective, grid value and seed as a run folder of its own, on the same data.
 
-An experiment is a plan (`ExperimentConfig`, in ``experiment.json``) and its runs. What is there is kept: the same call
-again continues what was interrupted, and a call that adds objectives, seeds or grid values extends it.
+An experiment is a plan (`ExperimentConfig`, in ``experiment.json``) and its runs. Finished runs are kept: the same call
+again continues what was interrupted, and a call that adds objectives, seeds or grid values extends the experiment.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from vae_pyro.core.files import RunError, write_json
-from vae_pyro.experiments.folder import Experiment, Finish, begin, error_file, is_done, standing
-from vae_pyro.experiments.plan import ExperimentConfig, plan
+from vae_pyro.experiments.config import ExperimentConfig
+from vae_pyro.experiments.folder import Experiment, Finish, begin, error_file, experiment_at, is_done
+from vae_pyro.experiments.plan import plan_experiment
 from vae_pyro.experiments.progress import ExperimentProgress
 from vae_pyro.experiments.worker import Broken, Task, load, perform
 from vae_pyro.parallel.locks import locked
@@ -19,14 +20,14 @@ from vae_pyro.parallel.tasks import Backend, Outcome, WorkInterruptedError, map_
 
 
 class ExperimentInterruptedError(FitInterruptedError):
-    """SIGINT or SIGTERM ended `run`; its workers are gone and every whole epoch is on the disk."""
+    """SIGINT or SIGTERM ended `run_experiment`; its workers have stopped, and every finished epoch is on disk."""
 
     def __init__(self, signum: int, out: Path) -> None:
         super().__init__(signum, out)
         self.args = (f"{self.args[0].partition(';')[0]}; the same call again continues {str(out)!r}",)
 
 
-def run(
+def run_experiment(
     out: str | Path,
     source: str,
     *,
@@ -47,43 +48,45 @@ def run(
 ) -> Experiment:
     """Fit every combination of objective, grid value and seed, each in a run folder ``OUT/runs/NAME``.
 
-    Runs that are done are kept, half-finished ones go on after their last epoch to the bits of an undisturbed run, and
-    what broke is tried again. Which backend fits a run does not change its weights.
+    Runs that are done are kept, half-finished ones continue after their last epoch to the bits of an uninterrupted run,
+    and broken ones are tried again. The weights of a run do not depend on the backend.
 
-    An ensemble (`vae_pyro.training.ensemble.fit_ensemble`) is one task for each variant. Its runs are what they would
-    be alone, to the rounding of sums in another order, which depends on how many are fitted together; those whose
-    checkpoints stand at different steps, after a crash between two files, go on apart.
+    An ensemble (`vae_pyro.training.ensemble.fit_ensemble`) is one task for each variant. Its runs equal those fitted
+    alone up to rounding, which depends on the number of runs fitted together; runs whose checkpoints are at different
+    steps, after a crash between two files, continue separately.
 
     Args:
         out: folder of the experiment; on a cluster, one that all nodes share.
         source: name or path of the data, see `vae_pyro.load_data`.
         objectives: see `vae_pyro.objectives`; ``"name"`` or ``"name:option=value"``.
-        seeds: of weights and fit: how many, from 0 on, or which. The split has the data's own seed (``data.seed``).
-        grid: keys as ``--set`` takes them (``latent_dim``, ``optimizer.lr``), each with its values.
-        finish: called in the worker as ``finish(folder, vae, data)`` when the run has been fitted; a function of a
-            module, or a `functools.partial` of one. It may be called again, and has to bear it. Files that it leaves in
-            the run folder belong to a run that is done.
+        seeds: of weights and fit: a number of seeds, counted from 0, or the seeds. The split has its own seed
+            (``data.seed``).
+        grid: keys as in ``--set`` (``latent_dim``, ``optimizer.lr``), each with its values.
+        finish: called in the worker as ``finish(folder, vae, data)`` after the run has been fitted; a function of a
+            module, or a `functools.partial` of one. It must be idempotent. A run is done only while the files that it
+            wrote into the run folder are there.
         preset_name: see `vae_pyro.models.presets`.
         file: settings that all runs share, see `vae_pyro.training.settings.read_settings_file`; its seed is not used.
         assignments: likewise, as paths and values.
-        ensemble: fit all seeds of a variant at once, as one compiled program. It needs ``compile`` and no ``patience``.
+        ensemble: fit all seeds of a variant at once, as one compiled program; requires ``compile`` and no ``patience``.
         backend: see `vae_pyro.parallel.tasks.map_tasks`, as for ``num_workers``, ``threads``, ``retries`` and
             ``address``.
-        num_workers: runs, or ensembles, at once.
-        threads: of each run. Sums, and so weights, depend on it.
-        retries: how often a run, or an ensemble, whose worker died is given again in this call.
-        address: of the cluster.
-        show: one live view of all runs; ``None`` shows it where standard error is a terminal.
+        num_workers: number of runs, or ensembles, fitted at once.
+        threads: threads of each run, on which the rounding of sums, and so the weights, depend.
+        retries: number of further attempts in this call at a run, or an ensemble, whose worker died.
+        address: address of the cluster.
+        show: show one live view of all runs; by default where standard error is a terminal.
 
     Returns:
-        The experiment, with the status of each trial and what broke.
+        The experiment, with the status of each trial and the errors of those that broke.
 
     Raises:
-        ValueError: see `plan` and `vae_pyro.parallel.tasks.map_tasks`; or ``cuda:N`` where workers choose their device.
-        RunError: ``out`` holds something else, another process is at it, or it was begun with other data or settings.
+        ValueError: see `vae_pyro.experiments.plan.plan_experiment` and `vae_pyro.parallel.tasks.map_tasks`; or
+            ``cuda:N``, since workers choose their device.
+        RunError: ``out`` contains something else, another process runs it, or it was begun with other data or settings.
         ExperimentInterruptedError: SIGINT or SIGTERM, after the workers have ended.
     """
-    config = plan(
+    config = plan_experiment(
         source,
         objectives=objectives,
         seeds=seeds,
@@ -95,7 +98,9 @@ def run(
     )
     device = str(config.variants[0]["fit"]["device"])
     if backend != "sequential" and device.startswith("cuda:"):
-        raise ValueError(f"device {device!r}: each worker takes a GPU of its own; choose 'cuda' or 'auto'")
+        raise ValueError(
+            f"device {device!r} is one GPU, and each worker takes a GPU of its own; choose 'cuda' or 'auto'"
+        )
     path = Path(out)
     if path.exists() and not path.is_dir():
         raise RunError(f"{str(path)!r} is a file; name a folder")
@@ -115,7 +120,7 @@ def run(
                 address=address,
             )
     except BlockingIOError:
-        raise RunError(f"another process is at the experiment in {str(path)!r}; wait for its end, or end it") from None
+        raise RunError(f"another process runs the experiment in {str(path)!r}; wait until it has ended") from None
     except (WorkInterruptedError, FitInterruptedError) as stopped:
         raise ExperimentInterruptedError(stopped.signum, path) from None
     finally:
@@ -123,7 +128,7 @@ def run(
 
 
 def _tasks(path: Path, config: ExperimentConfig, before: Experiment, finish: Finish | None) -> Iterator[Task]:
-    """One for each run that is not done; of an ensemble one for those of a variant."""
+    """One for each run that is not done; for an ensemble, one for all of a variant."""
     source = Path(config.data["source"])
     data = {**config.data, "source": str(source.resolve())} if source.exists() else config.data  # on any node
     for variant in config.variants:
@@ -142,7 +147,7 @@ def _tasks(path: Path, config: ExperimentConfig, before: Experiment, finish: Fin
 
 
 def _run(path: Path, config: ExperimentConfig, finish: Finish | None, show: bool | None, **how: Any) -> Experiment:
-    before = standing(path, config, finish)
+    before = experiment_at(path, config, finish)
     tasks = _tasks(path, config, before, finish)
     with ExperimentProgress(before, show=show) as shown:
 
@@ -155,7 +160,7 @@ def _run(path: Path, config: ExperimentConfig, finish: Finish | None, show: bool
                 shown.ended(name, broken=name in broken)
 
         map_tasks(perform, tasks, on_done=note, **how)
-    return standing(path, config, finish)
+    return experiment_at(path, config, finish)
 
 
 def _write_error(file: Path, broken: Broken | None) -> None:

@@ -1,4 +1,4 @@
-"""What a worker does of an experiment: fit runs, one by one or as an ensemble, and have each measured."""
+"""The part of an experiment in a worker: fit runs, one by one or as an ensemble, and call ``finish`` for each."""
 
 import functools
 import json
@@ -11,8 +11,8 @@ from typing import Any
 
 from vae_pyro.core.files import RunError, read_tensors, write_json
 from vae_pyro.data.dataset import DataConfig, Dataset
+from vae_pyro.experiments.config import first_difference
 from vae_pyro.experiments.folder import Finish, identity, lock_file, measured_files, record_file, sound_weights
-from vae_pyro.experiments.plan import difference
 from vae_pyro.models.vae import VAE, VAEConfig
 from vae_pyro.parallel.locks import locked
 from vae_pyro.parallel.process import in_words
@@ -24,16 +24,16 @@ from vae_pyro.training.fitting import FitResult, fit
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker needs of one variant.
+    """Runs of one variant for a worker.
 
     Attributes:
-        path: of the experiment.
-        seeds: of each run by its name; several are an ensemble.
+        path: folder of the experiment.
+        seeds: seed of each run by its name; several are an ensemble.
         data: `vae_pyro.DataConfig`.
-        fingerprint: that the data have to have.
+        fingerprint: expected fingerprint of the data.
         model: `vae_pyro.VAEConfig`.
         fit: `vae_pyro.FitConfig`.
-        finish: see `vae_pyro.experiments`.
+        finish: see `vae_pyro.experiments.running.run_experiment`.
     """
 
     path: str
@@ -45,20 +45,20 @@ class Task:
     finish: Finish | None
 
     def folder(self, name: str) -> RunFolder:
-        """Of one of the runs."""
+        """Folder of one of the runs."""
         return RunFolder(Path(self.path) / "runs" / name)
 
     def vae(self, name: str) -> VAE:
-        """As a run begins."""
+        """The VAE of a run before its fit."""
         return VAE(VAEConfig(**self.model), seed=self.seeds[name])
 
 
 @dataclass(frozen=True)
 class Broken:
-    """What one run raised.
+    """The exception of one run.
 
     Attributes:
-        name: of the run.
+        name: name of the run.
         error: see `vae_pyro.parallel.tasks.Outcome`.
         traceback: likewise.
     """
@@ -70,23 +70,23 @@ class Broken:
 
 @functools.lru_cache(maxsize=1)
 def load(described: str) -> Dataset:
-    """The data of a `vae_pyro.DataConfig` in JSON; a worker keeps the last."""
+    """The data of a `vae_pyro.DataConfig` in JSON; a worker caches the last."""
     return DataConfig(**json.loads(described)).load()
 
 
 def perform(task: Task) -> tuple[Broken, ...]:
-    """Fit and measure the runs of a task, from where they stand.
+    """Fit and measure the runs of a task, each from its last checkpoint.
 
     Returns:
-        What broke; the other runs are done.
+        The runs that broke; the others are done.
 
     Raises:
-        RunError: the data are other ones here.
+        RunError: the data differ on this machine.
         FitInterruptedError: see `vae_pyro.fit`.
     """
     broken: dict[str, Broken] = {}
     with ExitStack() as held:
-        # A worker that was given up may still be at it, on a node that nobody can reach: this one waits for its end.
+        # A worker that was given up may still run on a node out of reach: wait until it has ended.
         for name in task.seeds:
             held.enter_context(locked(lock_file(Path(task.path), name)))
         data = load(json.dumps(task.data))
@@ -97,14 +97,14 @@ def perform(task: Task) -> tuple[Broken, ...]:
                 "the experiment was begun"
             )
         for name, vae in _fitted(task, data, broken).items():
-            with _apart(name, broken):
+            with _caught(name, broken):
                 _finish(task, name, vae, data)
     return tuple(broken.values())
 
 
 @contextmanager
-def _apart(name: str, broken: dict[str, Broken]) -> Iterator[None]:
-    """What a run raises inside breaks that run alone."""
+def _caught(name: str, broken: dict[str, Broken]) -> Iterator[None]:
+    """An exception inside breaks this run alone."""
     try:
         yield
     except (Exception, SystemExit) as error:
@@ -126,17 +126,17 @@ def _finish(task: Task, name: str, vae: VAE, data: Dataset) -> None:
 def _fitted(task: Task, data: Dataset, broken: dict[str, Broken]) -> dict[str, VAE]:
     """The VAE of each run that did not break."""
     vaes: dict[str, VAE] = {}
-    level: dict[tuple[int, int] | None, list[str]] = {}
+    by_place: dict[tuple[int, int] | None, list[str]] = {}
     for name in task.seeds:
-        with _apart(name, broken):
+        with _caught(name, broken):
             folder = task.folder(name)
             if _is_fitted(folder, task, task.seeds[name]):
                 vaes[name] = folder.load_model(FitConfig(**task.fit).torch_device())
             else:
-                level.setdefault(_place(folder), []).append(name)
-    for place, names in level.items():
+                by_place.setdefault(_place(folder), []).append(name)
+    for place, names in by_place.items():
         if len(names) == 1:
-            with _apart(names[0], broken):
+            with _caught(names[0], broken):
                 vaes[names[0]] = _fit_alone(task, names[0], data, resume=place is not None)
             continue
         try:
@@ -153,24 +153,24 @@ def _fitted(task: Task, data: Dataset, broken: dict[str, Broken]) -> dict[str, V
 
 
 def _is_fitted(folder: RunFolder, task: Task, seed: int) -> bool:
-    """Whether the weights of this very run are there.
+    """Whether the weights of this run are complete.
 
     Raises:
-        RunError: the folder holds another run.
+        RunError: the folder contains another run.
     """
     try:
         stored = folder.config()
     except RunError:
         return False
-    for section, wanted in (("model", task.model), ("fit", task.fit), ("seed", seed)):
-        key = difference(stored[section], wanted, section)
+    for section, expected in (("model", task.model), ("fit", task.fit), ("seed", seed)):
+        key = first_difference(stored[section], expected, section)
         if key is not None:
-            raise RunError(f"{str(folder.path)!r} holds another run: {key}; move it away")
+            raise RunError(f"{str(folder.path)!r} contains another run: {key}; move it away")
     return sound_weights(folder) is not None
 
 
 def _place(folder: RunFolder) -> tuple[int, int] | None:
-    """Epoch and step of the checkpoint; ``None`` where there is none to go on from."""
+    """Epoch and step of the checkpoint; ``None`` where there is none."""
     if folder.path.exists() and not folder.config_file.exists():
         shutil.rmtree(folder.path)  # a process was killed before the run had begun
     try:

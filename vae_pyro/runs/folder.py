@@ -8,7 +8,6 @@ import csv
 import io
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vae_pyro.core.files import FORMAT, RunError, read_json, read_tensors, write_atomically, write_json, write_tensors
+from vae_pyro.core.versions import installed_versions
 from vae_pyro.data.dataset import DataConfig
 from vae_pyro.models.vae import VAE, VAEConfig
 
@@ -53,12 +53,7 @@ def set_weights(vae: VAE, tensors: dict[str, Tensor], origin: str) -> None:
 
 def provenance() -> dict[str, Any]:
     """Versions of what computed a run, and the git revision of this package where it is a checkout."""
-    versions = {"python": platform.python_version()}
-    for name in _VERSIONED:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
+    versions = {"python": platform.python_version(), **installed_versions(_VERSIONED)}
     try:
         _git("ls-files", "--error-unmatch", Path(__file__).name)  # not the revision of a repository around a .venv
         revision = _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")

@@ -12,7 +12,7 @@ import xarray as xr
 
 from analysis import elpd, to_datatree
 from analysis.density.elpd import ELPD, elpd_of, estimates, log_evidence
-from analysis.experiments.held_out import measure_run, read_held_out
+from analysis.experiments.measurement import measure_run, read_held_out
 from analysis.results.verdict import Verdict
 from tests.truths import PPCA, example
 from vae_pyro import VAE, Dataset, FitConfig, Split, VAEConfig, evaluate, fit, load_data

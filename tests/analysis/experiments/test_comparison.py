@@ -17,16 +17,19 @@ import xarray as xr
 from matplotlib.figure import Figure
 from scipy.stats import nct, t
 
-from analysis.experiments import page as page_room
-from analysis.experiments.comparison import ExperimentComparison, compare_variants
+from analysis.experiments.comparison import page as page_module
+from analysis.experiments.comparison.compare import compare_variants
+from analysis.experiments.comparison.page import experiment_page, variants_figure, write_comparison
+from analysis.experiments.comparison.plots import Forest, plot_agreement, plot_curves, plot_variants
+from analysis.experiments.comparison.result import ExperimentComparison
+from analysis.experiments.comparison.runs import Gaps, MeasuredRun
+from analysis.experiments.comparison.tables import csv_text, variant_rows
+from analysis.experiments.comparison.verdicts import advice, not_significant
 from analysis.experiments.held_out import HeldOut
-from analysis.experiments.page import experiment_page, variants_figure, write_comparison
-from analysis.experiments.variants import Gaps, Measured
 from analysis.plotting import encode
-from analysis.plotting.experiment import Forest, plot_agreement, plot_curves, plot_variants
 from analysis.results.estimate import DASH
 from analysis.stats.multiplicity import holm
-from analysis.stats.planning import what_would_help
+from analysis.stats.power import power_analysis
 from tests.browser import browser, chromium, faults
 from tests.truths import PPCA, example
 
@@ -77,7 +80,7 @@ def variant(
     objective: str = "",
     grid: dict[str, Any] | None = None,
     **changes: Any,
-) -> list[Measured]:
+) -> list[MeasuredRun]:
     """Runs whose log p(x) is a level, plus what a datum does in all, what a seed does, and what both do together."""
     datum = np.random.default_rng([number, 0]).normal(size=n)
     runs = []
@@ -85,7 +88,7 @@ def variant(
         own = np.random.default_rng([number, 1 + seed, abs(hash_of(label))])
         log_px = level + 5 * datum + of_seed * own.normal() + of_both * own.normal(size=n)
         made = held_out(log_px, code_seed=seed, **changes)
-        runs.append(Measured(label, objective or label, grid or {}, seed, made))
+        runs.append(MeasuredRun(label, objective or label, grid or {}, seed, made))
     return runs
 
 
@@ -107,16 +110,18 @@ def test_the_better_variant_wins_whatever_the_order() -> None:
     first = compare_variants(runs)
     assert first.labels == ("iwae", "elbo")
     assert first.winner == "iwae"
-    assert [pair.told_apart for pair in first.pairs] == [True]
-    assert first.headline.startswith("iwae wins: it predicts held-out data better than elbo, by 1.98")
+    assert [pair.significant for pair in first.pairs] == [True]
+    assert first.headline.startswith(
+        "iwae predicts held-out data best: its mean log p(x) is significantly higher than that of elbo, by 1.98"
+    )
     assert first.verdicts[0].outcome == "pass"
     turned = compare_variants(runs[::-1], baseline="elbo")
     assert str(turned) == str(first)
-    assert turned.csv() == first.csv()
+    assert csv_text(turned) == csv_text(first)
     difference = first.difference("elbo", "iwae")
     assert difference.mean.estimate == -first.pairs[0].mean.estimate
     assert difference.mean.interval()[1] < 0
-    with pytest.raises(KeyError, match="no pair 'elbo', 'none'; there are iwae, elbo"):
+    with pytest.raises(KeyError, match="no pair 'elbo', 'none'; the variants are iwae, elbo"):
         first.difference("elbo", "none")
 
 
@@ -127,12 +132,12 @@ def test_a_known_difference_is_inside_its_interval_and_equal_variants_are_not_to
     for number in range(100):
         # Names make the noise of a variant, so the two that are equal differ in it.
         runs = [*variant("a", -90, number=number), *variant("b", -90, number=number), *variant("c", -90, number=number)]
-        apart += any(pair.told_apart for pair in compare_variants(runs).pairs)
+        apart += any(pair.significant for pair in compare_variants(runs).pairs)
         runs = [*variant("a", -90, number=number), *variant("b", -89.5, number=number)]
         difference = compare_variants(runs).difference("b", "a")
         low, high = difference.mean.interval()
         missed += not low <= 0.5 <= high
-        found += difference.told_apart
+        found += difference.significant
     assert missed <= 13
     assert apart <= 13
     assert found >= 95  # 0.5 is 12 standard errors on 2 degrees of freedom
@@ -156,10 +161,10 @@ def test_the_difference_of_two_gaussian_models_meets_its_closed_form() -> None:
             for seed in range(5):
                 drawn = np.random.default_rng([number, seed]).normal(scale=0.01)
                 exact = PPCA(truth.weight, truth.mean, variance + drawn).log_evidence(x).numpy()
-                runs.append(Measured(label, label, {}, seed, held_out(exact)))
+                runs.append(MeasuredRun(label, label, {}, seed, held_out(exact)))
         comparison = compare_variants(runs)
         assert comparison.winner == "right"
-        assert comparison.pairs[0].told_apart
+        assert comparison.pairs[0].significant
         low, high = comparison.pairs[0].mean.interval()
         missed += not low <= divergence(truth, PPCA(truth.weight, truth.mean, 0.7)) <= high
     assert missed <= 6
@@ -169,7 +174,7 @@ def test_figures_of_variants_are_means_over_seeds_and_their_errors() -> None:
     comparison = three()
     runs = {run.seed: run.held_out for run in variant("elbo", -90)}
     levels = np.array([run.log_px.mean() for run in runs.values()])
-    row = next(row for row in comparison.table() if row["variant"] == "elbo")
+    row = next(row for row in variant_rows(comparison) if row["variant"] == "elbo")
     assert row["log_px"] == pytest.approx(levels.mean())
     assert row["log_px_se"] == pytest.approx(levels.std(ddof=1) / np.sqrt(3))
     assert (row["gap"], row["kl"]) == (pytest.approx(1.5), 5)
@@ -177,7 +182,7 @@ def test_figures_of_variants_are_means_over_seeds_and_their_errors() -> None:
     assert 0.5 < row["cka"] < 1
     assert row["udr_se"] > 0
     difference = comparison.difference("iwae", "elbo").mean
-    assert difference.estimate == pytest.approx(comparison.runs["log_px"][1].mean() - levels.mean())
+    assert difference.estimate == pytest.approx(comparison.estimates.runs["log_px"][1].mean() - levels.mean())
 
 
 def test_p_values_are_corrected_over_all_pairs_and_over_the_planned_ones() -> None:
@@ -190,17 +195,20 @@ def test_p_values_are_corrected_over_all_pairs_and_over_the_planned_ones() -> No
     assert [(pair.first, pair.second) for pair in comparison.differences] == [("dreg", "elbo"), ("iwae", "elbo")]
 
 
-def test_what_cannot_be_told_is_said_with_its_source_and_what_would_help() -> None:
+def test_a_difference_that_is_not_significant_is_reported_with_its_source_and_advice() -> None:
     comparison = three()
     assert comparison.winner == "dreg"
-    assert [pair.second for pair in comparison.level_with] == ["iwae"]
-    assert "and is told apart from elbo, but not from iwae; the next, iwae, is behind by" in comparison.headline
+    assert [pair.second for pair in not_significant(comparison)] == ["iwae"]
+    assert (
+        "significantly higher than that of elbo; its difference from iwae is not significant. The next variant, iwae, "
+        "is lower by"
+    ) in comparison.headline
     assert comparison.verdicts[0].outcome == "warn"
     few_seeds = compare_variants([*variant("a", -90, of_seed=1), *variant("b", -88.5, of_seed=1)])
-    advice = few_seeds.helping(few_seeds.pairs[0])
-    assert "most of the error's variance comes from seeds" in advice
-    assert "more data alone would not do" in advice
-    seeds = int(advice.split("about ")[1].split()[0])
+    said = advice(few_seeds.pairs[0], 1)
+    assert "most of the variance of the difference comes from seeds" in said
+    assert "more data alone do not suffice" in said
+    seeds = int(said.split("about ")[1].split()[0])
     assert 3 < seeds < 100
     # One difference of every seed, which wanders over few data.
     rough = variant("a", -90, range(8), n=20, of_seed=0, of_both=0.01)
@@ -209,52 +217,57 @@ def test_what_cannot_be_told_is_said_with_its_source_and_what_would_help() -> No
     other = [replace(run, label="b", held_out=held_out(run.held_out.log_px + slope)) for run in rough]
     of_data = compare_variants([*rough, *other, *variant("far", -99, range(8), n=20)])
     pair = of_data.difference("b", "a")
-    assert not pair.told_apart
-    advice = of_data.helping(pair)
-    assert "most of the error's variance comes from test data (seeds 0%, test data 100%" in advice
-    assert "data (now 20), more seeds alone would not do" in advice
+    assert not pair.significant
+    said = advice(pair, len(of_data.pairs))
+    assert "most of the variance of the difference comes from test data (seeds 0%, test data 100%" in said
+    assert "data (now 20), more seeds alone do not suffice" in said
 
 
 @pytest.mark.parametrize(("size", "num_comparisons"), [(0.3, 1), (0.4, 1), (0.5, 1), (0.5, 6), (0.7, 3)])
 def test_what_is_advised_finds_the_difference_in_four_of_five_experiments(size: float, num_comparisons: int) -> None:
     """The power of the t test at the advised number is closed, a noncentral t: 0.8, and one fewer falls short of it."""
     level, spread = 0.05 / num_comparisons, 0.42
-    mean = compare_variants([*variant("a", -90), *variant("b", -89.5)]).pairs[0].mean
+    (pair,) = compare_variants([*variant("a", -90), *variant("b", -89.5)]).pairs
     for what, part, now in (("seeds", "se_seeds", 3), ("data", "se_data", 200)):
         scale = spread if what == "seeds" else 10 * size  # not found as it stands
         nothing = {"se_seeds": 0.0, "se_data": 0.0, "se_interaction": 0.0}
-        planned = replace(mean, estimate=size, se=scale / np.sqrt(now), **{**nothing, part: scale / np.sqrt(now)})
-        advice = what_would_help(planned, num_comparisons=num_comparisons)
-        other = {"seeds": "data", "data": "seeds"}[what]
-        assert f"(now {now}), more {other} alone would not do" in advice
-        number = int(advice.split("about ")[1].split()[0].replace(",", ""))
+        planned = replace(pair.mean, estimate=size, se=scale / np.sqrt(now), **{**nothing, part: scale / np.sqrt(now)})
+        found = power_analysis(planned, num_comparisons=num_comparisons)
+        number, other = (found.num_seeds, found.num_data) if what == "seeds" else (found.num_data, found.num_seeds)
+        assert other is None
+        assert number is not None
+        assert max(found.variance_shares, key=found.variance_shares.__getitem__) == what
+        said = advice(replace(pair, mean=planned), num_comparisons)
+        assert (
+            f"about {number:,} {what} (now {now}), more {'data' if what == 'seeds' else 'seeds'} alone do not" in said
+        )
         fewer, power = (
             float(nct.sf(t.isf(level / 2, count - 1), count - 1, size / scale * np.sqrt(count)))
             for count in (number - 1, number)
         )
         assert 0.78 < power < 0.9
         assert fewer < 0.8
-    assert "differences above" in what_would_help(replace(planned, estimate=0.01))
-    assert what_would_help(replace(planned, se=0.0)) == "the two predict exactly alike on these data"
+    assert "would detect a difference above" in advice(replace(pair, mean=replace(planned, estimate=0.01)), 1)
+    assert advice(replace(pair, mean=replace(planned, se=0.0)), 1) == "the two predict exactly alike on these data"
 
 
 def test_one_seed_speaks_of_fits_and_has_no_standard_error() -> None:
     comparison = compare_variants([*variant("elbo", -90, [7]), *variant("stl", -89.9, [7]), *variant("x", -95, [7])])
-    assert all(np.isnan(comparison.mean(name)[1]).all() for name in comparison.runs)
-    assert "With one seed this speaks of these 3 fits and not of their objectives" in comparison.headline
-    assert "wins" not in comparison.headline
+    assert all(np.isnan(comparison.estimates.mean(name)[1]).all() for name in comparison.estimates.runs)
+    assert "With one seed, the result refers to these 3 fits and not to their objectives" in comparison.headline
+    assert "predicts held-out data best" not in comparison.headline
     assert f" ± {DASH}" in str(comparison)
     seeds = next(verdict for verdict in comparison.verdicts if verdict.name == "num_seeds")
     assert seeds.outcome == "warn"
-    assert comparison.agreements == (None, None, None)
-    assert comparison.table()[0]["log_px_se"] is None
+    assert comparison.estimates.agreements == (None, None, None)
+    assert variant_rows(comparison)[0]["log_px_se"] is None
     json.dumps(comparison.summary(), allow_nan=False)
     same = compare_variants([*variant("elbo", -90, [7], of_both=9), *variant("stl", -90, [7], of_both=9)])
-    assert not same.pairs[0].told_apart
-    advice = same.helping(same.pairs[0])
-    assert advice.startswith("one seed shows no spread over seeds, so that nobody can say how many are needed")
-    assert advice in same.verdicts[0].advice
-    assert "what another seed would have given is not in any of the errors" in experiment_page(same).render()
+    assert not same.pairs[0].significant
+    said = advice(same.pairs[0], 1)
+    assert said.startswith("one seed shows no spread over seeds, and the number required is unknown")
+    assert said in same.verdicts[0].advice
+    assert "the variation over seeds is part of none of the errors" in experiment_page(same).render()
 
 
 @pytest.mark.parametrize("bounded", [False, True])
@@ -269,16 +282,18 @@ def test_a_ranking_of_guides_is_not_called_one_of_models(bounded: bool) -> None:
     if not bounded:
         bad = [replace(run, held_out=replace(run.held_out, upper=run.held_out.log_px + 2.9)) for run in bad]
     comparison = compare_variants([*runs, *bad])
-    assert comparison.lower_bounds == ("bad",)
-    assert comparison.pairs[0].told_apart
+    assert comparison.estimates.lower_bounds == ("bad",)
+    assert comparison.pairs[0].significant
     assert comparison.pairs[0].settled is bounded
     assert comparison.verdicts[0].outcome == ("pass" if bounded else "warn")
     assert next(v for v in comparison.verdicts if v.name == "pareto_k").outcome == "warn"
     if bounded:
-        assert "good wins" in comparison.headline
+        assert "good predicts held-out data best" in comparison.headline
         assert "log p(x) of bad is a lower bound" in comparison.headline
     else:
-        assert "has the higher bound on log p(x), which is no proof" in comparison.headline
+        assert (
+            "has the highest lower bound on log p(x), which does not show that its model is best" in comparison.headline
+        )
         assert "one of guides rather than of models" in comparison.headline
     winner = compare_variants([*variant("good", -90), *variant("bad", -88, pareto_k=np.full(200, 0.9))])
     assert winner.pairs[0].settled  # the best can only rise
@@ -289,26 +304,29 @@ def test_a_ranking_of_guides_is_not_called_one_of_models(bounded: bool) -> None:
 
 def test_seeds_are_paired_by_number_and_what_has_no_partner_is_left_out_with_a_word() -> None:
     whole = compare_variants([*variant("a", -90, [3, 1, 2]), *variant("b", -89, [1, 2, 3])])
-    assert whole.seeds.tolist() == [[1, 2, 3], [1, 2, 3]]
+    assert whole.estimates.seeds.tolist() == [[1, 2, 3], [1, 2, 3]]
     assert whole.notes == ()
     some = compare_variants([*variant("a", -90, [1, 2, 3, 4]), *variant("b", -89, [0, 1, 2])])
-    assert some.seeds.tolist() == [[1, 2], [1, 2]]
+    assert some.estimates.seeds.tolist() == [[1, 2], [1, 2]]
     assert some.notes == (
         "Runs left out, since only seeds 1, 2 are shared by all: a: seeds 3, 4; b: seed 0. Fit the missing seeds to "
         "use them.",
     )
     assert some.notes[0][:40] in str(some)
     for name in ("a", "b"):
-        row = next(row for row in some.table() if row["variant"] == name)
+        row = next(row for row in variant_rows(some) if row["variant"] == name)
         level = np.mean([run.held_out.log_px.mean() for run in variant(name, -90 if name == "a" else -89, [1, 2])])
         assert row["log_px"] == pytest.approx(level)
     apart = compare_variants([*variant("a", -90, [0, 1, 2]), *variant("b", -89, [10, 11])])
-    assert apart.seeds.tolist() == [[10, 11], [0, 1]]
-    assert "No seed is shared by all variants: fits are paired in order of their seeds" in apart.notes[0]
+    assert apart.estimates.seeds.tolist() == [[10, 11], [0, 1]]
+    assert (
+        "No seed is shared by all variants: fits are independent and paired in the order of their seeds"
+        in apart.notes[0]
+    )
     assert "since every variant keeps 2: a: seed 2." in apart.notes[1]
 
 
-def grid_runs() -> list[Measured]:
+def grid_runs() -> list[MeasuredRun]:
     return [
         run
         for objective, level in (("elbo", -90.0), ("iwae", -89.0))
@@ -341,17 +359,17 @@ def test_a_variant_is_compared_with_the_baseline_of_the_same_grid_value() -> Non
 
 def test_one_variant_alone_is_described() -> None:
     comparison = compare_variants(variant("elbo", -90))
-    assert "elbo is alone, with a mean log p(x) of" in comparison.headline
+    assert "elbo is the only variant; its mean log p(x) is" in comparison.headline
     assert comparison.pairs == comparison.differences == ()
     assert len(str(comparison).splitlines()) == 4
-    assert "differences" not in comparison.tree().children
+    assert "differences" not in comparison.to_xarray().children
     assert [section.key for section in experiment_page(comparison).sections] == ["winner", "trust", "agreement", "runs"]
 
 
 def test_what_makes_no_sense_is_refused() -> None:
     runs, other = variant("a", -90), variant("b", -89)
 
-    def changed(**changes: Any) -> list[Measured]:
+    def changed(**changes: Any) -> list[MeasuredRun]:
         return [*runs, *other[:2], replace(other[2], held_out=replace(other[2].held_out, **changes))]
 
     log_px = other[2].held_out.log_px.copy()
@@ -359,11 +377,11 @@ def test_what_makes_no_sense_is_refused() -> None:
     elbo = other[2].held_out.elbo.copy()
     elbo[4] = np.nan
     few = [replace(run, held_out=held_out(np.array([-90.0]))) for run in [*runs, *other]]
-    cases: list[tuple[list[Measured], str]] = [
+    cases: list[tuple[list[MeasuredRun], str]] = [
         ([], "no run was measured"),
         ([*runs, *other, runs[0]], "'a' has seed 0 twice"),
-        ([*runs, replace(runs[0], seed=9, objective="b")], "the label 'a' means two variants, a {} and b {}"),
-        ([*runs, replace(runs[0], seed=9, grid={"beta": 2})], "means two variants, a {} and a {'beta': 2}"),
+        ([*runs, replace(runs[0], seed=9, objective="b")], "the label 'a' names two variants, a {} and b {}"),
+        ([*runs, replace(runs[0], seed=9, grid={"beta": 2})], "names two variants, a {} and a {'beta': 2}"),
         (changed(space="stored values / 16"), r"'a' \(seed 0\) and 'b' \(seed 2\) are of different observation spaces"),
         (changed(measure="density"), r"p\(x\) is a probability in one and a density in the other"),
         (changed(ids=np.arange(1, 201)), "are of different data: 200 with ids 0, 1, 2"),
@@ -376,7 +394,7 @@ def test_what_makes_no_sense_is_refused() -> None:
     for given, message in cases:
         with pytest.raises(ValueError, match=message.replace("{}", r"\{\}").replace("{'beta': 2}", r"\{'beta': 2\}")):
             compare_variants(given)
-    with pytest.raises(ValueError, match="the baseline 'c' is no variant and no objective; choose from a, b"):
+    with pytest.raises(ValueError, match="the baseline 'c' is not a variant or objective; choose from a, b"):
         compare_variants([*runs, *other], baseline="c")
 
 
@@ -385,7 +403,7 @@ def test_k_hat_that_could_not_be_had_is_bad_and_infinities_of_it_are_told_apart(
     k[:30] = np.nan
     k[30:50] = np.inf
     comparison = compare_variants([*variant("a", -90, pareto_k=k), *variant("b", -89, rise=np.full(200, np.nan))])
-    assert comparison.table()[1]["share_bad"] == 0.25
+    assert variant_rows(comparison)[1]["share_bad"] == 0.25
     assert not any(verdict.name == "log_px_bias" for verdict in comparison.verdicts)
     experiment_page(comparison).render()
 
@@ -405,22 +423,22 @@ def test_the_table_of_any_names_fits_and_is_the_same_again() -> None:
         text = str(make())
         assert max(map(len, text.splitlines())) <= 120
         assert text == str(make())
-        assert make().csv() == make().csv()
+        assert csv_text(make()) == csv_text(make())
     assert "seconds" not in str(three())
     assert "12.5" not in str(three())  # a resumed fit took another time, and prints the same table
 
 
 def test_the_csv_has_a_row_for_each_run_and_each_variant_with_all_digits() -> None:
     comparison = odd()
-    rows = list(csv.DictReader(io.StringIO(comparison.csv())))
+    rows = list(csv.DictReader(io.StringIO(csv_text(comparison))))
     assert [row["level"] for row in rows] == ["run"] * 9 + ["mean"] * 3
     assert {row["variant"] for row in rows} == set(comparison.labels)
     for row in rows[:9]:
         i = comparison.labels.index(row["variant"])
-        j = comparison.seeds[i].tolist().index(int(row["seed"]))
-        assert float(row["log_px"]) == comparison.runs["log_px"][i, j]
+        j = comparison.estimates.seeds[i].tolist().index(int(row["seed"]))
+        assert float(row["log_px"]) == comparison.estimates.runs["log_px"][i, j]
         assert row["log_px_se"] == row["reference"] == ""
-    for row, mean in zip(rows[9:], comparison.table(), strict=True):
+    for row, mean in zip(rows[9:], variant_rows(comparison), strict=True):
         assert (float(row["log_px"]), float(row["log_px_se"])) == (mean["log_px"], mean["log_px_se"])
         assert (float(row["approximation"]), float(row["amortization"])) == (pytest.approx(1.2), pytest.approx(3.4))
         assert json.loads(row["grid"]) == {"hidden": [8, "ü"]}
@@ -438,11 +456,11 @@ def test_the_tree_holds_every_figure_and_survives_the_disk(tmp_path: Path) -> No
     assert set(tree.children) == {"pointwise", "runs", "latent", "summary", "differences", "agreement"}
     assert dict(tree["pointwise"].sizes) == {"variant": 3, "seed": 3, "datum": 200}
     assert tree["runs"]["variant"].values.tolist() == list(comparison.labels)
-    np.testing.assert_array_equal(tree["pointwise"]["log_px"], comparison.pointwise("log_px"))
-    np.testing.assert_array_equal(tree["runs"]["seed_number"], comparison.seeds)
+    np.testing.assert_array_equal(tree["pointwise"]["log_px"], comparison.estimates.pointwise("log_px"))
+    np.testing.assert_array_equal(tree["runs"]["seed_number"], comparison.estimates.seeds)
     assert tree["latent"].sizes["latent"] == 4
     assert np.isnan(tree["latent"]["activity"].values).sum() == 3 * (1 + 2)
-    np.testing.assert_array_equal(tree["summary"]["log_px"], comparison.mean("log_px")[0])
+    np.testing.assert_array_equal(tree["summary"]["log_px"], comparison.estimates.mean("log_px")[0])
     pairs = tree["differences"]
     assert pairs["first"].values.tolist() == [pair.first for pair in comparison.pairs]
     np.testing.assert_array_equal(pairs["p_adjusted"], [pair.p_adjusted for pair in comparison.pairs])
@@ -465,7 +483,7 @@ def test_gaps_come_from_their_diagnostic() -> None:
     assert Gaps.of(Found()) == Gaps(1.0, 0.1, 2.0, 0.2)  # type: ignore[arg-type]
     runs = variant("a", -90)
     half = [replace(runs[0], gaps=Gaps(1, 0, 1, 0)), *runs[1:]]
-    assert "approximation" not in compare_variants(half).runs
+    assert "approximation" not in compare_variants(half).estimates.runs
 
 
 # --- page and pictures --------------------------------------------------------------------------------------------
@@ -477,7 +495,7 @@ def histories(comparison: ExperimentComparison) -> dict[tuple[str, int], list[di
             {"epoch": float(e), "elbo": -90.0 - 50 / e, "validation_elbo": -91.0 - 50 / e}
             for e in range(1, 20 + int(seed))
         ]
-        for label, row in zip(comparison.labels, comparison.seeds, strict=True)
+        for label, row in zip(comparison.labels, comparison.estimates.seeds, strict=True)
         for seed in row
     }
 
@@ -494,7 +512,7 @@ def test_files_are_whole_and_the_same_again(tmp_path: Path, monkeypatch: pytest.
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("no figure")
 
-    monkeypatch.setattr(page_room, "variants_figure", fail)
+    monkeypatch.setattr(page_module, "variants_figure", fail)
     with pytest.raises(RuntimeError):
         write_comparison(comparison, tmp_path / "three")
     assert not (tmp_path / "three").exists()
@@ -512,8 +530,8 @@ def test_the_page_says_who_wins_escapes_names_and_asks_for_nothing() -> None:
     html = clear.render()
     assert "dreg has the highest mean log p(x)" in html
     for words in (
-        "How large are the differences?",
-        "Can the data tell?",
+        "Pairwise differences",
+        "Statistical power",
         "Holm 1979",
         "Banerjee 1960",
         "2.15",
@@ -525,7 +543,7 @@ def test_the_page_says_who_wins_escapes_names_and_asks_for_nothing() -> None:
     assert len(figures["differences"]["pairs"]) == 3
     assert len(clear.verdicts) == len(three().verdicts)
     settled = experiment_page(compare_variants([*variant("a", -90), *variant("b", -80)])).render()
-    assert "The data tell b from every other variant." in settled
+    assert "b is significantly better than every other variant." in settled
 
 
 @pytest.mark.skipif(chromium() is None, reason="no Chromium")
@@ -540,20 +558,20 @@ def test_the_page_opens_without_a_fault(tmp_path: Path) -> None:
             assert faults(tab) == []
 
 
-def test_pictures_show_every_seed_and_what_is_told_apart() -> None:
+def test_pictures_show_every_seed_and_significance() -> None:
     comparison = three()
     left, right = variants_figure(comparison).axes
     assert [text.get_text() for text in left.get_yticklabels()] == list(comparison.labels)
     dots = [
         np.asarray(found.get_offsets())[:, 0] for found in left.collections if np.shape(found.get_offsets())[0] == 9
     ]
-    np.testing.assert_allclose(np.sort(dots[0]), np.sort(comparison.runs["log_px"].ravel()))
+    np.testing.assert_allclose(np.sort(dots[0]), np.sort(comparison.estimates.runs["log_px"].ravel()))
     assert right.get_legend_handles_labels()[1] == [
-        "95 % interval, seeds and test data", "part of the test data", "each seed", "told apart from 0",
+        "95 % interval, seeds and test data", "part of the test data", "each seed", "significant difference",
     ]  # fmt: skip
     assert len(variants_figure(compare_variants(variant("a", -90))).axes) == 1
     levels = Forest(["a"], np.array([[1.0]]), np.array([[0.5, 1.5]]), np.array([0.2]), [False])
-    assert "not told apart from 0" in plot_variants(levels).axes[0].get_legend_handles_labels()[1]
+    assert "not significant" in plot_variants(levels).axes[0].get_legend_handles_labels()[1]
     curves = plot_curves({"a": [(np.arange(1, 6), np.arange(5.0)), (np.arange(1, 4), np.arange(3.0))]})
     assert [np.size(line.get_xdata()) for line in curves.axes[0].lines] == [5, 3, 3]
     many = plot_curves({str(i): [(np.arange(1, 20), np.arange(19.0) + i)] for i in range(14)})

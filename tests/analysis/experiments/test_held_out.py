@@ -11,8 +11,9 @@ import torch
 import xarray as xr
 
 from analysis.density.elpd import elpd_of
-from analysis.experiments import held_out as room
-from analysis.experiments.held_out import HeldOut, measure_run, read_held_out
+from analysis.experiments import measurement
+from analysis.experiments.held_out import HeldOut
+from analysis.experiments.measurement import measure_run, read_held_out
 from tests.truths import PPCA, maximum_likelihood
 from vae_pyro import VAE, Dataset, FitConfig, Split, VAEConfig, evaluate, fit, load_data
 from vae_pyro.core.files import RunError
@@ -90,7 +91,7 @@ def test_the_file_gives_the_same_bits_and_is_not_made_again(
     assert same(made, read_held_out(run))
     first = (run.path / "held_out.nc").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(room, "weigh", lambda *_, **__: pytest.fail("measured again"))
+        patch.setattr(measurement, "weigh", lambda *_, **__: pytest.fail("measured again"))
         assert same(made, measure_run(run, vae, data, num_draws=DRAWS, limit=50))
     (run.path / "held_out.nc").unlink()
     assert same(made, measure_run(run, run.load_model(), data, num_draws=DRAWS, limit=50))
@@ -149,7 +150,7 @@ def test_a_damaged_file_is_refused_and_made_again(run: RunFolder, data: Dataset)
             assert same(measure_run(run, vae, data, num_draws=DRAWS, limit=50), made)
             assert file.read_bytes() == whole
     file.write_bytes(bytes(xr.Dataset({"a": ("b", [1.0])}).to_netcdf(engine="h5netcdf")))
-    with pytest.raises(RunError, match="is foreign: its format is None"):
+    with pytest.raises(RunError, match="is foreign: format None"):
         read_held_out(run)
 
 

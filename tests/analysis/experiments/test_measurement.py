@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from analysis.density.elpd import elpd_of
-from analysis.experiments.comparison import compare_variants
-from analysis.experiments.held_out import HeldOut, read_held_out
-from analysis.experiments.measurement import GAPS_FILE, compare_experiment, gather, measure
-from analysis.experiments.variants import Measured
+from analysis.experiments.comparison.compare import compare_experiment, compare_variants
+from analysis.experiments.comparison.runs import MeasuredRun
+from analysis.experiments.held_out import HeldOut
+from analysis.experiments.measurement import GAPS_FILE, gather, measure, measure_run, read_held_out
 from vae_pyro import VAE, Dataset, FitConfig, RunFolder, VAEConfig, fit, load_data
 from vae_pyro.core.files import RunError
-from vae_pyro.experiments.folder import Experiment, read_experiment
-from vae_pyro.experiments.running import run
+from vae_pyro.experiments.folder import Experiment, identity, read_experiment
+from vae_pyro.experiments.running import run_experiment
 
 FAST: list[tuple[list[str], Any]] = [
     (["fit", "epochs"], 3),
@@ -31,7 +31,7 @@ FINISH = partial(measure, num_draws=30, seed=4, limit=60)
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     out = tmp_path_factory.mktemp("measurement") / "e"
-    return run(
+    return run_experiment(
         out, "digits", objectives=["elbo", "iwae:num_particles=3"], seeds=2, assignments=FAST, finish=FINISH,
         backend="sequential",
     )  # fmt: skip
@@ -61,6 +61,12 @@ def test_measuring_again_changes_no_byte_and_other_options_measure_anew(experime
     assert folder.held_out_file.read_bytes() == before
 
 
+def test_experiments_record_what_measured_them_under_the_names_of_every_version() -> None:
+    """An experiment that was done stays done where these functions have moved."""
+    assert identity(FINISH) == "analysis.measurement.measure(limit=60, num_draws=30, seed=4)"
+    assert identity(partial(measure_run, num_draws=500)) == "analysis.held_out.measure_run(num_draws=500)"
+
+
 def test_gaps_are_measured_once_and_are_parts_of_the_whole(experiment: Experiment) -> None:
     folder = experiment.trials[0].folder
     vae, data = folder.load_model(), folder.data_config().load()
@@ -87,7 +93,7 @@ def test_gaps_are_measured_once_and_are_parts_of_the_whole(experiment: Experimen
 def test_the_comparison_is_written_and_read_from_the_folder_alone(experiment: Experiment) -> None:
     comparison, files = compare_experiment(read_experiment(experiment.path), baseline="elbo")
     assert [file.name for file in files] == ["comparison.nc", "comparison.csv", "comparison.png", "comparison.html"]
-    assert comparison.num_seeds == 2
+    assert comparison.estimates.num_seeds == 2
     page = files[3].read_text()
     for word in ("digits", "iwae:num_particles=3", "3 epochs", "Versions"):
         assert word.split(" ")[-1] in page
@@ -143,14 +149,14 @@ def test_the_same_objective_with_other_seeds_is_not_told_apart_and_another_is() 
     for number in range(100):
         seeds = range(6 * number, 6 * number + 6)
         held_out = {seed: held_out_of("elbo", seed, data) for seed in seeds}
-        runs = [Measured("a", "elbo", {}, i, held_out[seeds[i]]) for i in range(3)]
-        same = [Measured("b", "elbo", {"again": 1}, i, held_out[seeds[3 + i]]) for i in range(3)]
+        runs = [MeasuredRun("a", "elbo", {}, i, held_out[seeds[i]]) for i in range(3)]
+        same = [MeasuredRun("b", "elbo", {"again": 1}, i, held_out[seeds[3 + i]]) for i in range(3)]
         (pair,) = compare_variants([*runs, *same]).pairs
-        alarms += pair.told_apart
+        alarms += pair.significant
         if number < 20:
-            worse = [Measured("c", "beta", {}, i, held_out_of("beta:beta=20", seeds[i], data)) for i in range(3)]
+            worse = [MeasuredRun("c", "beta", {}, i, held_out_of("beta:beta=20", seeds[i], data)) for i in range(3)]
             (pair,) = compare_variants([*runs, *worse]).pairs
-            found += pair.told_apart and pair.first == "a"
+            found += pair.significant and pair.first == "a"
     print(f"{alarms} of 100 false alarms, {found} of 20 differences found")
     assert alarms <= 13
     assert found >= 5

@@ -16,18 +16,14 @@ from torch import Tensor
 
 from analysis import plotting as plots
 from analysis.experiments.measurement import measure
-from analysis.experiments.rate_distortion import (
-    RateDistortion,
-    RatePoint,
-    beta_of,
-    gaussian_entropy,
-    gaussian_rate,
-    rate_distortion,
-    rate_distortion_of,
-)
-from analysis.plotting.rate_distortion import plot_rate_distortion
+from analysis.experiments.rate_distortion.beta_sweep import beta_of, rate_distortion_of
+from analysis.experiments.rate_distortion.estimate import rate_distortion
+from analysis.experiments.rate_distortion.plot import plot_rate_distortion
+from analysis.experiments.rate_distortion.points import RatePoint
+from analysis.experiments.rate_distortion.result import RateDistortion
+from analysis.stats.rate_distortion import gaussian_entropy, gaussian_rate
 from tests.truths import Program, example, fixed_variance_optimum
-from vae_pyro.experiments.running import run
+from vae_pyro.experiments.running import run_experiment
 
 type Array = np.ndarray[Any, Any]
 
@@ -93,7 +89,7 @@ def test_estimates_are_the_closed_form_of_the_linear_vae(x: Tensor, spectrum: Ar
         for name, wanted in zip(("rate", "distortion"), exact(spectrum, q, point.beta), strict=True):
             # The data are the population, so that only draws err: 16 figures at 4.4 errors fail once in 5,000 seeds.
             assert abs(getattr(point, name).mean() - wanted) < 4.4 * point.mcse(name) + 1e-9
-        np.testing.assert_allclose(-point.mean(1, 1)[0], found.elbo[found.points.index(point)])
+        np.testing.assert_allclose(-point.mean(1, 1)[0], found.to_dataframe()["elbo"].iloc[found.points.index(point)])
 
 
 def test_the_linear_vae_is_the_best_code_of_gaussian_data(spectrum: Array) -> None:
@@ -181,8 +177,8 @@ def test_wrong_figures_fall_below_the_bounds(curve: RateDistortion) -> None:
 def test_a_fit_that_is_not_the_best_of_its_beta_is_named(curve: RateDistortion) -> None:
     swapped = _with(curve, beta=lambda point: {0.5: 4.0, 4.0: 0.5}.get(point.beta, point.beta))
     assert _outcomes(swapped)["best_of_beta"] == "warn"
-    assert any(one.significant and one.nats > 3 * one.se for one in swapped.beaten)
-    assert not any(one.significant for one in curve.beaten)
+    assert any(one.significant and one.nats > 3 * one.se for one in swapped.dominated)
+    assert not any(one.significant for one in curve.dominated)
 
 
 def test_information_lies_below_the_rate_of_an_honest_guide(x: Tensor) -> None:
@@ -226,9 +222,9 @@ def test_secants_join_the_best_fit_of_each_beta() -> None:
 
 
 def test_results_are_printed_and_json(curve: RateDistortion) -> None:
-    figures = json.loads(json.dumps(curve.summary()))
-    assert [point["beta"] for point in figures["points"]] == list(BETAS)
-    assert figures["points"][1]["elbo"] == pytest.approx(curve.elbo[1])
+    stored = json.loads(json.dumps(curve.summary()))
+    assert [point["beta"] for point in stored["points"]] == list(BETAS)
+    assert stored["points"][1]["elbo"] == pytest.approx(curve.to_dataframe()["elbo"].iloc[1])
     text = str(curve)
     assert "beta=0.5" in text
     assert f"{DRAWS} draws" in text
@@ -237,9 +233,9 @@ def test_results_are_printed_and_json(curve: RateDistortion) -> None:
 def test_what_cannot_be_a_curve_is_refused(x: Tensor) -> None:
     pair = linear(x, 2, 1.0)
     for options, message in (
-        ({"pairs": []}, "no pair"),
+        ({"pairs": []}, "pairs is empty"),
         ({"num_draws": 1}, "num_draws must be at least 2"),
-        ({"scale": 1.0}, "give both or neither"),
+        ({"scale": 1.0}, "pass both or neither"),
         ({"x": x[:1]}, "at least 2 data"),
         ({"spectrum": np.array([1.0, -1.0]), "scale": 1.0}, "positive eigenvalues"),
     ):
@@ -257,7 +253,7 @@ def test_the_beta_of_an_objective(objective: str, beta: float | None) -> None:
 def test_an_experiment_over_beta_is_the_curve_of_its_runs(tmp_path: Path) -> None:
     source = tmp_path / "x.npy"
     np.save(source, np.random.default_rng(0).normal(size=(120, 6)).astype(np.float32))
-    experiment = run(
+    experiment = run_experiment(
         tmp_path / "e",
         str(source),
         objectives=["beta:beta=4", "elbo", "iwae:num_particles=2"],
@@ -303,7 +299,7 @@ def test_a_run_has_the_beta_of_its_objective_where_its_kl_came_to_it(
 ) -> None:
     source = tmp_path / "x.npy"
     np.save(source, np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32))
-    run(
+    run_experiment(
         tmp_path / "e",
         str(source),
         objectives=["beta:beta=4"],

@@ -1,4 +1,4 @@
-"""The page of a search: `search_sections`, the importance of settings (`setting_importance`), what it asks for."""
+"""The analysis of a search and its page: importance of settings, verdicts, contents, no requests."""
 
 import json
 import re
@@ -12,10 +12,8 @@ import optuna
 import pytest
 from matplotlib.figure import Figure
 
-from analysis.experiments.search_page import search_page, write_search
-from analysis.experiments.setting_importance import importances
-from analysis.plotting import encode
-from analysis.plotting.tuning import (
+from analysis.experiments.search.page import search_page, write_search
+from analysis.experiments.search.plots import (
     Axis,
     plot_importance,
     plot_learning_curves,
@@ -23,6 +21,8 @@ from analysis.plotting.tuning import (
     plot_slices,
     plot_two_settings,
 )
+from analysis.experiments.search.result import importances
+from analysis.plotting import encode
 from analysis.results.page import Page
 from tests.browser import browser, chromium, faults
 from tests.vae_pyro.experiments.test_tuning import QUICK, quick
@@ -115,7 +115,7 @@ def test_the_page_says_what_was_searched_chosen_and_how_sure_that_is(searched: S
     assert "The test data were not used" in html
     assert "The validation ELBO of the best trial is optimistic" in html
     assert f"best.json --seed {searched.plan['seed'] + 1}" in html
-    assert "whatever objective a trial was trained with" in html
+    assert "whichever objective a trial was trained with" in html
     assert page.render() == search_page(searched).render()
 
 
@@ -124,7 +124,7 @@ def test_what_is_not_set_is_none_and_only_the_decoder_follows_the_encoder(page: 
         block
         for section in page.sections
         for block in section.blocks
-        if getattr(block, "caption", "").startswith("What all")
+        if getattr(block, "caption", "").startswith("Settings that all")
     )
     shown = {str(row[0]): str(row[1]) for row in shared.rows}  # type: ignore[union-attr]
     assert shown["decoder"] == "as the encoder"
@@ -141,7 +141,7 @@ def test_verdicts_turn_where_there_is_something_to_do(searched: Search, page: Pa
     edge = replace(searched, trials=tuple(replace(t, params=params) if t is searched.best else t for t in kept))
     verdicts = {verdict.name: verdict for _, verdict in search_page(edge).verdicts}
     assert (verdicts["edges"].outcome, verdicts["edges"].figure) == ("warn", 1)
-    assert "widen latent_dim upwards" in verdicts["edges"].advice
+    assert "extend latent_dim upwards" in verdicts["edges"].advice
     assert verdicts["failures"].outcome == "pass"
     inside = replace(edge, trials=tuple(replace(t, params={**params, "latent_dim": 4}) for t in edge.trials))
     assert {v.name: v.outcome for _, v in search_page(inside).verdicts}["edges"] == "pass"
@@ -249,7 +249,7 @@ def test_pictures_are_the_same_bytes_and_refuse_what_does_not_belong_together() 
         plot_search_history(VALUE, STATES[:2])
     with pytest.raises(ValueError, match="unknown state 'lost'"):
         plot_search_history(VALUE, [*STATES[:4], "lost"])
-    with pytest.raises(ValueError, match="some of them finite"):
+    with pytest.raises(ValueError, match="at least one finite entry"):
         plot_search_history(VALUE * np.nan, STATES)
     with pytest.raises(ValueError, match="no trial has a learning curve"):
         plot_learning_curves([{}], ["failed"], best=0)

@@ -10,7 +10,7 @@ def test_optimism_of_equal_candidates_is_all_of_it_and_corrected() -> None:
     """20 candidates of mean 0 on 60 data, 200 times. The largest mean is too high by 1.87 / sqrt(60) in expectation;
     corrected it is not, within four standard errors over the repetitions: fails once in 16,000."""
     generator = np.random.default_rng(0)
-    made = [selection_optimism(generator.normal(size=(20, 60)), num_bootstraps=200, seed=i) for i in range(200)]
+    made = [selection_optimism(generator.normal(size=(20, 60)), num_bootstrap=200, seed=i) for i in range(200)]
     naive, corrected = np.array([one.value for one in made]), np.array([one.corrected for one in made])
     error = corrected.std(ddof=1) / np.sqrt(len(made))
     assert abs(naive.mean() - 1.867 / np.sqrt(60)) < 4 * naive.std(ddof=1) / np.sqrt(len(made))
@@ -32,7 +32,7 @@ def test_a_clear_winner_and_a_single_candidate_have_no_optimism() -> None:
 
 def test_optimism_is_that_of_a_bootstrap_written_out() -> None:
     values = np.random.default_rng(2).normal(size=(4, 15))
-    made = selection_optimism(values, num_bootstraps=50, seed=7)
+    made = selection_optimism(values, num_bootstrap=50, seed=7)
     counts = np.random.default_rng(7).multinomial(15, np.full(15, 1 / 15), size=50)
     best = values.mean(1).argmax()
     lost = []
@@ -43,15 +43,15 @@ def test_optimism_is_that_of_a_bootstrap_written_out() -> None:
         lost.append(values[best, out].mean() - values[chosen, out].mean())
     assert made.optimism == pytest.approx(np.mean(lost), abs=1e-12)
     assert made.optimism_se == pytest.approx(np.std(lost, ddof=1) / np.sqrt(50))
-    assert selection_optimism(values, num_bootstraps=50, seed=7) == made
+    assert selection_optimism(values, num_bootstrap=50, seed=7) == made
     for bad in (values[0], values[:, :1], values * np.nan):
-        with pytest.raises(ValueError, match="all finite, wanted"):
+        with pytest.raises(ValueError, match="with at least 2 data, all finite"):
             selection_optimism(bad)
     values = np.random.default_rng(3).normal(size=(1, 2))
-    with pytest.raises(ValueError, match="num_bootstraps is at least 2, got 1"):
-        selection_optimism(values, num_bootstraps=1)
-    with pytest.raises(ValueError, match="num_bootstraps=2 samples of 2 data left fewer than two"):
-        [selection_optimism(values, num_bootstraps=2, seed=seed) for seed in range(20)]  # each with probability 3/4
+    with pytest.raises(ValueError, match="num_bootstrap must be at least 2, got 1"):
+        selection_optimism(values, num_bootstrap=1)
+    with pytest.raises(ValueError, match="num_bootstrap=2 gave fewer than two samples that leave data out"):
+        [selection_optimism(values, num_bootstrap=2, seed=seed) for seed in range(20)]  # each with probability 3/4
 
 
 def test_optimism_gives_the_estimate_of_the_paper_with_less_noise() -> None:
@@ -59,7 +59,7 @@ def test_optimism_gives_the_estimate_of_the_paper_with_less_noise() -> None:
     expectation: they differ by more than four standard errors once in 16,000. Some data are hard for all candidates."""
     generator = np.random.default_rng(4)
     values = np.linspace(0, 0.3, 6)[:, None] + generator.normal(size=(6, 40)) + 3 * generator.normal(size=40) + 50
-    made = selection_optimism(values, num_bootstraps=4000)
+    made = selection_optimism(values, num_bootstrap=4000)
     generator = np.random.default_rng(5)
     outside = []
     for _ in range(4000):
@@ -80,7 +80,7 @@ def test_where_candidates_differ_the_correction_errs_downwards_and_its_error_is_
     naive, corrected, stated = [], [], []
     for seed in range(300):
         values = truth[:, None] + generator.normal(size=(20, 60))
-        made = selection_optimism(values, num_bootstraps=200, seed=seed)
+        made = selection_optimism(values, num_bootstrap=200, seed=seed)
         chosen = truth[values.mean(1).argmax()]
         naive.append(made.value - chosen)
         corrected.append(made.corrected - chosen)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.table_process import Process
+from benchmarks.tables.process import Process
 from vae_pyro.data.tables.inference import infer, parse_kind
 from vae_pyro.data.tables.reading import is_mixed, read_table
 from vae_pyro.data.tables.schema import Column, Schema

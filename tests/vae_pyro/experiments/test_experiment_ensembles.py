@@ -1,4 +1,4 @@
-"""`run(..., ensemble=True)`: the figures of runs fitted one by one, after crashes, divergence and growth; refusals."""
+"""`run_experiment(..., ensemble=True)`: the results of runs fitted one by one, after crashes, divergence and growth."""
 
 import io
 import os
@@ -20,7 +20,7 @@ from vae_pyro import VAE, RunError
 from vae_pyro.core.files import read_json, read_tensors
 from vae_pyro.experiments import worker as experiment_worker
 from vae_pyro.experiments.folder import Experiment, read_experiment
-from vae_pyro.experiments.plan import plan
+from vae_pyro.experiments.plan import plan_experiment
 from vae_pyro.experiments.progress import ExperimentProgress
 from vae_pyro.experiments.running import ExperimentInterruptedError
 from vae_pyro.training import ensemble as ensembles
@@ -232,8 +232,8 @@ def test_a_member_that_diverges_is_tried_again_beside_a_seed_that_was_added_and_
         ((["fit", "patience"], 3), "'elbo' has fit.patience=3, and .* stop together; leave patience out, or fit the"),
         ((["fit", "compile"], False), "'elbo' has fit.compile=False, and .* let it compile, or fit the seeds one by"),
         ((["model", "prior"], "flow"), "'elbo' cannot be fitted as an ensemble: .* depends on the value of a tensor"),
-        ((["fit", "devices"], 2), "'elbo': the runs of an experiment stand side by side, each on one device"),
-        ((["fit", "num_nodes"], 2), "'elbo': the runs of an experiment stand side by side, each on one device"),
+        ((["fit", "devices"], 2), "'elbo': the runs of an experiment are fitted side by side, each on one device"),
+        ((["fit", "num_nodes"], 2), "'elbo': the runs of an experiment are fitted side by side, each on one device"),
     ],
 )
 def test_settings_that_cannot_are_refused_before_any_fit(
@@ -243,7 +243,7 @@ def test_settings_that_cannot_are_refused_before_any_fit(
         together(tmp_path / "e", source, assignments=[*SMALL, setting])
     assert not (tmp_path / "e").exists()
     if setting[0][1] in ("patience", "prior"):
-        plan(source, objectives=["elbo"], seeds=2, assignments=[*SMALL, setting])  # one by one they can
+        plan_experiment(source, objectives=["elbo"], seeds=2, assignments=[*SMALL, setting])  # one by one they can
 
 
 def die_once(folder: Any, vae: VAE, data: Any, *, log: Path) -> None:

@@ -1,4 +1,4 @@
-"""`run`: the same bits from every backend, crashes that cost an epoch at most, plans that only grow, and refusals."""
+"""`run_experiment`: the same bits from every backend, crashes that cost at most an epoch, plans, and refusals."""
 
 import ast
 import inspect
@@ -24,10 +24,11 @@ from vae_pyro import VAE, FitConfig, RunError, RunFolder, VAEConfig, fit
 from vae_pyro.core import isolation
 from vae_pyro.core.files import read_json, read_tensors
 from vae_pyro.data.dataset import DataConfig, Dataset
-from vae_pyro.experiments.folder import Experiment, lock_file, read_experiment, trials_of
-from vae_pyro.experiments.plan import parse_grid, plan
+from vae_pyro.experiments.config import ExperimentConfig, Variant
+from vae_pyro.experiments.folder import Experiment, Status, Trial, lock_file, read_experiment, trials_of
+from vae_pyro.experiments.plan import parse_grid, plan_experiment
 from vae_pyro.experiments.progress import ExperimentProgress
-from vae_pyro.experiments.running import ExperimentInterruptedError, run
+from vae_pyro.experiments.running import ExperimentInterruptedError, run_experiment
 from vae_pyro.parallel.locks import is_held, locked
 from vae_pyro.runs.folder import weights
 
@@ -49,7 +50,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def go(out: Path, source: str, **options: Any) -> Experiment:
     given = {"objectives": ["elbo"], "seeds": 1, "assignments": EAGER, "backend": "sequential", **options}
-    return run(out, source, **given)
+    return run_experiment(out, source, **given)
 
 
 def tensors(experiment: Experiment) -> dict[str, dict[str, torch.Tensor]]:
@@ -160,11 +161,11 @@ def undisturbed(source: str, tmp_path_factory: pytest.TempPathFactory) -> Experi
 
 WHOLE = """
 import sys
-from vae_pyro.experiments import run
+from vae_pyro.experiments.running import run_experiment
 from tests.vae_pyro.experiments.test_experiments import LONG
 
 if __name__ == "__main__":
-    run(sys.argv[1], sys.argv[2], objectives=["elbo"], seeds=2, assignments=LONG, num_workers=2)
+    run_experiment(sys.argv[1], sys.argv[2], objectives=["elbo"], seeds=2, assignments=LONG, num_workers=2)
 """
 
 
@@ -338,10 +339,10 @@ def test_changed_data_are_refused(tmp_path: Path) -> None:
 
 
 def test_one_process_at_a_time_and_no_foreign_folder(source: str, tmp_path: Path) -> None:
-    with locked(tmp_path / "e" / "lock", wait=False), pytest.raises(RunError, match="another process is at"):
+    with locked(tmp_path / "e" / "lock", wait=False), pytest.raises(RunError, match="another process runs"):
         go(tmp_path / "e", source)
     (tmp_path / "e" / "thesis.txt").touch()
-    with pytest.raises(RunError, match="holds 'thesis.txt' and no experiment"):
+    with pytest.raises(RunError, match="contains 'thesis.txt' and no experiment"):
         go(tmp_path / "e", source)
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="is a file; name a folder"):
@@ -364,8 +365,8 @@ def test_one_process_at_a_time_and_no_foreign_folder(source: str, tmp_path: Path
         ({"objectives": ["elbow"]}, "unknown objective 'elbow'; did you mean 'elbo'"),
         ({"objectives": []}, "at least one objective and one seed"),
         ({"seeds": 0}, "at least one objective and one seed"),
-        ({"seeds": [1, 1]}, r"different numbers from 0 on, got 1 in \[1, 1\]"),
-        ({"seeds": [-1]}, "different numbers from 0 on, got -1"),
+        ({"seeds": [1, 1]}, r"different numbers of at least 0, got 1 in \[1, 1\]"),
+        ({"seeds": [-1]}, "different numbers of at least 0, got -1"),
         ({"objectives": ["elbo", "elbo:num_particles=1"]}, "'elbo' and 'elbo' are the same variant"),
         ({"grid": {"lr": [1]}}, "unknown key 'lr'"),
         ({"grid": {"optimizer.lr": [1e-3, 0.001]}}, "'elbo optimizer.lr=0.001' and .* are the same variant"),
@@ -373,11 +374,14 @@ def test_one_process_at_a_time_and_no_foreign_folder(source: str, tmp_path: Path
         ({"grid": {"latent_dim": [2, 0]}}, "latent_dim=0: .*greater than 0"),
         ({"grid": {"binarize": ["none", "dynamic"]}}, "grid key 'binarize' changes the data"),
         ({"grid": {"data.test_fraction": [0.1]}}, "grid key 'data.test_fraction' changes the data"),
-        ({"grid": {"seed": [1]}}, "grid key 'seed': name these as seeds or objectives"),
-        ({"grid": {"objective.num_particles": [1]}}, "grid key 'objective.num_particles': name these"),
+        ({"grid": {"seed": [1]}}, "grid key 'seed' must be passed as seeds or objectives"),
+        ({"grid": {"objective.num_particles": [1]}}, "grid key 'objective.num_particles' must be passed as"),
         ({"grid": {"device": ["cpu"]}}, "grid key 'device' does not change what is fitted"),
-        ({"assignments": [(["seed"], 3)]}, "seed = 3: an experiment has seeds and objectives of its own"),
-        ({"assignments": [(["fit", "objective"], "stl")]}, "fit.objective = 'stl': an experiment has"),
+        (
+            {"assignments": [(["seed"], 3)]},
+            "seed = 3 sets what varies in an experiment; pass it as one of seeds or objectives",
+        ),
+        ({"assignments": [(["fit", "objective"], "stl")]}, "fit.objective = 'stl' sets what varies in an experiment"),
         (
             {"objectives": ["elbo", "dip"], "assignments": [*EAGER, (["model", "posterior"], "flow")]},
             "'dip:.*' cannot be fitted: objective 'dip' requires",
@@ -397,18 +401,22 @@ def test_probabilities_and_densities_are_not_compared(tmp_path: Path) -> None:
     path = tmp_path / "counts.npy"
     np.save(path, np.random.default_rng(0).poisson(2.0, size=(60, 4)))
     grid = {"likelihood": ["poisson", "negative_binomial"]}
-    plan(str(path), objectives=["elbo"], seeds=1, grid=grid, assignments=EAGER)
+    plan_experiment(str(path), objectives=["elbo"], seeds=1, grid=grid, assignments=EAGER)
     kept = [*EAGER, (["data", "scale"], "none")]
     for names in (["poisson", "gaussian"], ["gaussian", "poisson"]):
-        with pytest.raises(ValueError, match="they cannot be compared: make an experiment for each") as refused:
-            plan(str(path), objectives=["elbo"], seeds=1, grid={"likelihood": names}, assignments=kept)
+        with pytest.raises(ValueError, match="which cannot be compared; run an experiment for each") as refused:
+            plan_experiment(str(path), objectives=["elbo"], seeds=1, grid={"likelihood": names}, assignments=kept)
         assert f"'elbo likelihood={names[1]}'" in str(refused.value)
-    with pytest.raises(ValueError, match="likelihood=poisson changes how the data are observed .data.scale was 'auto'"):
-        plan(str(path), objectives=["elbo"], seeds=1, grid={"likelihood": ["gaussian", "poisson"]}, assignments=EAGER)
+    with pytest.raises(
+        ValueError, match="likelihood=poisson changes the observation of the data .data.scale was 'auto'"
+    ):
+        plan_experiment(
+            str(path), objectives=["elbo"], seeds=1, grid={"likelihood": ["gaussian", "poisson"]}, assignments=EAGER
+        )
 
 
 def test_a_device_of_a_worker_is_its_own_choice(source: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="device 'cuda:0': each worker takes a GPU of its own"):
+    with pytest.raises(ValueError, match="device 'cuda:0' is one GPU, and each worker takes a GPU of its own"):
         go(tmp_path / "e", source, assignments=[*EAGER, (["fit", "device"], "cuda:0")], backend="loky")
 
 
@@ -422,13 +430,13 @@ def test_the_data_are_read_once_for_all_points(source: str, monkeypatch: pytest.
 
     monkeypatch.setattr(DataConfig, "load", count)
     grid = {"latent_dim": [1, 2], "batch_size": [10, 20]}
-    assert len(plan(source, objectives=["elbo", "stl"], seeds=2, grid=grid, assignments=EAGER).variants) == 8
+    assert len(plan_experiment(source, objectives=["elbo", "stl"], seeds=2, grid=grid, assignments=EAGER).variants) == 8
     assert [config.source for config in read] == [source]
 
 
 def test_names_are_safe_short_and_of_their_own(source: str, tmp_path: Path) -> None:
     grid = {"encoder.hidden": [[8], [8, 8]], "encoder.activation": ["tanh"], "optimizer": ["adam:lr=1e-2,eps=1e-3"]}
-    config = plan(
+    config = plan_experiment(
         source,
         objectives=["elbo", "iwae:num_particles=7", "beta:beta=0.5", "elbo:num_particles=2"],
         seeds=2,
@@ -456,7 +464,7 @@ def test_parse_grid() -> None:
     assert parse_grid("encoder.hidden=[8],[16, 8]") == ("encoder.hidden", [[8], [16, 8]])
     assert parse_grid("prior=normal,vamp") == ("prior", ["normal", "vamp"])
     for text in ("latent_dim", "latent_dim=", "=3", "latent_dim=1,,2"):
-        with pytest.raises(ValueError, match="--grid wants key=value,value, got"):
+        with pytest.raises(ValueError, match="--grid must have the form key=value,value, got"):
             parse_grid(text)
 
 
@@ -504,6 +512,23 @@ def test_the_view_is_silent_where_nobody_watches(
     assert "2/2 done" in capsys.readouterr().err
 
 
+def test_an_experiment_prints_in_a_few_lines(tmp_path: Path) -> None:
+    trials = tuple(
+        Trial(Variant("elbo", {}, "elbo"), seed, f"elbo-s{seed}", RunFolder(tmp_path / str(seed))) for seed in range(90)
+    )
+    status: dict[str, Status] = {trial.name: "broken" if trial.seed % 3 else "done" for trial in trials}
+    errors = {name: "OSError: the disk is full" for name, state in status.items() if state == "broken"}
+    config = ExperimentConfig(
+        data={}, fingerprint="", model={}, fit={}, objectives=("elbo",), seeds=(0,), grid={}, variants=()
+    )
+    experiment = Experiment(tmp_path, config, trials, status, errors)
+    lines = str(experiment).splitlines()
+    assert lines[0] == f"90 runs in {str(tmp_path)!r}: 30 done, 60 broken"
+    assert len(lines) == 7
+    assert lines[-1] == f"and 55 more, see {str(tmp_path / 'errors')!r}"
+    assert repr(experiment) == f"<Experiment: {lines[0]}>"
+
+
 # --- the scripts for clusters -----------------------------------------------------------------------------------------
 
 GUIDE = Path(__file__).parents[3] / "docs" / "cluster.md"
@@ -521,8 +546,12 @@ def test_the_scripts_of_the_guide_are_whole(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     assert len(blocks("bash")) == 5
     experiment, on_dask = (ast.parse(text) for text in blocks("python"))
-    (call,) = [node for node in ast.walk(experiment) if isinstance(node, ast.Call) and ast.unparse(node.func) == "run"]
-    assert {keyword.arg for keyword in call.keywords} <= set(inspect.signature(run).parameters)
+    (call,) = [
+        node
+        for node in ast.walk(experiment)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "run_experiment"
+    ]
+    assert {keyword.arg for keyword in call.keywords} <= set(inspect.signature(run_experiment).parameters)
     assert "main('dask', cluster.scheduler_address)" in ast.unparse(on_dask)
 
 

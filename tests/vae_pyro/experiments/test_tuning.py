@@ -15,12 +15,12 @@ import numpy as np
 import optuna
 import pytest
 
-from vae_pyro.core.files import RunError
+from vae_pyro.core.files import RunError, read_tensors
 from vae_pyro.data.dataset import Dataset
-from vae_pyro.experiments.tuning import search as search_room
-from vae_pyro.experiments.tuning import trial as tuning_trial
+from vae_pyro.experiments.tuning import search as search_module
+from vae_pyro.experiments.tuning import trial as trial_module
 from vae_pyro.experiments.tuning import tuning
-from vae_pyro.experiments.tuning.search import Search, read_search
+from vae_pyro.experiments.tuning.search import Search, read_search, validation_file
 from vae_pyro.experiments.tuning.space import parse_space
 from vae_pyro.experiments.tuning.study import next_trial, open_study, quiet, trial_lock
 from vae_pyro.experiments.tuning.trial import Watch, trial_settings
@@ -66,11 +66,11 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Search:
         ({"space": ["latent_dim=0..4"]}, "0 can never be set: .*latent_dim"),
         ({"space": ["latent_dim=2..4", "model.latent_dim=4..6"]}, "set the same thing"),
         ({"space": ["objective=beta:beta=1..4", "objective=elbo,iwae"]}, "set the same thing"),
-        ({"space": ["likelihood=gaussian,poisson"]}, "cannot be compared; search them apart"),
+        ({"space": ["likelihood=gaussian,poisson"]}, "cannot be compared; run a search for each"),
         ({"assignments": [*QUICK, (["data", "validation_fraction"], 0)]}, "set validation_fraction above 0"),
         ({"assignments": [*QUICK, (["fit", "devices"], 2)]}, "set both to 1 and num_workers instead"),
-        ({"num_trials": 0}, "num_trials is at least 1, got 0"),
-        ({"num_unpruned": 0}, "num_unpruned is at least 1, got 0"),
+        ({"num_trials": 0}, "num_trials must be at least 1, got 0"),
+        ({"num_unpruned": 0}, "num_unpruned must be at least 1, got 0"),
     ],
 )
 def test_a_search_that_cannot_be_is_refused_before_a_folder_is_made(
@@ -117,6 +117,8 @@ def test_what_a_trial_keeps_is_what_it_was_judged_by(searched: Search) -> None:
         figures = trial.validation()
         assert figures is not None
         assert figures.elbo.mean() == pytest.approx(trial.value, rel=1e-6)
+        stored = read_tensors(validation_file(trial.folder), "validation")[1]
+        assert stored["num_samples"] == figures.num_draws  # the name in files of every version
         config = trial.folder.config()
         assert config["model"]["latent_dim"] == trial.params["latent_dim"]
         assert config["model"]["encoder"]["hidden"] == json.loads(trial.params["encoder.hidden"])
@@ -298,7 +300,7 @@ def test_a_trial_that_kills_its_processes_is_given_up(tmp_path: Path, monkeypatc
         raise raised
 
     with monkeypatch.context() as patch:
-        patch.setattr(tuning_trial, "fit", dying)
+        patch.setattr(trial_module, "fit", dying)
         for raised in (Crash(), KeyboardInterrupt(), Crash(), OSError(28, "no space left"), Crash()):
             with pytest.raises(type(raised)):
                 quick(tmp_path / "s")
@@ -315,7 +317,7 @@ def test_an_error_of_no_known_kind_is_raised_and_in_the_end_the_trials_failure(
         raise RuntimeError("a kernel is missing")
 
     with monkeypatch.context() as patch:
-        patch.setattr(tuning_trial, "fit", broken)
+        patch.setattr(trial_module, "fit", broken)
         for _ in range(3):
             with pytest.raises(RuntimeError, match="a kernel is missing"):
                 quick(tmp_path / "s", num_trials=2)
@@ -486,7 +488,7 @@ def test_a_damaged_checkpoint_is_not_the_fault_of_the_settings(
     run = read_search(tmp_path / "s").trials[0].folder
     run.checkpoint_file.write_bytes(run.checkpoint_file.read_bytes()[:-1])
     for _ in range(4):
-        with pytest.raises(RunError, match=r"trial 0 cannot go on: .*truncated.*once the folder .*0000' is removed"):
+        with pytest.raises(RunError, match=r"trial 0 cannot continue: .*truncated.*remove the folder .*0000'"):
             quick(tmp_path / "s", **CRASHED)
     shutil.rmtree(run.path)
     assert table(quick(tmp_path / "s", **CRASHED)) == table(uninterrupted)
@@ -515,7 +517,7 @@ def test_a_trial_that_ends_while_it_is_looked_at_has_ended(tmp_path: Path, monke
             study.tell(asked, -1.0)
             return True
 
-        monkeypatch.setattr(search_room, "_is_free", ends)
+        monkeypatch.setattr(search_module, "_is_free", ends)
         assert [trial.state for trial in read_search(search.path).trials] == ["complete", "complete"]
 
 
@@ -604,7 +606,7 @@ def test_a_device_that_is_absent_is_no_failure_of_trials(tmp_path: Path, monkeyp
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "letter.txt").write_text("dear")
-    with pytest.raises(RunError, match=r"holds 'letter.txt' and no search"):
+    with pytest.raises(RunError, match=r"contains 'letter.txt' and no search"):
         quick(tmp_path / "s")
     assert [item.name for item in (tmp_path / "s").iterdir()] == ["letter.txt"]
     with pytest.raises(RunError, match="not the folder of a search"):

@@ -1,17 +1,8 @@
 """Lossless compression of discrete data with a VAE: bits-back coding with asymmetric numeral systems."""
 
-from vae_pyro.applications.compression.archive import Archive, ArchiveError, CodeLength, read_archive
-from vae_pyro.applications.compression.codec import compress, decompress
-from vae_pyro.applications.compression.rates import Rates
-from vae_pyro.applications.compression.rivals import rival_sizes
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Archive",
-    "ArchiveError",
-    "CodeLength",
-    "Rates",
-    "compress",
-    "decompress",
-    "read_archive",
-    "rival_sizes",
-]
+if not TYPE_CHECKING:  # the former folder exported these names itself
+    from vae_pyro.core.renamed import exported_above
+
+    __getattr__ = exported_above(__name__)

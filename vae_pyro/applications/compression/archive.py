@@ -1,7 +1,7 @@
-"""The file of a compressed data set: a header in JSON, the coded words, and a checksum of both. Nothing in it can run.
+"""The file of a compressed data set: a header in JSON, the coded words, and a checksum of both; nothing executable.
 
 ``vae_pyro archive 1``, a line feed; the header's length in 4 bytes; the header; words of 4 bytes; row numbers, where
-they are not consecutive, as differences in 8 bytes, deflated; SHA-256 of all that. All numbers are little-endian.
+they are not consecutive, as differences in 8 bytes, deflated; SHA-256 of all of this. All numbers are little-endian.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ type Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 _MAGIC = b"vae_pyro archive 1\n"
 _LENGTH, _CHECKSUM, _WORD, _ID = 4, 32, 4, 8
-# The longest header that can be meant: what is longer is damage.
-_LONGEST_HEADER = 1 << 16
+# A longer header is a sign of damage.
+_MAX_HEADER = 1 << 16
 
 
 class ArchiveError(ValueError):
@@ -33,25 +33,25 @@ class ArchiveError(ValueError):
 
 
 class Header(Config):
-    """What an archive says of itself.
+    """Header of an archive.
 
     Attributes:
-        likelihood: name, for a reader.
+        likelihood: its name, for readers.
         x_shape: event shape of one datum.
-        num_data: how many there are.
-        dtype: of the values, as NumPy names it.
+        num_data: number of data.
+        dtype: NumPy's name of the dtype of the values.
         first_id: row of the first datum in its source where the rows are consecutive; ``None`` where they are listed.
-        id_bytes: what the list of rows takes.
-        words: coded words.
-        initial_words: how many of them were lent to the first datum, and come back when it is read.
-        bits: of each latent's grid.
-        block: rows of every run of a network.
+        id_bytes: size of the list of rows.
+        words: number of coded words.
+        initial_words: number of them that are initial bits, which decoding restores.
+        bits: bits of the grid of each latent.
+        block: rows of every evaluation of a network.
         low: least value, with ``symbols`` and ``escape`` an alphabet, see
             `vae_pyro.applications.compression.elements.Alphabet`.
         model: SHA-256 of the weights.
-        probabilities: SHA-256 of probabilities at fixed places, as the writing machine computed them.
+        probabilities: SHA-256 of probabilities at fixed points, as the encoding machine computed them.
         data: SHA-256 of the values.
-        versions: of what wrote it.
+        versions: of the encoding software and machine.
     """
 
     likelihood: str
@@ -75,13 +75,13 @@ class Header(Config):
 
 @dataclass(frozen=True)
 class CodeLength:
-    """What an archive takes, in bits.
+    """Code length of an archive in bits.
 
     Attributes:
-        num_data: data.
-        num_elements: elements of each.
+        num_data: number of data.
+        num_elements: number of elements of each.
         payload: coded words.
-        initial: those of them that the first datum was lent; they are no part of the data, and come back on reading.
+        initial: the part of them that are initial bits, which are not part of the data.
         file: the whole file.
     """
 
@@ -92,17 +92,17 @@ class CodeLength:
     file: int
 
     def per_dimension(self, bits: float) -> float:
-        """Bits over all elements of all data."""
+        """Bits divided by the number of elements of all data."""
         return bits / (self.num_data * self.num_elements)
 
     @property
     def net(self) -> float:
-        """Bits per dimension without those that were lent: what a datum adds to a long chain."""
+        """Bits per dimension without the initial bits: the cost of a datum in a long chain."""
         return self.per_dimension(self.payload - self.initial)
 
     @property
     def gross(self) -> float:
-        """Bits per dimension with those that were lent."""
+        """Bits per dimension with the initial bits."""
         return self.per_dimension(self.payload)
 
     @property
@@ -116,8 +116,8 @@ class Archive:
     """Compressed data.
 
     Attributes:
-        header: what they are.
-        words: coded, uint32.
+        header: description of the data.
+        words: coded words, uint32.
         ids: row of each datum in its source, ``(datum,)``, int64.
     """
 
@@ -138,7 +138,7 @@ class Archive:
 
     @property
     def length(self) -> CodeLength:
-        """What it takes."""
+        """Its code length."""
         header = self.header
         return CodeLength(
             num_data=header.num_data,
@@ -150,18 +150,18 @@ class Archive:
 
 
 def listed(ids: Array) -> bytes:
-    """Row numbers as the file has them."""
+    """Row numbers as the file stores them."""
     return zlib.compress(np.diff(ids.astype("<i8"), prepend=0).astype("<i8").tobytes(), 9)
 
 
 def _read_list(content: bytes, count: int) -> Array:
-    # No more is inflated than the list can hold, whatever the file says.
+    # Inflate no more than the list can hold, whatever the file contains.
     inflated = zlib.decompressobj().decompress(content, _ID * count)
     return np.cumsum(np.frombuffer(inflated, "<i8"))
 
 
 def read_archive(path: str | Path) -> Archive:
-    """Read what `Archive.write` wrote.
+    """Read an archive that `Archive.write` wrote.
 
     Raises:
         ArchiveError: the file is absent, foreign, truncated, or changed after it was written.
@@ -172,19 +172,19 @@ def read_archive(path: str | Path) -> Archive:
     except OSError as error:
         raise ArchiveError(f"{str(path)!r} cannot be read: {error.strerror}") from None
     if not content.startswith(_MAGIC[: len(content)]) or not content:
-        raise ArchiveError(f"{str(path)!r} is foreign: it does not begin as an archive of vae-pyro compress does")
+        raise ArchiveError(f"{str(path)!r} is foreign: it does not begin like an archive of vae-pyro compress")
     body, checksum = content[:-_CHECKSUM], content[-_CHECKSUM:]
     begin = len(_MAGIC) + _LENGTH
     length = int.from_bytes(content[len(_MAGIC) : begin], "little")
-    if length > _LONGEST_HEADER or len(content) < begin + length + _CHECKSUM:
+    if length > _MAX_HEADER or len(content) < begin + length + _CHECKSUM:
         raise ArchiveError(f"{str(path)!r} is truncated, or its beginning was changed: {len(content):,} bytes")
     try:
         header = Header.model_validate_json(content[begin : begin + length])
     except ValueError as error:
-        raise ArchiveError(f"{str(path)!r} has a header that is not of this version, or was changed: {error}") from None
-    wanted = begin + length + _WORD * header.words + header.id_bytes + _CHECKSUM
-    if len(content) != wanted:
-        raise ArchiveError(f"{str(path)!r} is truncated or was added to: {len(content):,} bytes of {wanted:,}")
+        raise ArchiveError(f"{str(path)!r} has a header of another format, or was changed: {error}") from None
+    expected = begin + length + _WORD * header.words + header.id_bytes + _CHECKSUM
+    if len(content) != expected:
+        raise ArchiveError(f"{str(path)!r} is truncated or was extended: {len(content):,} bytes, expected {expected:,}")
     if hashlib.sha256(body).digest() != checksum:
         raise ArchiveError(f"{str(path)!r} was changed after it was written: its checksum does not match")
     middle = begin + length + _WORD * header.words

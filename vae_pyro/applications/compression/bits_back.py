@@ -1,13 +1,13 @@
-"""Bits-back coding: data through their latents, at the price of the ELBO and not of log p(x, z).
+"""Bits-back coding: data coded with their latents, at an expected cost of minus the ELBO instead of -log p(x, z).
 
-For each datum a latent is popped from the stack with q(z | x), which reads bits that are there already; x is pushed
-with p(x | z) and z with p(z). The reader pops z and x and pushes z with q(z | x), which puts the bits back: they were
-lent, and the datum has cost log q(z | x) - log p(x | z) - log p(z), minus the ELBO on average. Data follow each other
-on one stack, so that each is lent bits by the ones before.
+For each datum a latent is popped from the stack with q(z | x), which reads existing bits; x is pushed with p(x | z) and
+z with p(z). The decoder pops z and x and pushes z with q(z | x), which restores those bits: the net cost of the datum
+is log q(z | x) - log p(x | z) - log p(z), minus the ELBO on average. Data are coded one after another on one stack, so
+that the latents of each are drawn from the bits of the previous ones, and those of the first from initial bits.
 
-What those left on the stack is not random where the data are not the model's or the latents not the prior's, and a
-latent that was drawn from it would not be one of q(z | x). So the bits that are going to be lent are combined with a
-fixed pseudo-random sequence first (exclusive or), which the reader undoes.
+The bits that the previous data left are not random where the data are not distributed as the model or the latents not
+as the prior, and a latent drawn from them would not follow q(z | x). So the bits are first combined with a fixed
+pseudo-random sequence (exclusive or), which the decoder undoes.
 
 References:
     Hinton & van Camp 1993, Keeping neural networks simple by minimizing the description length of the weights, COLT.
@@ -18,12 +18,11 @@ References:
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
 
-from vae_pyro.applications.compression.ans import MOST_BITS, WORD_BITS, Stack, random_words
+from vae_pyro.applications.compression.ans import MAX_SYMBOL_BITS, WORD_BITS, Stack, random_words
 from vae_pyro.applications.compression.elements import Alphabet
 from vae_pyro.applications.compression.grid import Grid
 from vae_pyro.applications.compression.networks import Networks
@@ -31,8 +30,9 @@ from vae_pyro.applications.compression.networks import Networks
 type Array = np.ndarray[Any, Any]
 type Rows = Callable[[slice], Array]
 
-# A block takes the bits of all its latents before it gives any. While it is an eighth of the data before it, these have
-# left enough on the stack where a datum costs an eighth of its latents' bits, and random bits go to the first alone.
+# A block pops the bits of all its latents before it pushes any. While it is at most an eighth of the previous data,
+# these have left enough bits wherever a datum costs an eighth of its latents' bits, and only the first datum requires
+# initial bits.
 _SHARE = 8
 _STEPS = 2  # a latent is popped as a cell and a bucket
 _KEY = 0x5EED
@@ -40,7 +40,7 @@ _KEY = 0x5EED
 
 @dataclass(frozen=True)
 class Channel:
-    """What both ends share.
+    """The models that encoder and decoder share.
 
     Attributes:
         networks: q(z | x) and p(x | z).
@@ -59,7 +59,7 @@ class Channel:
         return self.grid.join(cell, stack.pop(self.grid.bucket_weights(loc, scale, cell)))
 
     def push_latents(self, stack: Stack, x: Array, index: Array) -> None:
-        """Give back the bits that `pop_latents` took."""
+        """Restore the bits that `pop_latents` read."""
         loc, scale = self.networks.posterior(x)
         cell, bucket = self.grid.split(index)
         stack.push(bucket, self.grid.bucket_weights(loc, scale, cell))
@@ -71,14 +71,14 @@ class Channel:
         return self.networks.element_weights(z, self.alphabet)
 
     def scramble(self, stack: Stack, block: slice) -> None:
-        """Make the bits random that the latents of a block are about to be drawn from, or undo it."""
-        if block.start:  # those of the first block are random already
+        """Randomise the bits that the latents of a block are drawn from, or undo this."""
+        if block.start:  # the initial bits are random already
             latents = (block.stop - block.start) * self.networks.latent_dim
             stack.scramble(-(-latents * self.grid.bits // 16) + 2, _KEY, block.start)
 
 
 def blocks_of(num_data: int, largest: int) -> Iterator[slice]:
-    """Which data are coded together: few at first, and never more than an eighth of those before them."""
+    """Data that are coded together: few at first, and never more than an eighth of the previous ones."""
     start = 0
     while start < num_data:
         stop = min(start + min(max(start // _SHARE, 1), largest), num_data)
@@ -90,16 +90,16 @@ def encode(channel: Channel, rows: Rows, num_data: int, seed: int) -> tuple[Arra
     """Data as 32-bit words.
 
     Args:
-        channel: what the reader will have.
-        rows: gives integers ``(datum, *x_shape)`` in the alphabet.
-        num_data: how many there are.
-        seed: of the random bits that the first latents are drawn from.
+        channel: the models, which the decoder shares.
+        rows: returns integers ``(datum, *x_shape)`` of the alphabet for a slice.
+        num_data: number of data.
+        seed: seed of the initial bits.
 
     Returns:
-        The words, and how many of them were there before the first datum: those that no datum read are left out.
+        The words, and the number of initial words among them; those that were never read are left out.
     """
     networks, grid = channel.networks, channel.grid
-    count = networks.block * networks.latent_dim * _STEPS * MOST_BITS // WORD_BITS + 2
+    count = networks.block * networks.latent_dim * _STEPS * MAX_SYMBOL_BITS // WORD_BITS + 2
     stack = Stack(random_words(count, seed))
     for block in blocks_of(num_data, networks.block):
         x = rows(block)
@@ -111,7 +111,7 @@ def encode(channel: Channel, rows: Rows, num_data: int, seed: int) -> tuple[Arra
 
 
 def decode(channel: Channel, words: Array, num_data: int) -> tuple[Array, Array]:
-    """What `encode` was given, ``(datum, *x_shape)`` in int64, and the words that were there before."""
+    """The data that `encode` was given, ``(datum, *x_shape)`` in int64, and the initial words."""
     networks, grid = channel.networks, channel.grid
     stack = Stack(words)
     x = np.empty((num_data, *networks.x_shape), np.int64)
@@ -126,10 +126,5 @@ def decode(channel: Channel, words: Array, num_data: int) -> tuple[Array, Array]
 
 
 def block_size(elements: int, symbols: int) -> int:
-    """Data to run the networks for at once: at most 64, and fewer where their weights would not fit in 32 MiB."""
+    """Data in one evaluation of the networks: at most 64, and fewer where their weights exceed 32 MiB."""
     return int(min(max((1 << 22) // (elements * symbols), 1), 64))
-
-
-def elements_of(networks: Networks) -> int:
-    """Elements of a datum."""
-    return prod(networks.x_shape)

@@ -13,18 +13,18 @@ from vae_pyro.applications.compression.grid import rounded
 
 type Array = np.ndarray[Any, Any]
 
-# An alphabet of counts has no more symbols than this; what lies above is coded with its own bits.
-_MOST_COUNTS = 4096
+# Largest alphabet of counts; larger counts are coded with their own bits.
+_MAX_COUNTS = 4096
 
 
 @dataclass(frozen=True)
 class Alphabet:
-    """Symbols of an element: the integers from ``low`` on, and perhaps one that stands for all above them.
+    """Symbols of an element: the integers from ``low`` on, optionally with an escape for all larger ones.
 
     Attributes:
         low: value of symbol 0.
         size: number of symbols.
-        escape: whether the last symbol says that the value is larger, and stands behind.
+        escape: whether the last symbol is an escape, after which a larger value is coded as an integer.
     """
 
     low: int
@@ -33,29 +33,29 @@ class Alphabet:
 
     @property
     def values(self) -> int:
-        """Symbols that are values."""
+        """Number of symbols that are values."""
         return self.size - self.escape
 
     def weights(self, distribution: TorchDistribution) -> Array:
-        """Integer weights in float64, ``(rows, size)``, of elements ``(*batch,)`` laid out in one row each.
+        """Integer weights in float64, ``(rows, size)``, with a row for each of the elements ``(*batch,)``.
 
-        Without an escape they are those of the distribution on these values: where it has more (counts above the
-        largest of the data), a value costs less than under the distribution as it is.
+        Without an escape the distribution is restricted to these values: where it has more (counts above the largest of
+        the data), a value costs less than under the full distribution.
 
         Raises:
-            ValueError: a log probability is not a number.
+            ValueError: a probability is not finite.
         """
         values = torch.arange(self.low, self.low + self.values, dtype=torch.float64)
         log_prob = distribution.log_prob(values.reshape(-1, *(1,) * len(distribution.batch_shape)))
         mass = np.ascontiguousarray(log_prob.exp().reshape(self.values, -1).numpy().T)
         if not np.isfinite(mass).all():
-            raise ValueError("p(x | z) has probabilities that are not finite; the weights of the decoder are broken")
+            raise ValueError("p(x | z) has probabilities that are not finite: the fit diverged; fit the VAE again")
         if self.escape:
             mass = np.concatenate([mass, np.maximum(1 - mass.sum(1, keepdims=True), 0)], axis=1)
         return rounded(mass)
 
     def push(self, stack: Stack, x: Array, weights: Array) -> None:
-        """Put values ``(rows,)`` on the stack."""
+        """Push values ``(rows,)``."""
         symbols = np.minimum(x - self.low, self.size - 1)
         if self.escape:
             for value in x[symbols == self.size - 1][::-1]:
@@ -63,7 +63,7 @@ class Alphabet:
         stack.push(symbols, weights)
 
     def pop(self, stack: Stack, weights: Array) -> Array:
-        """Take values off the stack, int64, ``(rows,)``."""
+        """Pop values, int64, ``(rows,)``."""
         x = stack.pop(weights)
         if self.escape:
             for row in np.flatnonzero(x == self.size - 1):
@@ -74,25 +74,25 @@ class Alphabet:
 def alphabet_of(distribution: TorchDistribution, highest: int) -> Alphabet:
     """The alphabet of elements whose largest value in the data is ``highest``.
 
-    Counts have no largest value of their own: the alphabet ends with the data's, or else with an escape, so that every
-    count has a code and none is lost.
+    Counts are unbounded: their alphabet ends with the largest of the data, or with an escape, so that every count has a
+    code.
 
     Raises:
         ValueError: the values are not integers.
     """
     support = distribution.support
     if isinstance(distribution, MixtureSameFamily):
-        # Its own support hides what bounds that of its components; those of a noise on levels are of one kind.
+        # Its own support hides the bounds of its components, which are of one kind for noise on levels.
         support = distribution.component_distribution.support
     if support is constraints.boolean:
         return Alphabet(0, 2)
     if not support.is_discrete or not hasattr(support, "lower_bound"):
         raise ValueError(
-            f"lossless coding wants integers, and a {type(distribution).__name__} has values in {support}; choose a "
+            f"lossless coding requires integers, and a {type(distribution).__name__} has values in {support}; choose a "
             "discrete likelihood, 'discretized_logistic' for bytes"
         )
     low = int(torch.as_tensor(support.lower_bound).min())
     if hasattr(support, "upper_bound"):
         return Alphabet(low, int(torch.as_tensor(support.upper_bound).max()) - low + 1)
     size = max(highest - low + 1, 2)
-    return Alphabet(low, size) if size <= _MOST_COUNTS else Alphabet(low, _MOST_COUNTS + 1, escape=True)
+    return Alphabet(low, size) if size <= _MAX_COUNTS else Alphabet(low, _MAX_COUNTS + 1, escape=True)

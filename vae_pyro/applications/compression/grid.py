@@ -1,7 +1,6 @@
-"""Latents on a grid that the prior finds equally probable everywhere, and a Gaussian on that grid in integers.
+"""A grid of latents with equal mass under the prior, and integer weights of a Gaussian on it.
 
-Both ends of a channel know the grid before any datum, and a point of it costs exactly its number of bits under the
-prior.
+Encoder and decoder share the grid, and a point of it costs exactly its number of bits under the prior.
 
 References:
     Townsend, Bird & Barber 2019, Practical lossless compression with latent variables using bits back coding, on
@@ -17,28 +16,28 @@ from scipy.special import ndtr, ndtri
 
 type Array = np.ndarray[Any, Any]
 
-# Probabilities become multiples of 2^-20 before they are coded. Coarser costs bits; finer makes it likelier that the
-# last digit of another processor lands on the other side of a rounding.
+# Probabilities are rounded to multiples of 2^-20 before coding. Coarser rounding costs bits; finer rounding makes it
+# more likely that another processor rounds to another multiple.
 WEIGHT = 1 << 20
 _LEAST_SCALE = 1e-12
 
 
 @dataclass(frozen=True)
 class Grid:
-    """``2^bits`` buckets of each latent, of equal mass under N(0, 1), in ``2^(bits/2)`` cells of so many buckets.
+    """``2^bits`` buckets of each latent, of equal mass under N(0, 1), in ``2^(bits/2)`` cells of ``2^(bits/2)`` each.
 
-    A Gaussian is coded in two steps, the cell and the bucket within it, so that a latent costs ``2 * 2^(bits/2)``
-    values of its distribution function and not ``2^bits``.
+    A Gaussian is coded in two steps, the cell and the bucket within it, so that a latent takes ``2 * 2^(bits/2)``
+    evaluations of its distribution function and not ``2^bits``.
 
     Attributes:
-        bits: even, of each latent.
+        bits: bits of each latent, an even number from 4 to 20.
     """
 
     bits: int = 16
 
     def __post_init__(self) -> None:
         if self.bits % 2 or not 4 <= self.bits <= 20:
-            raise ValueError(f"a grid has an even number of bits for each latent, from 4 to 20, got {self.bits}")
+            raise ValueError(f"bits must be an even number from 4 to 20, got {self.bits}")
 
     @property
     def size(self) -> int:
@@ -47,17 +46,17 @@ class Grid:
 
     @property
     def cells(self) -> int:
-        """Cells of each latent, and buckets in each of them."""
+        """Cells of each latent, and buckets in each cell."""
         return 1 << self.bits // 2
 
     @cached_property
     def edges(self) -> Array:
-        """Where buckets begin and end, ``(size + 1,)``, from minus to plus infinity."""
+        """Edges of the buckets, ``(size + 1,)``, from minus to plus infinity."""
         return np.asarray(ndtri(np.arange(self.size + 1) / self.size))
 
     @cached_property
     def centres(self) -> Array:
-        """The point that stands for each bucket, ``(size,)``: half of the bucket's mass lies below it."""
+        """The point that represents each bucket, ``(size,)``: half of the bucket's mass lies below it."""
         return np.asarray(ndtri((np.arange(self.size) + 0.5) / self.size))
 
     def cell_weights(self, loc: Array, scale: Array) -> Array:
@@ -78,20 +77,20 @@ class Grid:
         return _weights(edges, loc, scale)
 
     def split(self, index: Array) -> tuple[Array, Array]:
-        """Cell, and bucket within it, of a bucket's number."""
+        """Cell, and bucket within the cell, of a bucket index."""
         return index // self.cells, index % self.cells
 
     def join(self, cell: Array, bucket: Array) -> Array:
-        """The number of a bucket, from 0 to ``size - 1``."""
+        """Bucket index, from 0 to ``size - 1``."""
         return cell * self.cells + bucket
 
 
 def _weights(edges: Array, loc: Array, scale: Array) -> Array:
     if not (np.isfinite(loc).all() and np.isfinite(scale).all()):
-        raise ValueError("q(z | x) has a mean or scale that is not finite; the weights of the encoder are broken")
+        raise ValueError("q(z | x) has a mean or scale that is not finite: the fit diverged; fit the VAE again")
     t = (edges - loc[:, None]) / np.maximum(scale, _LEAST_SCALE)[:, None]
     below, above = ndtr(t), ndtr(-t)
-    # From the side on which both terms are small, so that no digits are lost in a tail.
+    # Differences from the side on which both terms are small lose no digits in the tails.
     mass = np.where(t[:, :-1] < 0, np.diff(below), -np.diff(above))
     return rounded(mass)
 

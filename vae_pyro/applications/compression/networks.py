@@ -1,9 +1,9 @@
-"""The networks of a VAE, so run that both ends of a channel compute the same probabilities to the last bit.
+"""The networks of a VAE, evaluated so that encoder and decoder compute the same probabilities to the last bit.
 
-A product of matrices rounds differently with another number of rows, of threads, or another library behind it. So the
-networks run in float64 on the CPU, with one thread and always for a block of the same number of rows, short ones filled
-up with zeros; what comes out is rounded to integers before it is used. What another machine would compute is told
-beforehand by a digest of the integers at fixed places.
+A matrix product rounds differently with another number of rows or threads, or another library. So the networks run in
+float64 on the CPU, with one thread and always for a block of the same number of rows, filled up with zeros; their
+outputs are rounded to integers before use. A digest of these integers at fixed points detects a machine that computes
+others.
 """
 
 import copy
@@ -27,7 +27,7 @@ from vae_pyro.runs.folder import weights
 
 type Array = np.ndarray[Any, Any]
 
-# Neighbours of a fixed stride that shares no factor with a power of two are spread evenly over a grid.
+# Multiples of a stride that shares no factor with a power of two are spread evenly over a grid.
 _STRIDE = 40503
 _CODABLE = "'bernoulli', 'categorical', 'discretized_logistic', 'poisson' or 'negative_binomial'"
 
@@ -37,7 +37,7 @@ class Networks:
 
     Args:
         vae: with a mean-field posterior, a standard normal prior and a discrete likelihood, see `require_codable`.
-        block: rows of every run of a network.
+        block: rows of every evaluation of a network.
 
     Raises:
         ValueError: see `require_codable`.
@@ -58,7 +58,7 @@ class Networks:
     def elements(self, z: Array) -> TorchDistribution:
         """Elements of p(x | z), batch ``(datum, *x_shape)``, for ``(datum, latent)``."""
         model = self._vae.model
-        # The likelihood works element by element, and so needs no rows that fill up.
+        # The likelihood is elementwise, so that rows need not be filled up.
         elements = model.likelihood(model.decoder(self._filled(z, (self.latent_dim,)))[: len(z)])
         assert isinstance(elements, torch.distributions.Distribution)
         return elements
@@ -68,7 +68,7 @@ class Networks:
         return alphabet.weights(self.elements(z))
 
     def digest(self, grid: Grid, alphabet: Alphabet) -> str:
-        """SHA-256 of the integers that stand for probabilities at places that are the same for everyone."""
+        """SHA-256 of the integer weights at points that are the same on every machine."""
         found = hashlib.sha256()
         index = np.arange(self.block * self.latent_dim) * _STRIDE % grid.size
         found.update(_bytes(self.element_weights(grid.centres[index].reshape(self.block, -1), alphabet)))
@@ -93,28 +93,28 @@ def require_codable(vae: VAE) -> None:
     """Refuse a VAE that bits-back coding on a grid cannot use.
 
     Raises:
-        ValueError: the message names the choice that stands in the way, and the one that does not.
+        ValueError: the message names the choice that prevents it, and one that does not.
     """
     config = vae.config
     if not STRUCTURES[config.structure.name].single_latent:
         raise ValueError(
-            f"compression wants one layer of latents and no labels, structure 'single'; this VAE is "
+            f"compression requires one layer of latents and no labels, structure 'single'; this VAE is "
             f"{config.structure.name!r}"
         )
     if not (vae.guide.posterior.gaussian and vae.guide.posterior.factorized):
         raise ValueError(
-            f"compression wants independent Gaussian latents given x, posterior 'mean_field'; this VAE has "
+            f"compression requires independent Gaussian latents given x, posterior 'mean_field'; this VAE has "
             f"{config.posterior.name!r}: fit one with posterior='mean_field'"
         )
     if not vae.model.prior.standard_normal:
         raise ValueError(
-            f"compression wants a standard normal prior, whose buckets the latents are coded in; this VAE has "
+            f"compression requires a standard normal prior, which defines the grid of the latents; this VAE has "
             f"{config.prior.name!r}: fit one with prior='normal'"
         )
     if not vae.model.likelihood.discrete:
         raise ValueError(
-            f"lossless compression wants probabilities of discrete data, and likelihood {config.likelihood.name!r} is "
-            f"a density; fit one with {_CODABLE}"
+            f"lossless compression requires probabilities of discrete data, and likelihood {config.likelihood.name!r} "
+            f"is a density; fit one with {_CODABLE}"
         )
     if not vae.model.likelihood.elementwise:
         raise ValueError(
@@ -125,13 +125,13 @@ def require_codable(vae: VAE) -> None:
 
 @contextmanager
 def exact() -> Iterator[None]:
-    """One thread, no gradients, and nothing left behind."""
+    """One thread, no gradients, and no change of global state."""
     with exact_threads(1), isolated(), torch.no_grad():
         yield
 
 
 def model_digest(vae: VAE) -> str:
-    """SHA-256 of a VAE's weights, which both ends of a channel have to share."""
+    """SHA-256 of the weights of a VAE, which encoder and decoder must share."""
     found = hashlib.sha256()
     for name, tensor in sorted(weights(vae).items()):
         values = tensor.detach().cpu().contiguous()

@@ -1,57 +1,60 @@
-"""What a compressed data set costs, beside what the ELBO promises and what general compressors take."""
+"""Bits per dimension of a compressed data set, compared with the ELBO and with general-purpose compressors."""
 
 from dataclasses import dataclass
 from math import log, prod, sqrt
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from vae_pyro.applications.compression.archive import Archive, CodeLength
 from vae_pyro.applications.compression.codec import data_digest
-from vae_pyro.applications.compression.rivals import rival_sizes
+from vae_pyro.applications.compression.general_compressors import compressed_sizes
 from vae_pyro.data.split import Split
 from vae_pyro.evaluation.evaluation import evaluate
 from vae_pyro.models.vae import VAE
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @dataclass(frozen=True)
-class Rates:
-    """Bits per dimension: bits over all elements of all data.
+class CompressionRates:
+    """Code lengths in bits per dimension: bits divided by the number of elements of all data.
 
     Attributes:
-        elbo: minus the ELBO, what bits-back coding takes on average.
+        elbo: minus the ELBO, the expected length of bits-back coding.
         elbo_se: its Monte Carlo standard error.
-        draw_se: standard error of a code length around it, for other bits that latents are drawn from: each datum is
-            coded through a single draw.
-        length: what the archive takes.
-        rivals: bits that other compressors take for the same data, by name.
+        draw_se: standard deviation of a code length around it, since each datum is coded with a single draw of its
+            latents.
+        length: code length of the archive.
+        general: size in bits of the same data under general-purpose compressors, by name.
     """
 
     elbo: float
     elbo_se: float
     draw_se: float
     length: CodeLength
-    rivals: dict[str, int]
+    general: dict[str, int]
 
     @property
     def excess(self) -> float:
-        """Net rate over minus the ELBO, minus one."""
+        """Relative excess of the net rate over minus the ELBO."""
         return self.length.net / self.elbo - 1
 
     def rows(self) -> list[tuple[str, float]]:
-        """Names, and bits per dimension."""
+        """Codes with their bits per dimension."""
         length = self.length
         own = [
             ("minus ELBO", self.elbo),
             ("bits-back, net", length.net),
-            (f"bits-back, with {length.initial:,} bits lent to the first datum", length.gross),
+            (f"bits-back, with {length.initial:,} initial bits", length.gross),
             ("the file, with header and checksum", length.whole),
         ]
-        return own + [(name, length.per_dimension(bits)) for name, bits in self.rivals.items()]
+        return own + [(name, length.per_dimension(bits)) for name, bits in self.general.items()]
 
     def summary(self) -> dict[str, Any]:
-        """Scalars for a report, bits per dimension where nothing else is said."""
+        """JSON-able; bits per dimension unless the name says otherwise."""
         length = self.length
         return {
             "elbo": self.elbo,
@@ -64,23 +67,31 @@ class Rates:
             "file_bytes": length.file // 8,
             "n": length.num_data,
             "num_elements": length.num_elements,
-            **{name: length.per_dimension(bits) for name, bits in self.rivals.items()},
+            **{name: length.per_dimension(bits) for name, bits in self.general.items()},
         }
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """A row for each code: bits per dimension."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows(), columns=["code", "bits_per_dimension"]).set_index("code")
 
     def __str__(self) -> str:
         width = max(len(name) for name, _ in self.rows())
         return "\n".join(f"{name:<{width}}  {rate:.4f}" for name, rate in self.rows())
 
 
-def rates(vae: VAE, split: Split, archive: Archive, *, num_draws: int = 100, seed: int = 0) -> Rates:
+def compression_rates(
+    vae: VAE, split: Split, archive: Archive, *, num_draws: int = 100, seed: int = 0
+) -> CompressionRates:
     """The rates of an archive of complete data with fixed observations.
 
     Args:
-        vae: that wrote it.
-        split: what was compressed.
-        archive: of it.
-        num_draws: draws for each datum, at least 2, of the ELBO.
-        seed: of the draws.
+        vae: the VAE that the archive was written with.
+        split: the data that were compressed.
+        archive: of these data.
+        num_draws: draws for each datum of the ELBO, at least 2.
+        seed: seed of the draws.
 
     Raises:
         ValueError: the archive is of other data than ``split``.
@@ -97,16 +108,16 @@ def rates(vae: VAE, split: Split, archive: Archive, *, num_draws: int = 100, see
     integers = x.round().to(torch.int64).cpu().numpy()
     if data_digest(integers.__getitem__, len(integers), header.block) != header.data:
         raise ValueError(
-            "the archive is of other data: its values are not those of the split; where observations are random, give "
+            "the archive is of other data: its values are not those of the split; where observations are random, pass "
             "the split as it was compressed, after split.fixed"
         )
     found = evaluate(vae, split, num_draws=num_draws, seed=seed)
     to_bits = 1 / (log(2) * len(split) * prod(split.x_shape))
     variance = float((found.elbo_se**2).sum())
-    return Rates(
+    return CompressionRates(
         elbo=-float(found.elbo.sum()) * to_bits,
         elbo_se=sqrt(variance) * to_bits,
         draw_se=sqrt(variance * num_draws) * to_bits,
         length=archive.length,
-        rivals=rival_sizes(integers),
+        general=compressed_sizes(integers),
     )

@@ -36,15 +36,16 @@ def compare(
     """Compare objectives over seeds and settings: run folders, and comparison.html, .csv, .nc and .png."""
     from functools import partial
 
-    from analysis.experiments.measurement import compare_experiment, measure
+    from analysis.experiments.comparison.compare import compare_experiment
+    from analysis.experiments.measurement import measure
     from vae_pyro.experiments.plan import parse_grid
-    from vae_pyro.experiments.running import run
+    from vae_pyro.experiments.running import run_experiment
     from vae_pyro.training.settings import read_settings_file
 
     stated = {} if settings.config is None else read_settings_file(settings.config).get("experiment", {})
     objectives = objective or stated.get("objectives", ["elbo"])
     place = _place(baseline or stated.get("baseline"), objectives)
-    experiment = run(
+    experiment = run_experiment(
         out,
         data,
         objectives=objectives,

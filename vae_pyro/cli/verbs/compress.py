@@ -26,7 +26,7 @@ def compress(
     from time import perf_counter
 
     from vae_pyro.applications.compression.codec import compress as encode
-    from vae_pyro.applications.compression.rates import rates
+    from vae_pyro.applications.compression.rates import compression_rates
     from vae_pyro.core.isolation import derive_seed
 
     _, vae, chosen = source.open_data()
@@ -37,7 +37,7 @@ def compress(
     seconds = perf_counter() - start
     out.parent.mkdir(parents=True, exist_ok=True)
     archive.write(out)
-    found = rates(vae, chosen, archive, num_draws=draws, seed=source.seed)
+    found = compression_rates(vae, chosen, archive, num_draws=draws, seed=source.seed)
     if as_json:
         typer.echo(json.dumps({**found.summary(), "seconds": seconds}, indent=1))
         return

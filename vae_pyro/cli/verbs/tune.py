@@ -24,7 +24,7 @@ def tune(
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the search.")] = 1,
 ) -> None:
     """Search for settings by the ELBO of validation data; the test data are not used."""
-    from analysis.experiments.search_page import write_search
+    from analysis.experiments.search.page import write_search
     from vae_pyro.experiments.tuning.tuning import tune as search_for
 
     search = search_for(

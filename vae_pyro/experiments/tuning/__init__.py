@@ -1,7 +1,8 @@
-"""A search over settings by the ELBO of validation data, shared by processes and continued after a kill."""
+"""Searches over settings by the ELBO of validation data, shared by processes and continued after an interruption."""
 
-from vae_pyro.experiments.tuning.search import Search, TuningTrial, read_search
-from vae_pyro.experiments.tuning.space import Dimension, parse_space
-from vae_pyro.experiments.tuning.tuning import SearchInterruptedError, tune
+from typing import TYPE_CHECKING
 
-__all__ = ["Dimension", "Search", "SearchInterruptedError", "TuningTrial", "parse_space", "read_search", "tune"]
+if not TYPE_CHECKING:  # the former folder exported these names itself
+    from vae_pyro.core.renamed import exported_above
+
+    __getattr__ = exported_above(__name__)

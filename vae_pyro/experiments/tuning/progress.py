@@ -1,4 +1,4 @@
-"""The live line of a search, read from its journal, so that it counts what all processes do."""
+"""The live line of a search, read from its journal, so that it includes the trials of all processes."""
 
 import sys
 import threading
@@ -14,7 +14,7 @@ _REFRESH_SECONDS = 1.0
 
 @contextmanager
 def search_progress(path: Path, num_trials: int, *, show: bool | None) -> Iterator[None]:
-    """A live line on standard error; ``show=None`` shows it where that is a terminal."""
+    """A live line on standard error; by default where that is a terminal."""
     if not (sys.stderr.isatty() if show is None else show):
         yield
         return
@@ -22,9 +22,9 @@ def search_progress(path: Path, num_trials: int, *, show: bool | None) -> Iterat
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
     done = threading.Event()
-    columns = TextColumn("trials {task.completed}/{task.total}"), BarColumn(12), TextColumn("{task.fields[figures]}")
+    columns = TextColumn("trials {task.completed}/{task.total}"), BarColumn(12), TextColumn("{task.fields[counts]}")
     with Progress(*columns, console=Console(stderr=True), refresh_per_second=2) as bar:
-        task = bar.add_task("search", total=num_trials, figures="")
+        task = bar.add_task("search", total=num_trials, counts="")
 
         def update() -> None:
             search = read_search(path)
@@ -32,7 +32,7 @@ def search_progress(path: Path, num_trials: int, *, show: bool | None) -> Iterat
             parts = [f"{len(search.of_state(state))} {state}" for state in ("running", "pruned", "failed")]
             if search.of_state("complete"):
                 parts.insert(0, f"best validation ELBO {search.best.value:.2f} (trial {search.best.number})")
-            bar.update(task, completed=len(ended), figures=", ".join(parts))
+            bar.update(task, completed=len(ended), counts=", ".join(parts))
 
         def watch() -> None:
             while not done.wait(_REFRESH_SECONDS):

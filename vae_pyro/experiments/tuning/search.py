@@ -1,24 +1,33 @@
-"""A search as its folder tells it: its trials, the best one, the table. Others may be at work on it.
+"""A search as read from its folder, on which other processes may work: its trials, the best one, the table.
 
-``search.json`` says what is searched, ``journal.log`` is Optuna's journal, ``trials/0007`` an ordinary run folder, with
-the validation figures of the weights kept in ``validation.safetensors``, and ``best.json`` holds the settings of the
-best trial for ``vae-pyro fit --config``.
+``search.json`` describes the search, ``journal.log`` is Optuna's journal, ``trials/0007`` an ordinary run folder, with
+the validation results of its weights in ``validation.safetensors``, and ``best.json`` contains the settings of the best
+trial for ``vae-pyro fit --config``.
 """
 
 from collections.abc import Mapping, Set
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vae_pyro.core.files import RunError, read_json, read_tensors
+import torch
+
+from vae_pyro.core.files import RunError, read_json, read_tensors, write_tensors
 from vae_pyro.evaluation.evaluation import Evaluation
 from vae_pyro.experiments.tuning.space import Dimension, parse_space
 from vae_pyro.experiments.tuning.study import open_study, quiet, search_lock, trial_lock
 from vae_pyro.parallel.locks import is_held, locked
 from vae_pyro.runs.folder import RunFolder
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 FORMAT = "vae_pyro search 1"
+# Trials that a search prints, and the width of a line.
+_MAX_ROWS, _WIDTH = 20, 120
+# Names in stored files of attributes of `Evaluation` that have been renamed since.
+_STORED_NAMES = {"num_draws": "num_samples"}
 
 
 @dataclass(frozen=True)
@@ -28,11 +37,11 @@ class TuningTrial:
     Attributes:
         number: counted from 0.
         state: ``complete``, ``pruned``, ``failed``, ``running``, or ``stopped`` where its process died.
-        params: values by the names of the dimensions; those of a choice are texts, as ``--set`` takes them.
-        value: validation ELBO at the best epoch, nats per datum; ``None`` where no epoch has counted yet.
-        curve: validation ELBO by epoch, epochs of the KL warm-up left out.
-        seconds: that its epochs took; ``None`` until it has ended.
-        failure: why it failed.
+        params: values by the names of the dimensions; those of a choice are texts, as in ``--set``.
+        value: validation ELBO at the best epoch, nats per datum; ``None`` before the first epoch that counts.
+        curve: validation ELBO by epoch, without the epochs of the KL warm-up.
+        seconds: duration of its epochs; ``None`` until it has ended.
+        failure: the error of a failed trial.
         processes: ``host:pid`` of each process that worked on it.
         folder: its run folder.
     """
@@ -49,11 +58,11 @@ class TuningTrial:
 
     @property
     def best_epoch(self) -> int | None:
-        """Epoch that `value` belongs to."""
+        """Epoch of `value`."""
         return max(self.curve, key=lambda epoch: (self.curve[epoch], -epoch)) if self.curve else None
 
     def validation(self) -> Evaluation | None:
-        """Validation figures of the weights kept, datum by datum; ``None`` where the trial is not complete.
+        """Validation results of the stored weights, datum by datum; ``None`` where the trial is not complete.
 
         Raises:
             RunError: the file is absent or damaged.
@@ -62,16 +71,17 @@ class TuningTrial:
             return None
         tensors, info = read_tensors(validation_file(self.folder), "validation")
         arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
-        return Evaluation(**arrays, **info)
+        present = {stored: name for name, stored in _STORED_NAMES.items()}
+        return Evaluation(**arrays, **{present.get(name, name): value for name, value in info.items()})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Search:
-    """A search as its folder tells it.
+    """A search as read from its folder.
 
     Attributes:
         path: the folder.
-        space: what was searched.
+        space: dimensions of the search.
         trials: by number.
         plan: the rest of ``search.json``: settings that all trials share, facts of the data, sampler and pruner.
     """
@@ -82,12 +92,12 @@ class Search:
     plan: Mapping[str, Any]
 
     def of_state(self, *states: str) -> list[TuningTrial]:
-        """Trials that ended, or stand, so."""
+        """Trials in one of these states."""
         return [trial for trial in self.trials if trial.state in states]
 
     @property
     def best(self) -> TuningTrial:
-        """The complete trial of the highest validation ELBO, of equals the first.
+        """The complete trial with the highest validation ELBO, the first of equals.
 
         Raises:
             ValueError: no trial is complete; the message gives the first failure.
@@ -97,38 +107,63 @@ class Search:
             return max(complete, key=lambda trial: (trial.value, -trial.number))
         failed = self.of_state("failed")
         if failed:
+            params = ", ".join(f"{name}={shown(param)}" for name, param in failed[0].params.items())
             raise ValueError(
                 f"no trial of {str(self.path)!r} was completed, {len(failed)} of {len(self.trials)} failed; the first "
-                f"({_words(failed[0].params)}): {failed[0].failure}"
+                f"({params}): {failed[0].failure}"
             )
-        raise ValueError(f"no trial of {str(self.path)!r} is complete yet; the same call of tune continues it")
+        raise ValueError(
+            f"no trial of {str(self.path)!r} is complete yet; continue the search with the same call of tune"
+        )
 
     def settings(self, trial: TuningTrial | None = None) -> dict[str, Any]:
-        """Model, fit, data and seed of a trial (of the best one), as `assemble` takes them."""
+        """Model, fit, data and seed of a trial, by default the best, for `vae_pyro.training.settings.assemble`."""
         config = (self.best if trial is None else trial).folder.config()
         return {key: config[key] for key in ("model", "fit", "data", "seed")}
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """A row for each trial: state, validation ELBO (nats per datum), epochs, seconds, and its parameters."""
+        import pandas as pd
+
+        rows = [
+            {
+                "trial": trial.number,
+                "state": trial.state,
+                "validation_elbo": trial.value,
+                "best_epoch": trial.best_epoch,
+                "last_epoch": max(trial.curve, default=None),
+                "seconds": trial.seconds,
+                **{dimension.name: trial.params.get(dimension.name) for dimension in self.space},
+            }
+            for trial in self.trials
+        ]
+        return pd.DataFrame(rows).set_index("trial")
+
+    def __repr__(self) -> str:
+        names = ", ".join(dimension.name for dimension in self.space)
+        return f"<Search: {len(self.trials)} trials over {names} in {str(self.path)!r}>"
 
     def __str__(self) -> str:
         names = [dimension.name for dimension in self.space]
         rows = [["trial", "state", "validation ELBO", "epoch", *names]]
-        for trial in self.trials:
+        ordered = sorted(self.trials, key=lambda trial: (trial.value is None, -(trial.value or 0.0)))
+        for trial in sorted(ordered[:_MAX_ROWS], key=lambda trial: trial.number):
             value = "" if trial.value is None else f"{trial.value:.4f}"
-            figures = [str(trial.number), trial.state, value, str(trial.best_epoch or "")]
-            rows.append([*figures, *(shown(trial.params.get(name, "")) for name in names)])
+            cells = [str(trial.number), trial.state, value, str(trial.best_epoch or "")]
+            rows.append([*cells, *(shown(trial.params.get(name, "")) for name in names)])
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+        lines = [line if len(line) <= _WIDTH else f"{line[: _WIDTH - 1]}…" for line in lines]
+        if len(self.trials) > _MAX_ROWS:
+            lines.append(f"the {_MAX_ROWS} best of {len(self.trials)} trials; to_dataframe() has all")
         if self.of_state("complete"):
             lines.append(f"best: trial {self.best.number}, {self.best.folder.path}; chosen on validation data")
         return "\n".join(lines)
 
 
 def shown(param: Any) -> str:
-    """A parameter as tables have it."""
+    """A parameter as tables show it."""
     return f"{param:.4g}" if isinstance(param, float) else str(param)
-
-
-def _words(params: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={shown(param)}" for name, param in params.items())
 
 
 def trial_folder(path: Path, number: int) -> RunFolder:
@@ -137,27 +172,35 @@ def trial_folder(path: Path, number: int) -> RunFolder:
 
 
 def validation_file(run: RunFolder) -> Path:
-    """Where a complete trial keeps the validation figures of its weights, datum by datum."""
+    """File with the validation results of a complete trial, datum by datum."""
     return run.path / "validation.safetensors"
 
 
+def write_validation(run: RunFolder, validation: Evaluation) -> None:
+    """Write the validation results of a complete trial."""
+    values = vars(validation)
+    arrays = {name: torch.from_numpy(value) for name, value in values.items() if hasattr(value, "shape")}
+    info = {_STORED_NAMES.get(name, name): value for name, value in values.items() if name not in arrays}
+    write_tensors(validation_file(run), arrays, "validation", info)
+
+
 def read_plan(path: Path) -> dict[str, Any]:
-    """What a folder searches.
+    """Content of ``search.json``.
 
     Raises:
-        RunError: it holds no search, or a damaged one.
+        RunError: the folder contains no search, or a damaged one.
     """
     file = path / "search.json"
     if not file.exists():
         raise RunError(f"no search.json in {str(path)!r}: not the folder of a search")
     plan = read_json(file)
     if plan.get("format") != FORMAT:
-        raise RunError(f"{str(file)!r} has format {plan.get('format')!r}, wanted {FORMAT!r}")
+        raise RunError(f"{str(file)!r} has format {plan.get('format')!r}, expected {FORMAT!r}")
     return plan
 
 
 def read_search(path: str | Path) -> Search:
-    """The search in a folder, as it stands; others may be at work on it.
+    """The search in a folder, while other processes work on it or afterwards.
 
     Raises:
         RunError: see `read_plan`.
@@ -169,8 +212,8 @@ def read_search(path: str | Path) -> Search:
         trials, idle = study.get_trials(deepcopy=False), set()
         running = [trial.number for trial in trials if not trial.state.is_finished()]
         if running:
-            # Whether a process works on a trial is asked of its lock, which nobody else may be taking just then. It may
-            # end in between: what is free and unfinished afterwards has stopped.
+            # The lock of a trial shows whether a process works on it; no process may take one meanwhile. A trial may
+            # end in between: one that is free and unfinished afterwards has stopped.
             held.enter_context(locked(search_lock(path, "search")))
             idle = {number for number in running if _is_free(path, number)}
             trials = study.get_trials(deepcopy=False)

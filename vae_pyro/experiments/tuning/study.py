@@ -1,4 +1,4 @@
-"""The study of a search: Optuna's journal, sampler and pruner, and locks that let go when a process dies.
+"""The Optuna study of a search: journal, sampler and pruner, with locks that are released when a process dies.
 
 References:
     Akiba et al. 2019, Optuna: a next-generation hyperparameter optimization framework. arXiv:1907.10902
@@ -23,12 +23,12 @@ from vae_pyro.parallel.locks import lock, locked
 
 _STUDY = "search"
 _SAMPLER_STREAM = 6
-# Share of the epochs before the first of which a trial can be pruned: curves still cross there.
+# Share of the epochs during which no trial is pruned, since learning curves still cross.
 _GRACE = 0.1
 
 
 def search_lock(path: Path, name: str) -> Path:
-    """One of the locks of a search that are held for a while: ``search``, ``journal`` or ``best``."""
+    """A lock of the search as a whole: ``search``, ``journal`` or ``best``."""
     return path / "locks" / name
 
 
@@ -38,7 +38,7 @@ def trial_lock(path: Path, number: int) -> Path:
 
 
 class _JournalLock:
-    """For Optuna's journal: unlike its own locks, one that a killed process does not leave behind."""
+    """Lock of Optuna's journal; unlike Optuna's own locks, it is released when its process is killed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -55,7 +55,7 @@ class _JournalLock:
 
 
 def _mend(journal: Path) -> None:
-    """Take away a line that a killed process has not finished; it would spoil the one that is written next."""
+    """Remove a line that a killed process has not finished, which would corrupt the next one."""
     with journal.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         if size == 0:
@@ -68,15 +68,15 @@ def _mend(journal: Path) -> None:
 
 @contextmanager
 def quiet() -> Iterator[Any]:
-    """Optuna, silent; its level of logging is put back.
+    """Optuna with its log messages off; the log level is restored.
 
     Raises:
-        ValueError: it is not installed.
+        ValueError: Optuna is not installed.
     """
     try:
         import optuna
     except ImportError:
-        raise ValueError("tune wants the package 'optuna'; pip install 'vae_pyro[scale]'") from None
+        raise ValueError("tune requires the package 'optuna'; pip install 'vae_pyro[scale]'") from None
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -86,7 +86,7 @@ def quiet() -> Iterator[Any]:
 
 
 def open_study(path: Path, plan: Mapping[str, Any]) -> Any:
-    """The study in a folder's journal, begun where there is none; ``plan`` is what ``search.json`` holds."""
+    """The study in the journal of a folder, created where there is none; ``plan`` is the content of ``search.json``."""
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
@@ -94,7 +94,7 @@ def open_study(path: Path, plan: Mapping[str, Any]) -> Any:
     pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
     if plan["prune"]:
         grace = ceil(_GRACE * plan["fit"]["epochs"])
-        # Trials that ran out of patience have no value at later epochs: as many must be left there as at the start.
+        # Trials that ran out of patience have no value at later epochs; the minimum number holds there as well.
         pruner = optuna.pruners.MedianPruner(
             n_startup_trials=plan["num_unpruned"], n_warmup_steps=grace, n_min_trials=plan["num_unpruned"]
         )
@@ -102,7 +102,7 @@ def open_study(path: Path, plan: Mapping[str, Any]) -> Any:
     options: dict[str, Any] = {"sampler": _sampler(plan["seed"], plan["num_random"]), "pruner": pruner}
     try:
         return optuna.load_study(study_name=_STUDY, storage=storage, **options)
-    except KeyError:  # creating one where there is one would add a line to the journal
+    except KeyError:  # creating an existing study would add a line to the journal
         return optuna.create_study(
             study_name=_STUDY, storage=storage, direction="maximize", load_if_exists=True, **options
         )
@@ -112,15 +112,15 @@ def _sampler(seed: int, num_random: int) -> Any:
     from optuna.samplers import BaseSampler, TPESampler
 
     def tpe(*stream: int) -> TPESampler:
-        # One density over all settings, since they interact (rate and width, say). What others are trying just now
-        # counts as bad, so that processes do not try the same.
+        # One density over all settings, since they interact (learning rate and width, say). Running trials count as
+        # bad, so that processes do not try the same.
         return TPESampler(
             n_startup_trials=num_random, seed=derive_seed(seed, _SAMPLER_STREAM, *stream) % 2**32, multivariate=True,
             constant_liar=True,
         )  # fmt: skip
 
     class SeededTPE(BaseSampler):
-        """TPE with a generator for each trial, seeded by its number: a search that was stopped goes on the same way."""
+        """TPE with a generator for each trial, seeded by its number, so that a stopped search continues identically."""
 
         inner: TPESampler
 
@@ -134,7 +134,7 @@ def _sampler(seed: int, num_random: int) -> Any:
             return self.inner.sample_relative(study, trial, search_space)
 
         def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
-            # One generator for each setting as well: a process may have died between two of them.
+            # A generator for each setting as well: a process may have died between two settings.
             own = tpe(trial.number, crc32(param_name.encode()))
             return own.sample_independent(study, trial, param_name, param_distribution)
 
@@ -142,11 +142,11 @@ def _sampler(seed: int, num_random: int) -> Any:
 
 
 def next_trial(study: Any, path: Path, space: Sequence[Dimension], num_trials: int) -> tuple[Any, ExitStack] | None:
-    """A trial that nobody works on, and its lock: one whose process died, or a new one while there are too few.
+    """A trial that no process works on, with its lock: one whose process died, or a new one while there are too few.
 
     Returns:
-        Optuna's trial with all its parameters drawn, and its lock, held until it is closed; ``None`` where
-        there is nothing left to begin.
+        Optuna's trial with all its parameters drawn, and its lock, held until it is closed; ``None`` where no trial is
+        left to start.
     """
     from optuna import Trial
 
@@ -158,9 +158,9 @@ def next_trial(study: Any, path: Path, space: Sequence[Dimension], num_trials: i
             if held is not None:
                 stack.enter_context(held)
                 trial = Trial(study, known._trial_id)
-                for name, distribution in distributions.items():  # those that it has not drawn yet
+                for name, distribution in distributions.items():  # draws those that are missing
                     trial._suggest(name, distribution)
-                stack.pop_all()  # the lock is the caller's
+                stack.pop_all()  # the caller holds the lock
                 return trial, held
         if len(trials) >= num_trials:
             return None

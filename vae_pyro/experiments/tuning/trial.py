@@ -1,6 +1,6 @@
-"""One trial of a search: its settings, its fit, and what is judged of it while it runs.
+"""One trial of a search: its settings, its fit, and the values that it reports to the pruner.
 
-A trial that a process left unfinished goes on from its last checkpoint; what it had reported is not reported again.
+A trial that a process left unfinished continues from its last checkpoint; reported values are not reported again.
 """
 
 import os
@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 
-from vae_pyro.core.files import RunError, read_tensors, write_tensors
+from vae_pyro.core.files import RunError, read_tensors
 from vae_pyro.core.isolation import derive_seed
 from vae_pyro.core.registry import parse_choice
 from vae_pyro.data.dataset import Dataset
-from vae_pyro.evaluation.evaluation import Evaluation, evaluate
-from vae_pyro.experiments.tuning.search import space_of, trial_folder, validation_file
+from vae_pyro.evaluation.evaluation import evaluate
+from vae_pyro.experiments.tuning.search import space_of, trial_folder, write_validation
 from vae_pyro.experiments.tuning.space import Dimension
 from vae_pyro.models.vae import VAE, VAEConfig
 from vae_pyro.runs.folder import RunFolder
@@ -29,22 +29,22 @@ from vae_pyro.training.fitting import fit
 from vae_pyro.training.loop import VALIDATION_STREAM
 from vae_pyro.training.settings import assign
 
-# Processes that may end at the same place of a trial before the trial is given up.
+# Processes that may end at the same step of a trial before the trial fails.
 _TRIES = 3
 
 
 def trial_settings(
     plan: Mapping[str, Any], space: Sequence[Dimension], params: Mapping[str, Any]
 ) -> tuple[VAEConfig, FitConfig]:
-    """What a trial with these parameters fits, and how.
+    """Model and fit of a trial with these parameters.
 
     Args:
-        plan: what ``search.json`` holds.
-        space: its dimensions; those without a parameter stay as the plan has them.
-        params: by the names of the dimensions.
+        plan: content of ``search.json``.
+        space: its dimensions; those without a parameter keep the value of the plan.
+        params: values by the names of the dimensions.
 
     Raises:
-        ValueError: settings that do not exist or do not go together.
+        ValueError: settings that do not exist or exclude each other.
     """
     tree = {section: deepcopy(dict(plan[section])) for section in ("model", "fit")}
     for dimension in space:
@@ -57,16 +57,16 @@ def trial_settings(
         if dimension.name in params:
             assign(tree, dimension.path, dimension.value(params[dimension.name]))
     config = FitConfig(**tree["fit"])
-    # What is chosen is a trial at its best epoch, so these are the weights that it keeps.
+    # Trials are compared at their best epoch, so they keep the weights of that epoch.
     return VAEConfig(**tree["model"]), config if config.patience else config.replace(patience=config.epochs)
 
 
 class Watch:
-    """`fit`'s hook: reports the epochs of a trial, and stops it where the pruner says so.
+    """Callback of `vae_pyro.fit` that reports the epochs of a trial, and stops it where the pruner decides so.
 
     Attributes:
-        reported: validation ELBO by epoch, those of earlier processes included.
-        pruned: whether it has stopped the trial.
+        reported: validation ELBO by epoch, including those of earlier processes.
+        pruned: whether the trial was stopped.
     """
 
     def __init__(self, trial: Any, config: FitConfig, num_train: int, reported: Mapping[int, float]) -> None:
@@ -81,16 +81,16 @@ class Watch:
         if epoch not in self.reported:
             self.reported[epoch] = row["validation_elbo"]
             self.trial.report(row["validation_elbo"], epoch)
-        # Epochs that a killed process had reported are repeated since the last checkpoint; they were judged then.
+        # Epochs since the last checkpoint that a killed process had reported are repeated; the pruner has seen them.
         self.pruned = self._last <= epoch < self.config.epochs and bool(self.trial.should_prune())
         return self.pruned
 
 
 def run_trial(study: Any, trial: Any, path: Path, plan: Mapping[str, Any], data: Dataset) -> None:
-    """Fit a trial, or go on with it, and tell the study what came of it.
+    """Fit or continue a trial, and record its outcome in the study.
 
-    What its settings make impossible, and memory that does not suffice, is the trial's failure. A process that was
-    killed for its memory can tell nobody: a trial is given up as well where three processes ended at the same place.
+    A trial fails where its settings are impossible or memory does not suffice. A process that was killed for its memory
+    cannot record this: a trial fails as well after three processes have ended at the same step.
 
     Raises:
         RunError: its folder cannot be used.
@@ -100,16 +100,16 @@ def run_trial(study: Any, trial: Any, path: Path, plan: Mapping[str, Any], data:
 
     known = trial.storage.get_trial(trial._trial_id)
     run = trial_folder(path, trial.number)
-    if run.path.exists() and not run.config_file.exists():  # killed while it began
+    if run.path.exists() and not run.config_file.exists():  # killed at the start
         shutil.rmtree(run.path)
 
     def fail(reason: str) -> None:
         trial.set_user_attr("failure", reason)
-        # TPE leaves failed trials out of its model, and would propose what diverged again and again; pruned ones it
-        # ranks behind those that were completed.
+        # TPE ignores failed trials, and would propose diverging settings again; it ranks pruned ones behind complete
+        # ones.
         study.tell(trial, state=TrialState.PRUNED)
 
-    with _way_out(trial, run):
+    with _with_advice(trial, run):
         state = _checkpointed(run)
     before, here = known.user_attrs.get("begun", []), [state.get("epoch", 0), state.get("batch", 0)]
     if before[-_TRIES:] == [here] * _TRIES:
@@ -119,10 +119,10 @@ def run_trial(study: Any, trial: Any, path: Path, plan: Mapping[str, Any], data:
     trial.set_user_attr("begun", [*before, here])
     trial.set_user_attr("processes", [*known.user_attrs.get("processes", []), f"{socket.gethostname()}:{os.getpid()}"])
     try:
-        with _way_out(trial, run):
+        with _with_advice(trial, run):
             value = _value(trial, run, plan, data, state.get("history", []), known.intermediate_values)
     except (RunError, KeyboardInterrupt, OSError):
-        trial.set_user_attr("begun", before)  # nothing that another try would meet again
+        trial.set_user_attr("begun", before)  # a further attempt may succeed
         raise
     except (ValueError, ArithmeticError, MemoryError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {error}"
@@ -138,18 +138,18 @@ def run_trial(study: Any, trial: Any, path: Path, plan: Mapping[str, Any], data:
 
 
 @contextmanager
-def _way_out(trial: Any, run: RunFolder) -> Iterator[None]:
+def _with_advice(trial: Any, run: RunFolder) -> Iterator[None]:
     try:
         yield
     except RunError as error:
         raise RunError(
-            f"trial {trial.number} cannot go on: {error}; once the folder {str(run.path)!r} is removed, the same call "
-            "begins it anew"
+            f"trial {trial.number} cannot continue: {error}; remove the folder {str(run.path)!r}, and the same call "
+            "starts the trial again"
         ) from None
 
 
 def _is_memory(error: RuntimeError) -> bool:
-    """Whether it says that memory does not suffice, for which torch has no class of its own on a CPU."""
+    """Whether memory did not suffice, for which torch has no exception class on a CPU."""
     return isinstance(error, torch.OutOfMemoryError) or any(
         words in str(error) for words in ("DefaultCPUAllocator", "Storage size calculation overflowed")
     )
@@ -159,10 +159,10 @@ def _value(
     trial: Any, run: RunFolder, plan: Mapping[str, Any], data: Dataset, done: list[dict[str, float]],
     reported: Mapping[int, float],
 ) -> float | None:  # fmt: skip
-    """The figure that a trial is judged by; ``None`` where it was pruned."""
+    """Validation ELBO of the best epoch, nats per datum; ``None`` where the trial was pruned."""
     model, config = trial_settings(plan, space_of(plan), trial.params)
     watch = Watch(trial, config, len(data.train), reported)
-    if any(watch(row) for row in done):  # killed before it was judged by its last checkpoint
+    if any(watch(row) for row in done):  # killed between its last checkpoint and the pruner's decision
         run.write_history(done)
         trial.set_user_attr("seconds", sum(row["seconds"] for row in done))
         return None
@@ -176,26 +176,19 @@ def _value(
     if result.best_epoch is None:
         raise ValueError(
             f"no epoch of {config.epochs} counts: the KL warm-up (kl_warmup={config.kl_warmup:g}, kl_cycle="
-            f"{config.kl_cycle}) is never over; shorten it or raise epochs"
+            f"{config.kl_cycle}) never ends; shorten it or raise epochs"
         )
-    figures = evaluate(
+    validation = evaluate(
         result.vae, data.validation, num_draws=config.validation_particles,
         seed=derive_seed(plan["seed"], VALIDATION_STREAM),
     )  # fmt: skip
-    _keep_validation(run, figures)
+    write_validation(run, validation)
     return result.history[result.best_epoch - 1]["validation_elbo"]
 
 
 def _checkpointed(run: RunFolder) -> dict[str, Any]:
-    """State of the fit that it will go on from; its history are the epochs that it will not repeat."""
+    """State of the fit in its checkpoint, with the history of the epochs that it will not repeat."""
     if not run.checkpoint_file.exists():
         return {}
     state: dict[str, Any] = read_tensors(run.checkpoint_file, "checkpoint")[1]["state"]
     return state
-
-
-def _keep_validation(run: RunFolder, figures: Evaluation) -> None:
-    values = vars(figures)
-    arrays = {name: torch.from_numpy(value) for name, value in values.items() if hasattr(value, "shape")}
-    info = {name: value for name, value in values.items() if name not in arrays}
-    write_tensors(validation_file(run), arrays, "validation", info)

@@ -1,14 +1,14 @@
-"""`tune`: a search over the settings of a fit, by Optuna, chosen on validation data and shared by many processes.
+"""`tune`: a search over the settings of a fit by Optuna, with validation data as criterion, shared by processes.
 
-A search is a folder. ``search.json`` says what is searched, ``journal.log`` is Optuna's journal, ``trials/0007`` is an
-ordinary run folder, ``best.json`` the best settings for ``vae-pyro fit --config``. Processes that are given the same
+A search is a folder. ``search.json`` describes it, ``journal.log`` is Optuna's journal, ``trials/0007`` is an ordinary
+run folder, ``best.json`` contains the best settings for ``vae-pyro fit --config``. Processes that are given the same
 folder share its trials; a trial whose process died is continued by the next one, with its number and its parameters.
 
-**What is maximised** is the ELBO on the validation data, at the best epoch of a trial: the plain ELBO whatever the
-objective and the weight of the KL, so that objectives and betas can be compared. It is a lower bound of log p(x): the
-choice prefers models whose guide is close to the posterior, and a beta above 1 only where it helps the plain ELBO. Who
-tunes beta for something else, such as disentanglement, must not choose by this figure. Epochs of the KL warm-up do not
-count, as in `vae_pyro.fit`. The test data are never looked at.
+**The criterion** is the ELBO on the validation data, at the best epoch of a trial: the plain ELBO for every objective
+and weight of the KL, so that objectives and betas can be compared. It is a lower bound of log p(x): it prefers models
+whose guide is close to the posterior, and a beta above 1 only where this improves the plain ELBO. It is not the
+criterion for a beta that serves another purpose, such as disentanglement. Epochs of the KL warm-up do not count, as in
+`vae_pyro.fit`. The test data are not used.
 
 References:
     Akiba et al. 2019, Optuna: a next-generation hyperparameter optimization framework. arXiv:1907.10902
@@ -27,13 +27,12 @@ from typing import Any
 
 from vae_pyro.core.files import RunError, write_atomically, write_json
 from vae_pyro.data.dataset import DataConfig, Dataset
-from vae_pyro.densities.measure import Measure
+from vae_pyro.experiments.plan import mixed_measures
 from vae_pyro.experiments.tuning.progress import search_progress
 from vae_pyro.experiments.tuning.search import FORMAT, Search, read_plan, read_search, space_of
 from vae_pyro.experiments.tuning.space import WAY_OUT, Dimension, parse_space
 from vae_pyro.experiments.tuning.study import next_trial, open_study, quiet, search_lock
 from vae_pyro.experiments.tuning.trial import run_trial, trial_settings
-from vae_pyro.likelihoods.noise import likelihood_of
 from vae_pyro.models.vae import VAEConfig
 from vae_pyro.parallel.locks import locked
 from vae_pyro.parallel.signals import FitInterruptedError
@@ -44,7 +43,7 @@ from vae_pyro.training.settings import Settings, assemble
 
 
 class SearchInterruptedError(FitInterruptedError):
-    """A signal ended the search; what its trials had done is kept."""
+    """A signal ended the search; the checkpoints of its trials are kept."""
 
     def __init__(self, signum: int, out: Path) -> None:
         super().__init__(signum, out)
@@ -70,41 +69,42 @@ def tune(
     threads: int = 1,
     progress: bool | None = None,
 ) -> Search:
-    """Search for the settings with the highest validation ELBO; see the head of this file for what that means.
+    """Search for the settings with the highest validation ELBO; the criterion is described in the module.
 
-    The same call again, and several at once, also from several machines that share the folder and its locks, go on
-    until there are ``num_trials`` trials in all. In one process the search depends on the seed alone, killed or not;
-    in several, on which trial ends first as well.
+    The same call again, and several at once, also on several machines that share the folder and its locks, continue
+    until there are ``num_trials`` trials in all. In one process the search depends on the seed alone, interrupted or
+    not; in several, also on the order in which trials end.
 
-    Pruning stops a trial whose best epoch so far is below the median of what complete trials had after as many, once a
-    tenth of the epochs are over. It takes for granted that learning curves do not cross much after that: settings that
-    start slowly (low rates, long schedules, a warm-up of the KL) are at a disadvantage, so that ``prune=False`` is the
-    check where the best setting lies at such an edge. The median rule is chosen over Hyperband since it needs no ladder
-    of budgets, which a few dozen trials of a few dozen epochs do not fill, and lets every trial that keeps up run to
-    its end.
+    Pruning stops a trial whose best epoch so far is below the median of the complete trials after the same number of
+    epochs, once a tenth of the epochs are over. It assumes that learning curves seldom cross after that: settings that
+    start slowly (low learning rates, long schedules, a warm-up of the KL) are at a disadvantage, and where the best
+    setting lies at such an edge, ``prune=False`` verifies it. The median rule is preferred to Hyperband because it
+    requires no sequence of budgets, for which a few dozen trials of a few dozen epochs are too few, and lets every
+    competitive trial finish.
 
     Args:
         out: folder of the search.
         source: name or path of the data.
-        space: what to search, see `parse_space`.
-        num_trials: how many trials there are to be in all, pruned and failed ones included.
+        space: dimensions of the search, see `vae_pyro.experiments.tuning.space.parse_space`.
+        num_trials: total number of trials, including pruned and failed ones.
         preset_name: settings that all trials share, as `vae_pyro.training.settings.assemble` takes them; likewise
-            ``file`` and ``assignments``. Where they set no ``patience``, a trial runs through its epochs and keeps the
+            ``file`` and ``assignments``. Where they set no ``patience``, a trial runs through all epochs and keeps the
             best weights.
-        seed: of sampler, weights and fits; ``None`` takes the settings'.
-        num_random: trials drawn at random before the sampler (TPE) learns from them.
-        prune: stop trials early that fall behind.
-        num_unpruned: complete trials that have come as far as a trial before it can be pruned there.
-        num_workers: processes; see `vae_pyro.parallel.tasks.map_tasks` for ``backend``, ``address`` and ``threads``.
-        progress: show the live line; ``None`` does where standard error is a terminal.
+        seed: seed of sampler, weights and fits; that of the settings by default.
+        num_random: number of trials drawn at random before the sampler (TPE) uses the results.
+        prune: stop unpromising trials early.
+        num_unpruned: number of complete trials with a value at an epoch before a trial can be pruned there.
+        num_workers: number of processes; see `vae_pyro.parallel.tasks.map_tasks` for ``backend``, ``address`` and
+            ``threads``.
+        progress: show a live line; by default where standard error is a terminal.
 
     Returns:
-        The search. ``out`` also holds ``best.json``.
+        The search. ``out`` also contains ``best.json``.
 
     Raises:
-        ValueError: an impossible space or setting, a device that is not there, data without validation data, or no
-            trial was completed.
-        RunError: ``out`` holds something else, or a search over something else, or a worker could not go on.
+        ValueError: an impossible space or setting, a device that does not exist, no validation data, or no trial was
+            completed.
+        RunError: ``out`` contains something else or another search, or a worker could not continue.
         SearchInterruptedError: SIGINT or SIGTERM; the same call continues.
     """
     path = Path(out)
@@ -112,14 +112,14 @@ def tune(
                "num_unpruned": num_unpruned}  # fmt: skip
     for name, number in numbers.items():
         if number < 1:
-            raise ValueError(f"{name} is at least 1, got {number}")
+            raise ValueError(f"{name} must be at least 1, got {number}")
     dimensions = [parse_space(text) for text in space]
     given = [*assignments] if seed is None else [*assignments, (["seed"], seed)]
     settings = assemble(source, preset_name=preset_name, file=file, assignments=given)
     plan = _plan(settings, dimensions, {"num_random": num_random, "prune": prune, "num_unpruned": num_unpruned})
     alone = num_workers == 1 and backend in ("loky", "sequential")
     if alone:
-        settings.fit.torch_device()  # a device that is absent is refused before a folder is made
+        settings.fit.torch_device()  # refuse a missing device before the folder is created
     with quiet():
         _begin(path, plan)
         with search_progress(path, num_trials, show=progress):
@@ -137,7 +137,7 @@ def tune(
                         raise RunError(f"a worker of the search stopped: {broken[0]}; the same call continues it")
             except (FitInterruptedError, WorkInterruptedError) as stopped:
                 raise SearchInterruptedError(stopped.signum, path) from None
-        with locked(search_lock(path, "best")):  # who writes it last has read the search last
+        with locked(search_lock(path, "best")):  # the last to write is the last to have read the search
             search = read_search(path)
             content = json.dumps(search.settings(), indent=2) + "\n"
             write_atomically(path / "best.json", content.encode())
@@ -145,19 +145,19 @@ def tune(
 
 
 def _plan(settings: Settings, space: Sequence[Dimension], rest: dict[str, Any]) -> dict[str, Any]:
-    """What ``search.json`` holds.
+    """Content of ``search.json``.
 
     Raises:
-        ValueError: something in it that no trial could do.
+        ValueError: settings with which no trial can be fitted.
     """
     if not space:
-        raise ValueError(f"there is nothing to search: give a space; {WAY_OUT}")
+        raise ValueError(f"space is empty: there is nothing to search; {WAY_OUT}")
     if len(settings.data.validation) == 0:
-        raise ValueError("a search chooses on validation data, and there are none; set validation_fraction above 0")
+        raise ValueError("a search requires validation data, and there are none; set validation_fraction above 0")
     if settings.fit.devices * settings.fit.num_nodes > 1:
         raise ValueError(
-            f"devices={settings.fit.devices} and num_nodes={settings.fit.num_nodes} are of a single fit; trials of a "
-            "search run side by side: set both to 1 and num_workers instead"
+            f"devices={settings.fit.devices} and num_nodes={settings.fit.num_nodes} distribute a single fit, and the "
+            "trials of a search run side by side: set both to 1 and num_workers instead"
         )
     taken: dict[tuple[str, ...], Dimension] = {}
     for dimension in space:
@@ -167,7 +167,7 @@ def _plan(settings: Settings, space: Sequence[Dimension], rest: dict[str, Any]) 
                 raise ValueError(f"--space {other.text!r} and {dimension.text!r} set the same thing; keep one of them")
     model = settings.model.model_dump(mode="json")
     if VAEConfig(**{**model, "decoder": None}).decoder == settings.model.decoder:
-        model["decoder"] = None  # goes on mirroring the encoder of each trial
+        model["decoder"] = None  # it mirrors the encoder of each trial
     plan = {
         "format": FORMAT,
         "space": [dimension.text for dimension in space],
@@ -184,7 +184,7 @@ def _plan(settings: Settings, space: Sequence[Dimension], rest: dict[str, Any]) 
 
 def _check(plan: Mapping[str, Any], space: Sequence[Dimension]) -> None:
     """Refuse a choice or an end of a range that can never be set, and likelihoods whose ELBOs cannot be compared."""
-    measures: dict[Measure, str] = {}
+    models: list[tuple[str, VAEConfig]] = []
     for dimension in space:
         above = [other for other in space if other.path == dimension.path[:-1]]
         for value in dimension.ends():
@@ -199,25 +199,22 @@ def _check(plan: Mapping[str, Any], space: Sequence[Dimension]) -> None:
                     refused.append(error)
                     continue
                 found += 1
-                measure = likelihood_of(model.likelihood, model.noise, model.x_shape).measure
-                measures[measure] = model.likelihood.name
+                models.append((f"likelihood {model.likelihood.name!r}", model))
             if not found:
                 raise ValueError(f"--space {dimension.text!r}: {value} can never be set: {refused[0]}")
-    if len(measures) > 1:
-        (first, one), (second, other) = sorted(measures.items())[:2]
-        raise ValueError(
-            f"log p(x) is a {first} under the likelihood {one!r} and a {second} under {other!r}, and the two cannot be "
-            "compared; search them apart"
-        )
+    clash = mixed_measures(models)
+    if clash is not None:
+        raise ValueError(f"{clash}; run a search for each")
 
 
 def _begin(path: Path, plan: dict[str, Any]) -> None:
     if path.exists() and not path.is_dir():
         raise RunError(f"{str(path)!r} is a file; name a folder")
     held = sorted(item.name for item in path.iterdir()) if path.exists() else []
-    held = [name for name in held if name != "locks" and not name.startswith(".search.json.")]  # of a call beside this
+    # Another process may be starting the same search.
+    held = [name for name in held if name != "locks" and not name.startswith(".search.json.")]
     if held and "search.json" not in held:
-        raise RunError(f"{str(path)!r} holds {held[0]!r} and no search; name an empty or a new folder")
+        raise RunError(f"{str(path)!r} contains {held[0]!r} and no search; name an empty or a new folder")
     (path / "locks").mkdir(parents=True, exist_ok=True)
     with locked(search_lock(path, "search")):
         if not (path / "search.json").exists():
@@ -241,23 +238,23 @@ def _begin(path: Path, plan: dict[str, Any]) -> None:
 
 
 def _work(path: Path, num_trials: int, call: Mapping[str, Any], data: Dataset | None, number: int) -> None:
-    """Take trials until there are enough.
+    """Run trials until there are enough.
 
     Args:
         path: folder of the search.
-        num_trials: how many there are to be in all.
+        num_trials: total number of trials.
         call: the plan of this call, which may differ from that of the folder in `FREE`.
-        data: loaded already, or ``None``.
-        number: tells workers apart.
+        data: already loaded, or ``None``.
+        number: of the worker.
 
     Raises:
-        ValueError: the device is not there.
+        ValueError: the device does not exist.
         RunError: other data, or the folder of a trial cannot be used.
     """
     plan = read_plan(path)
     for section, keys in FREE.items():
         plan[section] |= {key: call[section][key] for key in keys}
-    FitConfig(**plan["fit"]).torch_device()  # else every trial would fail for it
+    FitConfig(**plan["fit"]).torch_device()  # otherwise every trial would fail
     if data is None:
         data = DataConfig(**plan["data"]).load()
     if data.facts["fingerprint"] != plan["facts"]["fingerprint"]:

@@ -28,7 +28,7 @@ def test_compare_from_a_file_prints_a_table_and_continues(tmp_path: Path) -> Non
     first = done(*arguments, tmp_path / "e", "--backend", "sequential")
     for word in ("8 done", "stl optimizer.lr=0.01", "log p(x)", "nats per datum", "comparison.html"):
         assert word in first
-    assert "elbo optimizer.lr=0.01 less stl" in first
+    assert "elbo optimizer.lr=0.01 minus stl" in first
     weights = {file: file.stat().st_mtime_ns for file in (tmp_path / "e" / "runs").rglob("model.safetensors")}
     assert len(weights) == 8
     assert done(*arguments, tmp_path / "e", "--backend", "sequential") == first
@@ -51,7 +51,7 @@ def test_compare_reads_data_that_are_streamed(tmp_path: Path) -> None:
     [
         (["--objective", "elbw"], "unknown objective 'elbw'; did you mean 'elbo'?"),
         (["--objective", "elbo", "--grid", "binarize=none,dynamic"], "densities of different observations"),
-        (["--objective", "elbo", "--grid", "latent_dim"], "--grid wants key=value,value"),
+        (["--objective", "elbo", "--grid", "latent_dim"], "--grid must have the form key=value,value"),
         (["--objective", "elbo", "--backend", "slurm"], "slurm"),
         (["--objective", "elbo", "--baseline", "iwae"], "the baseline 'iwae' is none of the objectives elbo"),
     ],

@@ -1,0 +1,1 @@
+"""Comparison of the variants of an experiment over several seeds, on one test set."""

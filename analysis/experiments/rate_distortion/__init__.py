@@ -1,0 +1,1 @@
+"""Rate and distortion of fits that differ in beta, with the bounds on them."""

@@ -1,0 +1,1 @@
+"""Test log p(x) of the IWAE protocol, compared with published results."""

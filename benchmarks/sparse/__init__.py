@@ -1,0 +1,1 @@
+"""Sparse counts: time and memory of sparse rows, and predictions by likelihood."""

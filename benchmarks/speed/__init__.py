@@ -1,0 +1,1 @@
+"""Seconds of a training epoch of the same VAE, by several implementations."""

@@ -1,0 +1,1 @@
+"""Mixed tables compared with the process that made them."""
