@@ -153,7 +153,10 @@ def test_every_module_is_imported_under_its_own_name() -> None:
 def test_tests_mirror_the_folders() -> None:
     for package in ("vae_pyro", "analysis"):
         folders = {path.name for path in (ROOT / package).iterdir() if (path / "__init__.py").exists()}
-        mirrored = {path.parent.name for path in (ROOT / "tests" / package).glob("*/test_*.py")}
+        below = (
+            path.relative_to(ROOT / "tests" / package).parts for path in (ROOT / "tests" / package).rglob("test_*.py")
+        )
+        mirrored = {parts[0] for parts in below if len(parts) > 1}
         assert folders == mirrored
 
 

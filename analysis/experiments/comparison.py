@@ -309,7 +309,7 @@ class ExperimentComparison:
             if outcome == "pass"
             else f"log p(x) of {_listed(self.lower_bounds)} is too low by an unknown amount, and the ranking could be "
             f"one of guides; raise num_draws (now {self.num_draws:,}), or estimate log p(x) by annealing "
-            "(`analysis.posterior.gaps.inference_gaps`)",
+            "(`analysis.inference_gaps`)",
             "pareto_k",
         )
 

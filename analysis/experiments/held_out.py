@@ -12,9 +12,10 @@ import numpy as np
 import torch
 import xarray as xr
 
-from analysis.density.elpd import ELPD, Estimates, estimates
+from analysis.density.result import ELPD
 from analysis.draws.datatree import write_netcdf
 from analysis.draws.weights import Fingerprint, Weighed, weigh
+from analysis.stats.importance import Estimates, estimates
 from analysis.stats.pareto_smoothing import good_k
 from vae_pyro.core.files import RunError, read_tensors
 from vae_pyro.core.isolation import derive_seed

@@ -6,7 +6,7 @@ from typing import Any
 from analysis.experiments.comparison import ExperimentComparison, compare_variants
 from analysis.experiments.held_out import measure_run, read_held_out
 from analysis.experiments.variants import Gaps, Measured
-from analysis.posterior.gaps import inference_gaps
+from analysis.posterior.gaps.decomposition import inference_gaps
 from vae_pyro.core.files import RunError, read_json, write_json
 from vae_pyro.core.isolation import derive_seed
 from vae_pyro.data.dataset import Dataset
@@ -44,7 +44,7 @@ def measure(
             gaps out. Each takes an optimisation and an annealing of its own, a second or so.
 
     Raises:
-        ValueError: see `analysis.experiments.held_out.measure_run` and `analysis.posterior.gaps.inference_gaps`.
+        ValueError: see `analysis.experiments.held_out.measure_run` and `analysis.inference_gaps`.
         RunError: see `analysis.experiments.held_out.measure_run`.
     """
     measure_run(folder, vae, data, split=split, num_draws=num_draws, seed=seed, limit=limit)  # type: ignore[arg-type]

@@ -146,7 +146,7 @@ def _winner_section(comparison: ExperimentComparison) -> Section:
             "95 % interval of both sources of error, the thick part of it that of the test data alone; grey dots are "
             "seeds. A filled diamond is told apart from 0 after correction. Intervals of levels may overlap where the "
             "paired difference is clear: both saw the same data.",
-            figures={"labels": list(comparison.labels), "log_px": comparison.runs["log_px"]},
+            metrics={"labels": list(comparison.labels), "log_px": comparison.runs["log_px"]},
             name="variants",
         ),
         Table(
@@ -177,7 +177,7 @@ def _winner_section(comparison: ExperimentComparison) -> Section:
             "Burda, Grosse & Salakhutdinov 2016, Importance weighted autoencoders. arXiv:1509.00519",
             "Holm 1979, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6.",
         ],
-        figures={"headline": comparison.headline, "notes": list(comparison.notes)},
+        metrics={"headline": comparison.headline, "notes": list(comparison.notes)},
         name="winner",
     )
 
@@ -319,7 +319,7 @@ def _agreement_section(comparison: ExperimentComparison) -> Section | None:
                 caption="A mark for each pair of seeds. CKA is 1 where two seeds have the same space up to rotation "
                 "and scale; UDR is near 1 where they have the same axes as well. A high CKA with a low UDR is a space "
                 "that seeds rotate.",
-                figures={label: {"cka": agreed.cka, "udr": agreed.udr} for label, agreed in known},
+                metrics={label: {"cka": agreed.cka, "udr": agreed.udr} for label, agreed in known},
                 name="agreement-of-pairs",
             ),
             Table(

@@ -21,7 +21,7 @@ from scipy.stats import norm
 
 from analysis.draws.weights import Weighed, weigh
 from analysis.experiments.measurement import gather
-from analysis.latent.summary import describe_latent
+from analysis.latent.information.summary import describe_latent
 from analysis.results.estimate import plus_minus
 from analysis.results.verdict import Outcome, Verdict
 from analysis.stats.information import Bracket
@@ -252,7 +252,7 @@ class RateDistortion:
         worst = max(lost, key=lambda one: one.nats, default=None)
         return Verdict(
             question="Is each fit the best of the curve at its own beta?",
-            figure=0.0 if worst is None else worst.nats,
+            value=0.0 if worst is None else worst.nats,
             error=None if worst is None else worst.se,
             unit="nats per datum",
             threshold=f"no fit beaten at D + beta R by another, at {_LEVEL:.0%} over all pairs",
@@ -503,7 +503,7 @@ def _bound_verdict(name: str, question: str, excess: Sequence[tuple[float, float
     outcome: Outcome = "fail" if depth((figure, error)) < 0 else "pass"
     return Verdict(
         question=question,
-        figure=figure,
+        value=figure,
         error=error if isfinite(error) else None,
         unit="nats per datum above it",
         threshold=f"at least 0 less {limit:.2g} standard errors",

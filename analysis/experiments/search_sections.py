@@ -160,7 +160,7 @@ def best_section(search: Search, seed: int) -> Section:
             "Tsamardinos, Greasidou & Borboudakis 2018, Bootstrapping the out-of-sample predictions for efficient and "
             "accurate cross-validation, Machine Learning 107. doi:10.1007/s10994-018-5714-4"
         ],
-        figures={"value": luck.value, "optimism": luck.optimism, "corrected": luck.corrected,
+        metrics={"value": luck.value, "optimism": luck.optimism, "corrected": luck.corrected,
                  "agreement": luck.agreement},
         name="choice",
     )  # fmt: skip
@@ -203,7 +203,7 @@ def course_section(search: Search) -> Section:
             alt=f"Learning curves of {len(states)} trials, {len(pruned)} of them pruned; the best is trial {number}.",
             caption="Validation ELBO by epoch. A cross is where a trial was pruned. Epochs of the KL warm-up are left "
             "out.",
-            figures={str(trial.number): {str(epoch): elbo for epoch, elbo in trial.curve.items()}
+            metrics={str(trial.number): {str(epoch): elbo for epoch, elbo in trial.curve.items()}
                      for trial in search.trials},
             name="curves",
         ),
@@ -297,7 +297,7 @@ def settings_section(search: Search, seed: int) -> Section:
                 + ".",
                 caption="Share of the variance of the validation ELBO over the space that each setting explains. ± is "
                 "the error of the forest, not that of having so few trials.",
-                figures=shares,
+                metrics=shares,
                 name="importance",
             ),
             Picture.of(

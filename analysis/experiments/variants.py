@@ -16,7 +16,7 @@ from analysis.stats.multiplicity import holm
 from analysis.stats.planning import LEVEL
 
 if TYPE_CHECKING:
-    from analysis.posterior.gaps import InferenceGaps
+    from analysis.posterior.gaps.result import InferenceGaps
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Gaps:
 
     @classmethod
     def of(cls, gaps: "InferenceGaps") -> "Gaps":
-        """From `analysis.posterior.gaps.inference_gaps`."""
+        """From `analysis.inference_gaps`."""
         return cls(*gaps.average("approximation")[:2], *gaps.average("amortization")[:2])
 
 

@@ -21,14 +21,14 @@ _LEAST_SHOWN = 1e-16
 class CrossedMean:
     """The mean of differences ``(seed, datum)`` over the seeds and the data that there might have been, in nats.
 
-    ``se**2 = se_seeds**2 + se_data**2 + se_interaction**2``. With one seed the three cannot be told apart: ``se`` is
-    ``se_data`` then, the others are NaN, and the figure speaks of these two fits only, not of their objectives.
+    ``se**2 = se_seeds**2 + se_data**2 + se_interaction**2``. With one seed the three cannot be separated: ``se`` is
+    ``se_data`` then, the others are NaN, and the estimate is of these two fits only, not of their objectives.
 
     Attributes:
         estimate: the mean.
         se: its standard error for other seeds, other data and other draws.
-        df: effective degrees of freedom: Student's t with as many has this 95 % interval. Other levels want `interval`,
-            which has a rule for all of them.
+        df: effective degrees of freedom: Student's t with as many has this 95 % interval. For other levels see
+            `interval`, which has a rule for all of them.
         se_data: what the choice of data adds, by what a datum does in all seeds.
         se_seeds: what the choice of seeds adds, by what a seed does to all data.
         se_interaction: what a seed does to single data, and the draws.
@@ -52,12 +52,12 @@ class CrossedMean:
 
     @property
     def of_objectives(self) -> bool:
-        """Whether the figure speaks of objectives; with one seed it speaks of these two fits only."""
+        """Whether the estimate is of objectives; with one seed it is of these two fits only."""
         return self.num_seeds > 1
 
     @property
     def scope(self) -> str:
-        """What the figure speaks of, in words."""
+        """What the estimate is of, in words."""
         if self.of_objectives:
             return f"the objectives, over {self.num_seeds:,} seeds and {self.num_data:,} data"
         return f"these two fits only, not their objectives: one seed, {self.num_data:,} data"
@@ -105,7 +105,7 @@ class CrossedMean:
     def summary(self) -> dict[str, Any]:
         """Everything with the 95 % interval and the p-value, JSON-able; what is not known is ``None``."""
         low, high = self.interval()
-        figures = {
+        values = {
             "estimate": self.estimate,
             "se": self.se,
             "df": self.df,
@@ -117,7 +117,7 @@ class CrossedMean:
             "high": high,
             "p_value": self.p_value,
         }
-        known = {key: value if isfinite(value) else None for key, value in figures.items()}
+        known = {key: value if isfinite(value) else None for key, value in values.items()}
         return {**known, "num_seeds": self.num_seeds, "num_data": self.num_data, "of_objectives": self.of_objectives}
 
     def __str__(self) -> str:
@@ -148,14 +148,14 @@ def crossed_mean(values: Array, draws_variance: Array | None = None) -> CrossedM
 
     The interval adds squared half-widths: t**2 times the seeds' mean square, with Student's t for seeds - 1 degrees of
     freedom, and t**2 times the data's, for data - 1, less the interaction that both hold, see `margin`. Banerjee showed
-    that such a sum over independent mean squares covers at least as often as it says, at every level and whatever the
+    that such a sum over independent mean squares covers at least at its level, at every level and whatever the
     ratio of the variances; that the subtraction leaves it so is simulated in the tests. One t with Satterthwaite's
     estimate of the degrees of freedom, the usual choice, does not: with 2 seeds it rejects up to 13 % of true nulls at
     the 5 % level, with 3 up to 8 %, because it takes for negligible what is small by chance. Where the seeds dominate,
     both are t with seeds - 1 degrees of freedom. Where the objectives are the same and seeds hardly matter, this one
     rejects more rarely than 5 %: few seeds cannot show that they do not matter.
 
-    Seeds are taken as normal and pairs of them as independent; data need only be as many as a mean of them wants.
+    Seeds are taken as normal and pairs of them as independent; data need only be as many as a mean of them requires.
 
     Args:
         values: log p(x) under one objective less that under the other, in nats, ``(seed, datum)``.
@@ -258,7 +258,7 @@ def margin(seeds: Any, data: Any, left: Any, num_seeds: int, num_data: int, tail
 def _checked(name: str, values: Any) -> Array:
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or values.shape[0] < 1:
-        raise ValueError(f"{name} (seed, datum) wanted, got shape {values.shape}")
+        raise ValueError(f"{name} (seed, datum) required, got shape {values.shape}")
     if values.shape[1] < 2:
         raise ValueError(f"{name} of {values.shape[1]} data have no spread over data; evaluate at least 2")
     bad = np.argwhere(~np.isfinite(values))

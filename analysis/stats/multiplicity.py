@@ -24,7 +24,7 @@ def holm(p_values: Array) -> Array:
     """
     p_values = np.asarray(p_values, dtype=np.float64)
     if p_values.ndim != 1:
-        raise ValueError(f"p-values (comparison,) wanted, got shape {p_values.shape}; adjust one family at a time")
+        raise ValueError(f"p-values (comparison,) required, got shape {p_values.shape}; adjust one family at a time")
     bad = np.flatnonzero(~((p_values >= 0) & (p_values <= 1)))
     if len(bad):
         raise ValueError(
@@ -49,5 +49,5 @@ def simultaneous_level(level: float, num_comparisons: int) -> float:
     if not 0 < level < 1:
         raise ValueError(f"a level lies between 0 and 1, got {level:g}")
     if num_comparisons < 1:
-        raise ValueError(f"at least 1 comparison wanted, got {num_comparisons}")
+        raise ValueError(f"at least 1 comparison required, got {num_comparisons}")
     return 1 - (1 - level) / num_comparisons

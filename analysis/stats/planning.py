@@ -1,4 +1,4 @@
-"""What would tell two variants apart: more seeds, or more data, and how many."""
+"""What would make two variants distinguishable: more seeds, or more data, and how many."""
 
 from collections.abc import Callable
 from math import sqrt

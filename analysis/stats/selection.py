@@ -1,4 +1,4 @@
-"""The luck of the best of many: how much too high the figure is that a choice was made by."""
+"""Optimism of the best of many: how much too high the criterion is that a choice was made by."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ _BLOCK = 4_000_000
 
 @dataclass(frozen=True)
 class Optimism:
-    """How much too high the figure of the best of many is.
+    """How much too high the value of the best of many is.
 
     Attributes:
         value: mean of the best candidate on the data that chose it.
@@ -56,12 +56,12 @@ def selection_optimism(values: Array, *, num_bootstraps: int = 1000, seed: int =
     correction errs on the side of caution.
 
     ``value - optimism`` has the expectation over bootstrap samples of the paper's estimate (BBC), the mean of what is
-    chosen on the data left out, since every datum is left out equally often. Which data those are moves the figures of
+    chosen on the data left out, since every datum is left out equally often. Which data those are moves the values of
     all candidates together, and the difference takes that noise away. The paper resamples out-of-sample predictions
     of cross-validation, this function those of one validation set.
 
     Args:
-        values: a figure of merit of every candidate on every datum, larger is better, ``(candidate, datum)``.
+        values: a criterion of every candidate on every datum, larger is better, ``(candidate, datum)``.
         num_bootstraps: samples.
         seed: of them.
 
@@ -74,7 +74,9 @@ def selection_optimism(values: Array, *, num_bootstraps: int = 1000, seed: int =
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or values.shape[0] < 1 or values.shape[1] < 2 or not np.isfinite(values).all():
-        raise ValueError(f"values of shape (candidate, at least 2 data), all finite, wanted; got shape {values.shape}")
+        raise ValueError(
+            f"values of shape (candidate, at least 2 data), all finite, required; got shape {values.shape}"
+        )
     if num_bootstraps < 2:
         raise ValueError(f"num_bootstraps is at least 2, got {num_bootstraps}")
     candidates, n = values.shape

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from analysis.density.comparison import Comparison
-from analysis.density.elpd import ELPD
+from analysis.density.result import ELPD
 from analysis.stats.crossed import CrossedMean, crossed_mean, margin, mean_squares, variance_parts
 from analysis.stats.multiplicity import holm, simultaneous_level
 
@@ -247,9 +247,9 @@ def test_noise_of_the_draws_is_told_and_not_added_twice() -> None:
 @pytest.mark.parametrize(
     ("values", "variance", "message"),
     [
-        (np.zeros(5), None, "(seed, datum) wanted, got shape (5,)"),
-        (np.zeros((2, 3, 4)), None, "(seed, datum) wanted, got shape (2, 3, 4)"),
-        (np.zeros((0, 3)), None, "(seed, datum) wanted, got shape (0, 3)"),
+        (np.zeros(5), None, "(seed, datum) required, got shape (5,)"),
+        (np.zeros((2, 3, 4)), None, "(seed, datum) required, got shape (2, 3, 4)"),
+        (np.zeros((0, 3)), None, "(seed, datum) required, got shape (0, 3)"),
         (np.zeros((3, 1)), None, "differences of 1 data have no spread over data; evaluate at least 2"),
         (np.array([[0, 1], [2, nan]]), None, "differences of seed 1 at datum 1 is nan, one of 1 not finite"),
         (np.array([[np.inf, 1], [2, nan]]), None, "differences of seed 0 at datum 0 is inf, one of 2 not finite"),
@@ -351,7 +351,7 @@ def test_simultaneous_intervals_agree_with_holm_and_hold_together() -> None:
 @pytest.mark.parametrize(
     ("p_values", "message"),
     [
-        ([[0.1, 0.2]], "p-values (comparison,) wanted, got shape (1, 2)"),
+        ([[0.1, 0.2]], "p-values (comparison,) required, got shape (1, 2)"),
         ([0.1, nan], "p-value 1 is nan, not between 0 and 1"),
         ([0.1, 0.2, 1.5], "p-value 2 is 1.5, not between 0 and 1"),
         ([-0.1], "p-value 0 is -0.1, not between 0 and 1"),
@@ -363,7 +363,7 @@ def test_what_is_no_p_value_is_refused(p_values: list[float], message: str) -> N
 
 
 def test_no_interval_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 1 comparison wanted, got 0"):
+    with pytest.raises(ValueError, match="at least 1 comparison required, got 0"):
         simultaneous_level(0.95, 0)
 
 

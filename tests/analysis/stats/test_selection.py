@@ -45,7 +45,7 @@ def test_optimism_is_that_of_a_bootstrap_written_out() -> None:
     assert made.optimism_se == pytest.approx(np.std(lost, ddof=1) / np.sqrt(50))
     assert selection_optimism(values, num_bootstraps=50, seed=7) == made
     for bad in (values[0], values[:, :1], values * np.nan):
-        with pytest.raises(ValueError, match="all finite, wanted"):
+        with pytest.raises(ValueError, match="all finite, required"):
             selection_optimism(bad)
     values = np.random.default_rng(3).normal(size=(1, 2))
     with pytest.raises(ValueError, match="num_bootstraps is at least 2, got 1"):
