@@ -129,6 +129,11 @@ def agreement() -> Result:
     return analysis.agreement(list(codes))
 
 
+def linear_probe() -> Result:
+    codes = np.random.default_rng(0).normal(size=(80, 2))
+    return analysis.probe(codes, codes[:, 0] > 0, raw=codes[:, :1])
+
+
 EXAMPLES = {
     "report": lambda: report_of("programs"),
     "report of layers": lambda: report_of("layers"),
@@ -145,6 +150,7 @@ EXAMPLES = {
     "denoising": denoising,
     "disentanglement": disentanglement,
     "agreement": agreement,
+    "probe": linear_probe,
     "mixture": lambda: analysis.cluster(np.random.default_rng(0).normal(size=(60, 2)), num_clusters=2, num_bootstrap=2),
 }
 
