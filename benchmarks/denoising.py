@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.plotting.denoising import plot_denoised
+from analysis import DenoisingCheck, check_denoising
 from analysis.plotting.style import save
 from analysis.results.estimate import plus_minus
-from analysis.tasks.denoising import DenoisingCheck, check_denoising
+from analysis.tasks.denoising.plot import plot_denoised
 from benchmarks import common
 from vae_pyro import VAE, DataConfig, Dataset, FitConfig, Split, VAEConfig, fit
 from vae_pyro.applications.denoising import noise_of

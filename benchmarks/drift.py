@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from analysis.density.elpd import ELPD, elpd_of
-from analysis.monitoring.drift import STATISTICS, drift_test
+from analysis.density.elpd import elpd_of
+from analysis.density.result import ELPD
+from analysis.monitoring.drift.result import STATISTICS
+from analysis.monitoring.drift.testing import drift_test
 from benchmarks import common
 from vae_pyro import VAE, Dataset, FitConfig, Split, VAEConfig, fit, load_data
 from vae_pyro.core.isolation import derive_seed

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.tasks.imputation_quality import imputation_quality
+from analysis import imputation_quality
 from benchmarks import common
 from vae_pyro import VAE, FitConfig, VAEConfig, fit
 from vae_pyro.applications.imputation import impute
@@ -76,9 +76,9 @@ def ours(x: Array, mask: Array, seed: int, given: argparse.Namespace) -> dict[st
     quality = imputation_quality(made, x)
     assert quality.coverage is not None
     return {
-        "mse": quality.figures["mse"].value,
-        "mse_se": quality.figures["mse"].error,
-        "mae": quality.figures["mae"].value,
+        "mse": quality.estimates["mse"].value,
+        "mse_se": quality.estimates["mse"].error,
+        "mae": quality.estimates["mae"].value,
         "coverage": quality.coverage.value,
         "coverage_se": quality.coverage.error,
         "effective_sample_size": float(np.nanmedian(made.effective_sample_size)),

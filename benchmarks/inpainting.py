@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analysis import imputation_quality
 from analysis.plotting import save
-from analysis.plotting.imputation import plot_imputations
-from analysis.tasks.imputation_quality import imputation_quality
+from analysis.tasks.imputation.plot import plot_imputations
 from benchmarks import common
 from vae_pyro import VAE, DataConfig, FitConfig, VAEConfig, fit
 from vae_pyro.applications.imputation import impute

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from analysis.tasks.class_scores import class_scores
+from analysis import class_scores
 from benchmarks import common
 from vae_pyro import VAE, DataConfig, Dataset, FitConfig, Split, VAEConfig, fit
 from vae_pyro.applications.classification import Classification, classify

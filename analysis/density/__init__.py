@@ -1,1 +1,1 @@
-"""How probable are held-out data?"""
+"""How probable are held-out data? log p(x) of each datum, comparison of models."""

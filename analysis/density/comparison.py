@@ -3,14 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
-from analysis.density.elpd import ELPD, elpd
+from analysis.density.elpd import elpd
+from analysis.density.result import ELPD
+from analysis.results.result import Result, finite_or_none
+from analysis.results.text import screen
 from analysis.results.verdict import Verdict
 from vae_pyro.densities.measure import Target, Variables
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 type Array = np.ndarray[Any, Any]
 
@@ -21,13 +28,13 @@ _SOURCE = (
 )
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Result):
     """Models on the same data, the best first; differences are from the best, at most 0, in nats.
 
     Three standard errors are given. ``se`` is for another test set and other draws: the spread of the estimated
-    differences over data holds both. ``mcse`` is for other draws alone, of two models that were drawn independently;
-    with the same seed for both it is commonly too large. ``se_test`` is what is left of ``se`` without ``mcse``.
+    differences over data contains both. ``mcse`` is for other draws alone, of two models that were drawn independently;
+    with the same seed for both it is commonly too large. ``se_test`` is the part of ``se`` without ``mcse``.
 
     Attributes:
         names: of the models.
@@ -39,7 +46,7 @@ class Comparison:
 
     @property
     def of(self) -> str | None:
-        """What the densities are of, as far as a model says; see `analysis.density.elpd.ELPD`."""
+        """What the densities are of, where it is known; see `analysis.density.result.ELPD`."""
         return next((result.of for result in self.results if result.of is not None), None)
 
     @property
@@ -71,7 +78,7 @@ class Comparison:
 
     @property
     def bias(self) -> Array:
-        """Bias of `difference` to first order, for want of draws, ``(model,)``; see `ELPD.bias`."""
+        """Bias of `difference` from the finite number of draws, to first order, ``(model,)``; see `ELPD.bias`."""
         own = np.array([result.bias for result in self.results])
         return own - own[0]
 
@@ -83,8 +90,8 @@ class Comparison:
                 "name": name,
                 "elpd": result.elpd,
                 "difference": float(difference),
-                "se": float(se) if np.isfinite(se) else None,
-                "se_test": float(se_test) if np.isfinite(se_test) else None,
+                "se": finite_or_none(se),
+                "se_test": finite_or_none(se_test),
                 "mcse": float(mcse),
                 "bias": float(bias),
                 "num_bad": result.num_bad,
@@ -106,15 +113,15 @@ class Comparison:
         }
         return {"best": self.names[0], "models": self.table(), **shared}
 
-    def told_apart(self, index: int) -> bool:
-        """Whether the best predicts better than another, as far as the choice of data goes."""
+    def distinguishable(self, index: int) -> bool:
+        """Whether the best predicts better than another, given the sampling error of the data."""
         n, gap, se = len(self.results[0]), -float(self.difference[index]), float(self.se[index])
         return n >= _LEAST_DATA and gap > max(2 * se, _LEAST_NATS)
 
     def settled(self, index: int) -> bool:
-        """Whether more draws would leave another model behind the best.
+        """Whether another model would stay behind the best with more draws.
 
-        The best can only rise. The other one's estimate is trusted where its k-hat is, or bounded by its CUBO.
+        The best can only rise. The estimate of the other is reliable where its k-hat is small, or bounded by its CUBO.
         """
         best, other = self.results[0], self.results[index]
         gap, se, missing = -float(self.difference[index]), float(self.se[index]), -other.bias
@@ -123,21 +130,21 @@ class Comparison:
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
-        """For each model but the best: do the data tell the two apart, and could want of draws have done it?"""
+        """For each model but the best: are the two distinguishable, and could too few draws be the reason?"""
         found = []
         n, best = len(self.results[0]), self.names[0]
         for index, (name, other) in enumerate(zip(self.names[1:], self.results[1:], strict=True), start=1):
-            apart, settled = self.told_apart(index), self.settled(index)
+            apart, settled = self.distinguishable(index), self.settled(index)
             found.append(
                 Verdict(
                     f"Does {best} predict better than {name}?",
                     -float(self.difference[index]),
                     float(self.se[index]) if n > 1 else None,
-                    "nats in all",
+                    "nats in total",
                     f"above 2 standard errors and above {_LEAST_NATS}, on at least {_LEAST_DATA} data",
                     _SOURCE,
                     "pass" if apart else "warn",
-                    "" if apart else f"the two are not told apart by {n:,} data; compare on more",
+                    "" if apart else f"the two are not distinguishable on {n:,} data; compare on more",
                     "difference",
                 )
             )
@@ -146,7 +153,7 @@ class Comparison:
                     f"Could more draws bring {name} level with {best}?",
                     -other.bias,
                     None,
-                    "nats in all, what it still lacks to first order",
+                    "nats in total, its bias from the finite number of draws, to first order",
                     "well within the difference with a good k-hat, or its CUBO below the best",
                     "k-hat: Vehtari et al. 2024, arXiv:1507.02646, sec. 3.2; CUBO: Dieng et al. 2017, "
                     "arXiv:1611.00328; well within: convention, half of what the difference has above 2 standard "
@@ -154,12 +161,24 @@ class Comparison:
                     "pass" if settled else "warn",
                     ""
                     if settled
-                    else f"k-hat of {name} is too large for {other.num_bad:,} of {n:,} data, and it may lack far more; "
+                    else f"k-hat of {name} is too large for {other.num_bad:,} of {n:,} data, its bias may be larger; "
                     f"raise num_draws (now {other.num_draws:,}) or bring its guide closer to the posterior",
                     "difference_bias",
                 )
             )
         return tuple(found)
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """`table`, one row a model, by name."""
+        import pandas as pd
+
+        return pd.DataFrame(self.table()).set_index("name")
+
+    def plot(self) -> "Figure":
+        """Differences from the best model with their standard errors."""
+        from analysis.plotting import plot_bars
+
+        return plot_bars(self.names, self.difference, self.se, xlabel="difference of log p(x), nats in total, ± se")
 
     def __str__(self) -> str:
         width = max(len(name) for name in self.names)
@@ -173,24 +192,24 @@ class Comparison:
                 f"{errors[1]:11.2f} {errors[2]:9.2f}  {row['num_bad']:9,}"
             )
         first = self.results[0]
-        told = "is not told apart from"
-        if self.told_apart(1):
-            told = "predicts better than" if self.settled(1) else "has the higher bound, which is no proof, than"
-        lines.append(
-            f"{self.names[0]} {told} {self.names[1]}: {-self.difference[1]:.1f} ± {self.se[1]:.1f} nats over "
+        relation = "is not distinguishable from"
+        if self.distinguishable(1):
+            relation = "predicts better than" if self.settled(1) else "has the higher bound, which is no proof, than"
+        sentence = (
+            f"{self.names[0]} {relation} {self.names[1]}: {-self.difference[1]:.1f} ± {self.se[1]:.1f} nats over "
             f"{len(first):,} held-out data, {first.num_draws:,} draws each"
         )
-        return "\n".join(lines)
+        return screen([sentence, *lines])
 
 
 def compare(*models: ELPD | xr.DataTree, names: Sequence[str] | None = None) -> Comparison:
     """Compare models by held-out log p(x) on the same data.
 
-    Estimates from different numbers of draws are refused and not corrected: each is the bound of its own K, and what
-    one misses beside the other is known only where both guides are good.
+    Estimates from different numbers of draws are refused and not corrected: each is the bound of its own K, and the
+    bias of one relative to the other is known only where both guides are close to their posteriors.
 
     Args:
-        models: two or more results of `analysis.density.elpd` or `analysis.density.elpd.elpd_of`, or trees of
+        models: two or more results of `analysis.density.elpd.elpd` or `analysis.density.elpd.elpd_of`, or trees of
             `analysis.to_datatree`.
         names: of the models; ``model 1``, ``model 2``, ... where they are not given.
 
@@ -205,10 +224,10 @@ def compare(*models: ELPD | xr.DataTree, names: Sequence[str] | None = None) -> 
     """
     results = [elpd(model) if isinstance(model, xr.DataTree) else model for model in models]
     if len(results) < 2:
-        raise ValueError(f"a comparison wants at least two models, got {len(results)}")
+        raise ValueError(f"a comparison requires at least two models, got {len(results)}")
     labels = [f"model {i + 1}" for i in range(len(results))] if names is None else list(names)
     if len(labels) != len(results) or len(set(labels)) != len(labels):
-        raise ValueError(f"names are to be {len(results)} and different, got {labels}")
+        raise ValueError(f"names must be {len(results)} distinct names, got {labels}")
     for label, result in zip(labels[1:], results[1:], strict=True):
         require_comparable(labels[0], results[0], label, result)
     order = sorted(range(len(results)), key=lambda index: -results[index].elpd)
@@ -236,7 +255,7 @@ def require_comparable(name: str, first: ELPD, other_name: str, other: ELPD) -> 
     if first.of is not None and other.of is not None and first.of != other.of:
         raise ValueError(
             f"{pair} are not comparable: {name} is scored by log p({_density(first.of)}), {other_name} by "
-            f"log p({_density(other.of)}), and their difference does not say which predicts x better; "
+            f"log p({_density(other.of)}), and their difference does not show which predicts x better; "
             f"{_way_out(first.of, other.of)}"
         )
     if not np.array_equal(first.ids, other.ids):
@@ -246,7 +265,7 @@ def require_comparable(name: str, first: ELPD, other_name: str, other: ELPD) -> 
         )
     if first.fingerprint != other.fingerprint:
         raise ValueError(
-            f"{pair} saw other values under the same ids: binarised, dequantised, masked or scaled otherwise; fix "
+            f"{pair} have other values under the same ids: binarised, dequantised, masked or scaled otherwise; fix "
             "random observations once, with split.fixed(seed), and pass both the same"
         )
     if first.num_draws != other.num_draws:
@@ -263,7 +282,7 @@ def _density(of: str) -> str:
 
 
 def _way_out(*of: str) -> str:
-    """What to do where the densities are of these things, the one to get rid of first."""
+    """How to compare where the densities are of these things."""
     kinds = {Target.parse(text).variables for text in of}
     if Variables.X_AND_MASK in kinds:
         return (

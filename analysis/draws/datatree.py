@@ -45,7 +45,7 @@ def to_datatree(
 ) -> xr.DataTree:
     """Draw from the guide at each datum and keep draws, log densities, predictive draws and data, with labels.
 
-    Draws are independent; they stand in one chain, since ArviZ's functions want a chain. Dimensions are ``chain``,
+    Draws are independent; they stand in one chain, since ArviZ's functions require one. Dimensions are ``chain``,
     ``draw``, ``datum`` and those of the event; ``datum`` carries the ids, and ``label`` where there are labels. Groups:
 
     - ``posterior``: each latent site.

@@ -12,7 +12,7 @@ from analysis.draws.weights import Fingerprint, Weighed, weigh
 from analysis.experiments import held_out_file
 from analysis.experiments.comparison.runs import Gaps, MeasuredRun
 from analysis.experiments.held_out import HeldOut
-from analysis.posterior.gaps import inference_gaps
+from analysis.posterior.gaps.decomposition import inference_gaps
 from vae_pyro.core.files import RunError, read_json, read_tensors, write_json
 from vae_pyro.core.isolation import derive_seed
 from vae_pyro.data.dataset import Dataset

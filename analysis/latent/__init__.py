@@ -1,1 +1,1 @@
-"""What do the latent variables carry?"""
+"""Information in the latent variables, their structure, disentanglement."""

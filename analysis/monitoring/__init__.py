@@ -1,1 +1,1 @@
-"""New data, outliers and drift."""
+"""New data: outliers and drift."""

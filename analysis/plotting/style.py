@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import wraps
 from io import BytesIO
-from math import ceil, sqrt
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ type Array = np.ndarray[Any, Any]
 
 MAX_LEGEND = 12
 MAX_PANELS = 12
-# Blue is the model or what is well, red the data or what is not; a dash, a marker or a word always says it as well.
+# Blue is the model or what passes, red the data or what does not; a dash, a marker or a word always shows it too.
 BLUE, RED, GREY, INK = "#1b6ca8", "#c1440e", "#8a8f94", "#222426"
 # Petroff 2021, Accessible color sequences for data visualization, table 1 (ten colours). arXiv:2107.02270
 CLASSES = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
@@ -101,10 +101,10 @@ def encode(figure: Figure) -> tuple[str, bytes]:
 
 
 def numbers(name: str, values: Any, *dims: str, finite: bool = True) -> Array:
-    """``values`` as float64 with the dimensions named, or a refusal that says what came instead."""
+    """``values`` as float64 with the dimensions named, or an error that gives what was passed."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != len(dims) or array.size == 0:
-        raise ValueError(f"{name} of shape ({', '.join(dims)}), none of them 0, wanted; got {array.shape}")
+        raise ValueError(f"{name} of shape ({', '.join(dims)}), none of them 0, required; got {array.shape}")
     bad = np.isnan(array) if not finite else ~np.isfinite(array)
     if bad.any():
         raise ValueError(f"{name} holds {int(bad.sum())} values that are {'not finite' if finite else 'NaN'}")
@@ -141,31 +141,3 @@ def small_multiples(
         for axes in grid[max(count - columns, 0) : count]:
             axes.tick_params(labelbottom=True)
     return figure, list(grid[:count])
-
-
-def bin_edges(values: Array, size: int) -> Array:
-    """Edges for a histogram of ``size`` values, over the range of ``values``."""
-    edges: Array = np.histogram_bin_edges(values, bins=int(np.clip(2 * sqrt(size), 5, 40)))
-    return edges
-
-
-def density(values: Array, edges: Array) -> Array:
-    """Heights of a histogram whose whole area is the share of values inside the edges."""
-    counts, _ = np.histogram(values, edges)
-    height: Array = counts / (max(len(values), 1) * np.diff(edges))
-    return height
-
-
-def marginals(first: Array, second: Array, names: list[str], titles: tuple[str, str]) -> Figure:
-    """Histograms of the columns of two arrays, one over the other."""
-    figure, panels = small_multiples(len(names), 2.0, 1.6)
-    for index, (axes, name) in enumerate(zip(panels, names, strict=True)):
-        one, two = first[:, index], second[:, index]
-        one, two = one[~np.isnan(one)], two[~np.isnan(two)]
-        edges = bin_edges(np.concatenate([one, two]), min(len(one), len(two)))
-        axes.stairs(density(one, edges), edges, fill=True, color=RED, alpha=0.35, label=titles[0])
-        axes.stairs(density(two, edges), edges, color=BLUE, linewidth=1.4, label=titles[1])
-        axes.set(title=name, yticks=[])
-        axes.spines.left.set_visible(False)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return figure

@@ -1,1 +1,1 @@
-"""Can the guide be trusted?"""
+"""Is the guide the posterior? Calibration, inference gaps, annealing, NUTS."""

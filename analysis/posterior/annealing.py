@@ -6,7 +6,6 @@ their mean is a stochastic lower bound; chains that run backwards from an exact 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,9 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from analysis.density.elpd import log_evidence
+from analysis.posterior.bounds import Annealing, Sandwich
 from analysis.posterior.hamiltonian import Path, Start, pilot, run
 from analysis.posterior.joint import Gaussian, LogJoint, latent_sites
-from analysis.results.verdict import Outcome, Verdict
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
@@ -56,179 +54,6 @@ class AnnealingConfig:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if not 0 < self.target_acceptance < 1:
             raise ValueError(f"target_acceptance lies between 0 and 1, got {self.target_acceptance}; 0.8 is usual")
-
-
-@dataclass(frozen=True)
-class Annealing:
-    """log p(x) of each datum by annealed importance sampling, in nats.
-
-    Attributes:
-        log_weight: log weight of each chain, shape ``(chain, datum)``.
-        acceptance: mean probability that a move was accepted, shape ``(move, datum)``.
-        step_size: of the moves, in units of the guide's standard deviations, shape ``(move, datum)``.
-        temperatures: from 0, the start, to 1, the joint density; one more than there are moves, and one again.
-        start: where the chains start: ``guide``, ``prior`` or ``gaussian``.
-    """
-
-    log_weight: Array
-    acceptance: Array
-    step_size: Array
-    temperatures: Array
-    start: str
-
-    @property
-    def log_px(self) -> Array:
-        """Estimate for each datum, ``(datum,)``; on average below the truth."""
-        return log_evidence(self.log_weight)[0]
-
-    @property
-    def log_px_se(self) -> Array:
-        """Monte Carlo standard error of each, ``(datum,)``, from the spread of the chains."""
-        return log_evidence(self.log_weight)[1]
-
-    @property
-    def mean(self) -> float:
-        """Average over data, nats per datum."""
-        return float(self.log_px.mean())
-
-    @property
-    def mean_mcse(self) -> float:
-        """Monte Carlo standard error of `mean`."""
-        return float(np.sqrt((self.log_px_se**2).sum()) / len(self.log_px))
-
-    @property
-    def bias(self) -> float:
-        """About how much `mean` lies below the truth: (exp(v) - 1) / (2 K) for K log-normal weights of log variance v.
-
-        On a long path log weights are sums of many steps and near to normal (Neal 2001). The standard error,
-        from the weights themselves, cannot exceed 1 - 1/K and so does not see how poor a very poor path is.
-        """
-        variance = min(float(self.log_weight.var(0, ddof=1).mean()), 50.0)
-        return float(np.expm1(variance) / (2 * len(self.log_weight)))
-
-    @property
-    def verdicts(self) -> tuple[Verdict, ...]:
-        """Whether the path was long enough, and whether the moves moved."""
-        lowest = float(self.acceptance.mean(1).min())
-        return (
-            Verdict(
-                "Is annealing long enough to measure log p(x)?",
-                self.bias,
-                None,
-                "nats per datum below the truth",
-                "at most 0.05 (fail above 0.5)",
-                "delta method on log-normal weights; convention: small beside gaps of 1 to 2 nats (Cremer et al. 2018, "
-                "arXiv:1801.03558)",
-                _grade(self.bias, 0.05, 0.5),
-                "" if self.bias <= 0.05 else "raise num_temperatures, then num_chains",
-                "annealing_bias",
-            ),
-            Verdict(
-                "Do the Hamiltonian moves move?",
-                lowest,
-                None,
-                "lowest mean acceptance along the path",
-                "at least 0.4",
-                "convention: half of the rate that the step size is tuned to (Betancourt et al. 2014, arXiv:1411.6669)",
-                "pass" if lowest >= 0.4 else "warn",
-                "" if lowest >= 0.4 else "the step size could not follow the path: raise num_temperatures",
-                "annealing_acceptance",
-            ),
-        )
-
-    def summary(self) -> dict[str, Any]:
-        """Averages over data, in nats per datum."""
-        return {
-            "log_px": self.mean,
-            "log_px_se": self.mean_mcse,
-            "bias": self.bias,
-            "acceptance": float(self.acceptance.mean()),
-            "num_chains": len(self.log_weight),
-            "num_temperatures": len(self.temperatures) - 1,
-            "start": self.start,
-            "n": len(self.log_px),
-        }
-
-    def __str__(self) -> str:
-        long, _ = self.verdicts
-        return (
-            f"log p(x) by annealing {self.mean:.3f} ± {self.mean_mcse:.2g} nats per datum over {len(self.log_px):,} "
-            f"data ({len(self.log_weight)} chains, {len(self.temperatures) - 1} temperatures from the {self.start})\n"
-            f"  acceptance {self.acceptance.mean():.2f}; about {self.bias:.2g} below the truth: "
-            f"{'long enough' if long.outcome == 'pass' else long.advice}"
-        )
-
-
-@dataclass(frozen=True)
-class Sandwich:
-    """log p(x) of simulated data from below and from above, in nats: bidirectional Monte Carlo.
-
-    Attributes:
-        log_weight: of chains from the start to the posterior, ``(chain, datum)``.
-        log_weight_reverse: of chains from an exact posterior draw back to the start, ``(chain, datum)``.
-    """
-
-    log_weight: Array
-    log_weight_reverse: Array
-
-    @property
-    def lower(self) -> Array:
-        """Stochastic lower bound of each log p(x), ``(datum,)``."""
-        return log_evidence(self.log_weight)[0]
-
-    @property
-    def upper(self) -> Array:
-        """Stochastic upper bound of each log p(x), ``(datum,)``: minus the log of the mean of 1 / w."""
-        return -log_evidence(-self.log_weight_reverse)[0]
-
-    @property
-    def gap(self) -> float:
-        """Average of upper minus lower; at least zero in expectation, and it bounds what either misses."""
-        return float((self.upper - self.lower).mean())
-
-    @property
-    def gap_se(self) -> float:
-        """Standard error of `gap`, over chains and simulated data; NaN for a single datum."""
-        n = len(self.lower)
-        return float((self.upper - self.lower).std(ddof=1) / sqrt(n)) if n > 1 else float("nan")
-
-    @property
-    def verdicts(self) -> tuple[Verdict, ...]:
-        """Whether annealing finds log p(x) where the answer is bounded from both sides."""
-        outcome = _grade(self.gap - 2 * np.nan_to_num(self.gap_se), 0.1, 0.5)
-        return (
-            Verdict(
-                "How far can annealing be from log p(x), on data simulated from the model?",
-                self.gap,
-                self.gap_se,
-                "nats per datum between upper and lower bound",
-                "at most 0.1 (fail above 0.5), beyond two standard errors",
-                "Grosse et al. 2015, arXiv:1511.02543; the figure is a convention: a tenth of the gaps to be measured",
-                outcome,
-                "says nothing of data that the model would not produce"
-                if outcome == "pass"
-                else "raise num_temperatures: until then the approximation gap is uncertain by this much",
-                "bdmc_gap",
-            ),
-        )
-
-    def summary(self) -> dict[str, Any]:
-        """Averages over simulated data, in nats per datum."""
-        return {
-            "lower": float(self.lower.mean()),
-            "upper": float(self.upper.mean()),
-            "gap": self.gap,
-            "gap_se": self.gap_se if len(self.lower) > 1 else None,
-            "n": len(self.lower),
-        }
-
-    def __str__(self) -> str:
-        (verdict,) = self.verdicts
-        return (
-            f"log p(x) of {len(self.lower):,} simulated data between {self.lower.mean():.3f} and "
-            f"{self.upper.mean():.3f} nats per datum\n"
-            f"  they differ by {self.gap:.3f} ± {self.gap_se:.2g}: {verdict.advice}"
-        )
 
 
 def annealed_importance_sampling(
@@ -441,7 +266,3 @@ def join(parts: list[Annealing]) -> Annealing:
         for name in ("log_weight", "acceptance", "step_size")
     )
     return Annealing(log_weight, acceptance, step_size, parts[0].temperatures, parts[0].start)
-
-
-def _grade(figure: float, good: float, bad: float) -> Outcome:
-    return "pass" if figure <= good else "warn" if figure <= bad else "fail"

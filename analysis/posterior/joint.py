@@ -25,11 +25,11 @@ _MOMENT_DRAWS = 500
 class LogJoint:
     """log p(x, z) of a batch of data, and its gradient with respect to the latents.
 
-    The latents of all sites stand side by side in one vector of length `dim`.
+    The latents of all sites are concatenated in one vector of length `dim`.
 
     Args:
         model: Pyro model that keeps the contract of `vae_pyro.densities.log_densities`.
-        guide: its guide, which tells the latent sites.
+        guide: its guide, which names the latent sites.
         x: data, shape ``(datum, *event)``.
         mask: boolean, shape of ``x``, true where observed.
         y: classes that the programs are given, ``(datum,)``.
@@ -59,9 +59,9 @@ class LogJoint:
                 support = support.base_constraint
             if not isinstance(support, type(constraints.real)):
                 raise ValueError(
-                    f"Hamiltonian moves want real-valued latents, and site {name!r} has support {prior.support}; write "
-                    "it as a transform of a real-valued site, or use analysis.elpd, whose importance sampling takes "
-                    "any support"
+                    f"Hamiltonian moves require real-valued latents, and site {name!r} has support {prior.support}; "
+                    "write it as a transform of a real-valued site, or use analysis.elpd, whose importance sampling "
+                    "takes any support"
                 )
         self.shapes = {name: tuple(prior.event_shape) for name, (prior, _) in ledger.distributions.items()}
         self.dim = sum(prod(shape) for shape in self.shapes.values())
@@ -105,7 +105,7 @@ class LogJoint:
         return log_joint.detach(), gradient
 
     def _at(self, z: Tensor) -> Program:
-        """A guide that gives ``z`` and no density: the ledger of a pair with it is that of the model alone."""
+        """A guide that gives ``z`` and no density: the log densities of a pair with it are those of the model alone."""
 
         def given(x: Tensor, **_: Any) -> None:
             with pyro.plate("data", len(x)):

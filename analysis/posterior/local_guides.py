@@ -33,7 +33,7 @@ class LocalConfig:
     def __post_init__(self) -> None:
         if self.num_steps < 1 or self.num_particles < 1 or not self.learning_rate > 0:
             raise ValueError(
-                f"at least one step and one particle and a positive rate are wanted, got num_steps={self.num_steps}, "
+                f"at least one step and one particle and a positive rate are required, got num_steps={self.num_steps}, "
                 f"num_particles={self.num_particles}, learning_rate={self.learning_rate}"
             )
 

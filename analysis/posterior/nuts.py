@@ -1,13 +1,15 @@
 """Posterior moments of a few data by the No-U-Turn sampler, beside the guide's: is the guide biased, or too narrow?"""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
 from analysis.posterior.annealing import joints
 from analysis.posterior.joint import guide_gaussian
+from analysis.results.result import Result
+from analysis.results.text import screen
 from analysis.results.verdict import Outcome, Verdict
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.core.renamed import renamed
@@ -15,11 +17,15 @@ from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
 from vae_pyro.densities.pair import PairLike
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
 type Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True)
-class PosteriorMoments:
+@dataclass(frozen=True, eq=False, repr=False)
+class PosteriorMoments(Result):
     """Mean and standard deviation of p(z | x) by NUTS, and of the guide; each ``(datum, dim)``.
 
     Attributes:
@@ -68,7 +74,7 @@ class PosteriorMoments:
                 float(np.sqrt(((self.mean_se / self.scale) ** 2).sum()) / count),
                 "posterior standard deviations, root mean square",
                 "at most 0.5 (fail above 1)",
-                "NUTS (Hoffman & Gelman 2014, arXiv:1111.4246) as the reference; the figure is a convention",
+                "NUTS (Hoffman & Gelman 2014, arXiv:1111.4246) as the reference; the threshold is a convention",
                 biased,
                 note or ("" if biased == "pass" else "train longer or widen the encoder"),
                 "guide_bias",
@@ -87,7 +93,7 @@ class PosteriorMoments:
         )
 
     def summary(self) -> dict[str, Any]:
-        """Figures of all data and latents together."""
+        """Of all data and latents together."""
         return {
             "shift": self.shift,
             "ratio": self.ratio,
@@ -96,12 +102,31 @@ class PosteriorMoments:
             "n": len(self.mean),
         }
 
+    def to_dataframe(self) -> "pd.DataFrame":
+        """One row a datum and latent: moments by NUTS and of the guide, effective sample size and R-hat."""
+        import pandas as pd
+
+        datum, latent = np.indices(self.mean.shape)
+        names = ("mean", "mean_se", "scale", "guide_mean", "guide_scale", "effective_sample_size", "r_hat")
+        columns = {name: getattr(self, name).ravel() for name in names}
+        index = pd.MultiIndex.from_arrays([datum.ravel(), latent.ravel()], names=["datum", "latent"])
+        return pd.DataFrame(columns, index=index)
+
+    def plot(self) -> "Figure":
+        """Errors of the guide's means, in posterior standard deviations, over data and latents."""
+        from analysis.plotting import plot_scores
+
+        shift = (self.guide_mean - self.mean) / self.scale
+        return plot_scores(shift.ravel(), names=("data and latents", ""), xlabel="guide's mean - posterior mean, sd")
+
     def __str__(self) -> str:
-        return (
-            f"posterior moments of {len(self.mean):,} data by NUTS (at least {self.effective_sample_size.min():.0f} "
-            f"effective draws, R-hat at most {self.r_hat.max():.3f})\n"
-            f"  the guide's means are off by {self.shift:.2f} posterior standard deviations, its own are "
-            f"{self.ratio:.2f} times the posterior's"
+        return screen(
+            [
+                f"posterior moments of {len(self.mean):,} data by NUTS (at least "
+                f"{self.effective_sample_size.min():.0f} effective draws, R-hat at most {self.r_hat.max():.3f})",
+                f"  the guide's means are off by {self.shift:.2f} posterior sd, its sd are {self.ratio:.2f} times the "
+                "posterior's",
+            ]
         )
 
 

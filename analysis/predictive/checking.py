@@ -4,7 +4,7 @@ Three kinds of replications, which differ in where the latents come from:
 
 - ``posterior``: from the guide at the same data (importance weighted where the guide is off). A check of the likelihood
   given z. The data are used twice, so that under the true model p is closer to 1/2 than uniform numbers are: it is
-  below ``a`` with probability at most ``2 a`` (Meng 1994), and a small p means more than it says.
+  below ``a`` with probability at most ``2 a`` (Meng 1994), so that a small p is stronger evidence than it seems.
 - ``prior``: from the prior, so that replications are draws of p(x). A check of prior and likelihood together. Under the
   true model p is uniform, when the weights were not fitted to these data.
 - ``held_out``: new latents, from the prior, for data that the fit has not seen. With point estimates of the weights
@@ -57,11 +57,11 @@ def predictive_check(
         over_data: ``mean`` or ``sd`` over data of a statistic by name.
         weighted: for ``posterior``, resample the draws of each datum with its Pareto smoothed importance weights, which
             turns draws of the guide into draws of the posterior. ``None`` does so where the guide is off and the
-            weights can be trusted, and says so.
+            weights are reliable, and notes it.
         seed: of the resampling and of the random part of the PIT.
 
     Raises:
-        ValueError: an unknown name or kind, or a tree without what the check needs; the message says how to make it.
+        ValueError: an unknown name or kind, or a tree without what the check requires; the message gives the way out.
 
     References:
         Gelman, Meng & Stern 1996, Posterior predictive assessment of model fitness via realized discrepancies,

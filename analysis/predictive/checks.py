@@ -1,32 +1,32 @@
-"""What a predictive check finds: one statistic, or several at once, of data among replicated data sets."""
+"""Results of predictive checks: one statistic, or several at once, of data among replicated data sets."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from scipy.special import ndtr
 
-from analysis.results.verdict import Outcome, Verdict, worst
+from analysis.predictive.thresholds import WARN_P, verdicts_of
+from analysis.results.result import Result
+from analysis.results.text import screen
+from analysis.results.verdict import Verdict
 from analysis.stats.ecdf_bands import EcdfBand, ecdf_band, uniformity_p_value
 from analysis.stats.p_values import two_sided
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
 type Array = np.ndarray[Any, Any]
 type Kind = Literal["posterior", "prior", "held_out"]
-type Scale = tuple[float, float]
 
 KINDS: tuple[Kind, ...] = ("posterior", "prior", "held_out")
-_WARN_P, _FAIL_P = 0.05, 0.01
-# Cohen 1988, sec. 2.2: small and medium differences of means, in standard deviations.
-_SMALL, _MEDIUM = 0.2, 0.5
-_COHEN = "Cohen 1988, sec. 2.2 (size)"
 _TITLES: dict[str, str] = {"posterior": "predictive", "prior": "prior predictive", "held_out": "held-out predictive"}
 
 
-@dataclass(frozen=True, eq=False)
-class PredictiveCheck:
+@dataclass(frozen=True, eq=False, repr=False)
+class PredictiveCheck(Result):
     """A statistic of the data among the same statistic of replicated data sets.
 
     Attributes:
@@ -43,7 +43,7 @@ class PredictiveCheck:
         pit: rank of each datum's statistic among its own replications, in [0, 1], ties and the rank's width spread at
             random, shape ``(datum,)``, without data of which nothing is observed; ``None`` where a single datum has no
             value.
-        note: what the reader has to know about the weights or the replications; empty where nothing.
+        note: limitations of the weights or the replications; empty where there are none.
     """
 
     name: str
@@ -129,16 +129,13 @@ class PredictiveCheck:
     def verdicts(self) -> tuple[Verdict, ...]:
         """One row on the statistic of the data set; for ``prior`` and ``held_out`` one on its distribution over data.
 
-        A difference counts where it is both not chance and not small.
+        A difference counts where it is both significant and not small.
         """
         least = 2 / (len(self.replicated) + 1)
-        rows = [_row([self], self.p_two_sided, 2 * self.p_value_mcse, [self.p_two_sided], least)]
-        if self.pit_p_value is not None:
-            rows.append(_pit_row([self], [self.pit_p_value]))
-        return tuple(rows)
+        return verdicts_of([self], self.p_two_sided, 2 * self.p_value_mcse, [self.p_two_sided], least)
 
     def summary(self) -> dict[str, Any]:
-        """Scalars for a file."""
+        """Scalars, JSON-able."""
         return {
             "statistic": self.name,
             "kind": self.kind,
@@ -157,9 +154,21 @@ class PredictiveCheck:
             "note": self.note,
         }
 
+    def to_dataframe(self) -> "pd.DataFrame":
+        """`summary` as one row."""
+        import pandas as pd
+
+        return pd.DataFrame([self.summary()]).set_index("statistic")
+
+    def plot(self) -> "Figure":
+        """The statistic of replicated data sets, and where the data's stands among them."""
+        from analysis.predictive.plot import plot_predictive
+
+        return plot_predictive([self.observed], [self.replicated], [self.name], [self.p_value])
+
     def __str__(self) -> str:
         low, high = np.quantile(self.replicated, [0.025, 0.975])
-        verdict = "the data look like draws of the model" if 0.025 <= self.p_value <= 0.975 else "the model misses this"
+        verdict = "consistent with the model" if 0.025 <= self.p_value <= 0.975 else "the model misfits this statistic"
         effect = "" if self.effect is None else f", {self.effect:+.2f} sd over data from their mean"
         lines = [
             f"{_TITLES[self.kind]} check of {self.name!r}: observed {self.observed:.4g}, "
@@ -170,19 +179,19 @@ class PredictiveCheck:
             lines.append(
                 f"  over data: distance of the PIT from uniform {self.pit_distance:.3f}, p = {self.pit_p_value:.3f}"
             )
-        return "\n".join([*lines, *([f"  {self.note}"] if self.note else [])])
+        return screen([*lines, *([f"  {self.note}"] if self.note else [])])
 
 
-@dataclass(frozen=True, eq=False)
-class PredictiveChecks:
-    """Several statistics of the same replications, and what can be said of all of them at once.
+@dataclass(frozen=True, eq=False, repr=False)
+class PredictiveChecks(Result):
+    """Several statistics of the same replications, judged jointly.
 
     Attributes:
         checks: one for each statistic, from the same replicated data sets.
         p_family: probability under the model that the furthest of so many statistics is as far from its mean as the
             data's is, from the replications' joint distribution, so that correlated statistics are not counted twice.
-        adjusted: for each statistic, probability that any of them is as extreme: the p-value to read where several are
-            looked at, shape ``(statistic,)``.
+        adjusted: for each statistic, probability that any of them is as extreme: the p-value to use where several are
+            examined, shape ``(statistic,)``.
     """
 
     checks: tuple[PredictiveCheck, ...]
@@ -208,24 +217,38 @@ class PredictiveChecks:
     def verdicts(self) -> tuple[Verdict, ...]:
         """One row on all statistics, and for ``prior`` and ``held_out`` one on their distributions over data."""
         count = len(self.checks[0].replicated)
-        rows = [_row(self.checks, self.p_family, self.p_family_mcse, list(self.adjusted), 1 / (count + 1))]
-        if self.pit_adjusted is not None:
-            rows.append(_pit_row([c for c in self.checks if c.pit_p_value is not None], list(self.pit_adjusted)))
-        return tuple(rows)
+        return verdicts_of(self.checks, self.p_family, self.p_family_mcse, self.adjusted, 1 / (count + 1))
 
     def summary(self) -> dict[str, Any]:
-        """Scalars for a file."""
+        """Scalars, JSON-able."""
         rows = [
             {**check.summary(), "p_adjusted": float(p)} for check, p in zip(self.checks, self.adjusted, strict=True)
         ]
         return {"p_family": self.p_family, "p_family_mcse": self.p_family_mcse, "statistics": rows}
 
+    def to_dataframe(self) -> "pd.DataFrame":
+        """One row a statistic, by name."""
+        import pandas as pd
+
+        return pd.DataFrame(self.summary()["statistics"]).set_index("statistic")
+
+    def plot(self) -> "Figure":
+        """Each statistic of replicated data sets, and where the data's stands among them."""
+        from analysis.predictive.plot import plot_predictive
+
+        return plot_predictive(
+            [check.observed for check in self.checks],
+            [check.replicated for check in self.checks],
+            [check.name for check in self.checks],
+            [check.p_value for check in self.checks],
+        )
+
     def __str__(self) -> str:
         first = self.checks[0]
         reading = (
-            f"some statistic is off, {self.checks[int(np.argmin(self.adjusted))].name!r} first"
-            if self.p_family < _WARN_P
-            else "no statistic is off beyond chance"
+            f"a statistic misfits, {self.checks[int(np.argmin(self.adjusted))].name!r} most"
+            if self.p_family < WARN_P
+            else "no statistic misfits beyond chance"
         )
         title = f"{_TITLES[first.kind]} check of {len(self.checks)} statistics, {len(first.replicated):,} replications"
         rows = [
@@ -235,71 +258,4 @@ class PredictiveChecks:
         ]
         lines = [f"{title}: family-wise p = {self.p_family:.3f} ± {self.p_family_mcse:.3f}: {reading}", *rows]
         lines.append(f"  {first.meaning}")
-        return "\n".join([*lines, *([f"  {first.note}"] if first.note else [])])
-
-
-def _outcome(p: float, size: float | None, *, outside: bool, least: float, scale: Scale = (_SMALL, _MEDIUM)) -> Outcome:
-    """Neither chance nor small. Where no p below the level can be had, lying outside all replications has to do."""
-    chance, remote = (p >= level and not (outside and least >= level) for level in (_WARN_P, _FAIL_P))
-    if chance:
-        return "pass"
-    if size is None:
-        return "fail" if p < _FAIL_P else "warn"
-    if size >= scale[1] and not remote:
-        return "fail"
-    return "warn" if size >= scale[0] else "pass"
-
-
-def _row(checks: Sequence[PredictiveCheck], p: float, error: float, adjusted: Sequence[float], least: float) -> Verdict:
-    first = checks[0]
-    outcomes: list[Outcome] = []
-    for check, own in zip(checks, adjusted, strict=True):
-        outside = not check.replicated.min() <= check.observed <= check.replicated.max()
-        size = None if check.effect is None else abs(check.effect)
-        outcomes.append(_outcome(own, size, outside=outside, least=least))
-    off = [
-        f"{check.name} ({check.observed:.3g} in the data, {check.replicated.mean():.3g} in replications)"
-        for check, outcome in zip(checks, outcomes, strict=True)
-        if outcome != "pass"
-    ]
-    few = (
-        f"{len(first.replicated)} replications cannot give a p below {least:.2f}; draw more" if least > _WARN_P else ""
-    )
-    remedy = "" if first.kind == "posterior" else ", a richer prior, or more training"
-    look = f"look at {', '.join(off)}; try another likelihood or decoder{remedy}" if off else ""
-    replications = "redraws of the same data" if first.kind == "posterior" else "draws of the fitted model"
-    what = first.name if len(checks) == 1 else f"{len(checks)} statistics"
-    return Verdict(
-        question=f"Do {replications} have the data's {what}?",
-        figure=p,
-        error=error,
-        unit="two-sided p" if len(checks) == 1 else "family-wise p",
-        threshold=f"at least {_WARN_P}, or a difference below {_SMALL} sd over data",
-        source=f"Gelman, Meng & Stern 1996 (check); {_COHEN}",
-        outcome=worst(*outcomes),
-        advice="; ".join(filter(None, [look, few, first.note])),
-        name=f"predictive_{first.kind}",
-    )
-
-
-def _pit_row(checks: Sequence[PredictiveCheck], adjusted: Sequence[float]) -> Verdict:
-    # A shift of a normal statistic by d standard deviations moves its PIT's distribution by 2 Phi(d / 2) - 1.
-    small, medium = (float(2 * ndtr(d / 2) - 1) for d in (_SMALL, _MEDIUM))
-    distances = [check.pit_distance or 0.0 for check in checks]
-    outcomes = [
-        _outcome(p, d, outside=False, least=0.0, scale=(small, medium))
-        for p, d in zip(adjusted, distances, strict=True)
-    ]
-    off = [check.name for check, one in zip(checks, outcomes, strict=True) if one != "pass"]
-    furthest = int(np.argmax(distances))
-    return Verdict(
-        question="Are the statistics of single data spread as those of the model's draws?",
-        figure=distances[furthest],
-        error=None,
-        unit=f"distance of the PIT of {checks[furthest].name!r} from uniform",
-        threshold=f"inside the {1 - _WARN_P:.0%} band, or at most {small:.2f}",
-        source=f"Säilynoja, Bürkner & Vehtari 2022, sec. 3 (band); {_COHEN}",
-        outcome=worst(*outcomes),
-        advice=f"look at the PIT of {', '.join(off)}" if off else "",
-        name=f"predictive_pit_{checks[0].kind}",
-    )
+        return screen([*lines, *([f"  {first.note}"] if first.note else [])])

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
+from analysis.stats.importance import effective_sample_size
 from analysis.stats.pareto_smoothing import MIN_DRAWS, good_k, pareto_smooth
 from analysis.stats.test_statistics import canonical, measure
 from vae_pyro.core.isolation import derive_seed
@@ -81,8 +82,8 @@ def whole(tree: xr.DataTree, group: Group) -> Replications:
     """
     there = node(tree, group)
     if there is None:
-        wanted = "without predictive=False" if group == "posterior_predictive" else "with prior_predictive=500"
-        raise ValueError(f"the tree has no {group}; make it {wanted} in to_datatree")
+        option = "without predictive=False" if group == "posterior_predictive" else "with prior_predictive=500"
+        raise ValueError(f"the tree has no {group}; make it {option} in to_datatree")
     kept = there["x"].stack(sample=("chain", "draw")).transpose("sample", "datum", ...)
     data = tree["observed_data"]["x"].values
     hidden = np.isnan(data)
@@ -122,7 +123,7 @@ def guide_weights(tree: xr.DataTree, draws: Array, weighted: bool | None, seed: 
     there = stats is not None and "log_weight" in stats and len(draws) >= MIN_DRAWS
     if weighted and not there:
         raise ValueError(
-            f"weights want sample_stats/log_weight and at least {MIN_DRAWS} draws, here are {len(draws)}; raise "
+            f"weights require sample_stats/log_weight and at least {MIN_DRAWS} draws, here are {len(draws)}; raise "
             "num_draws in to_datatree, or choose a statistic that it measures in all draws"
         )
     if weighted is False or stats is None or not there:
@@ -130,7 +131,7 @@ def guide_weights(tree: xr.DataTree, draws: Array, weighted: bool | None, seed: 
     log_weight = stats["log_weight"].sel(draw=np.unique(draws)).stack(sample=("chain", "draw"))
     smoothed, k = pareto_smooth(log_weight.transpose("sample", "datum").values)
     weight = np.exp(smoothed)
-    ess = 1 / (weight**2).sum(0)
+    ess = effective_sample_size(smoothed)
     worth = float(len(ess) / (1 / ess).sum())
     limit = good_k(len(weight))
     bad = int((~((k <= limit) & (ess >= _LEAST_ESS))).sum())

@@ -1,1 +1,1 @@
-"""Verdicts, estimates with errors, HTML pages."""
+"""Verdicts, estimates with errors, the base of results, HTML pages."""

@@ -1,4 +1,4 @@
-"""An estimate with its error, printed with the digits that it has."""
+"""An estimate with its error, printed with its significant digits."""
 
 from dataclasses import dataclass
 from math import floor, isfinite, isnan, log10
@@ -13,7 +13,7 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its standard error, printed so that it shows the digits it has: ``−17.234 ± 0.031``.
+    """A value with its standard error, printed with the digits that are significant: ``−17.234 ± 0.031``.
 
     Attributes:
         value: the estimate.
@@ -30,11 +30,11 @@ class Estimate:
 
 
 def plus_minus(value: float, error: float | None = None, unit: str = "") -> str:
-    """A figure with its error, both rounded to the second significant digit of the error.
+    """A value with its error, both rounded to the second significant digit of the error.
 
-    An integer part is never rounded. A figure without an error has four significant digits, a count all of its own;
+    An integer part is never rounded. A value without an error has four significant digits, a count all of its own;
     so has one whose error is below a billionth of it.
-    From ten million up and below a ten-thousandth, a power of ten stands behind. What is not a number is a dash.
+    From ten million up and below a ten-thousandth, a power of ten is appended. What is not a number is a dash.
 
     Raises:
         ValueError: the error is negative.

@@ -1,7 +1,7 @@
-"""What a diagnostic says in one row: a question, a figure with its error, a threshold with its source, what to do."""
+"""A diagnostic in one row: a question, an estimate with its error, a threshold with its source, and advice."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 type Outcome = Literal["pass", "warn", "fail"]
 
@@ -14,9 +14,9 @@ class Verdict:
 
     Attributes:
         question: as a reader would ask it, ending in a question mark.
-        figure: the estimate.
+        value: the estimate.
         error: its standard error, in the same unit; ``None`` where it is exact.
-        unit: of the figure, such as ``nats per datum``; empty for a pure number.
+        unit: of the value, such as ``nats per datum``; empty for a pure number.
         threshold: in words, with its number: ``at most 0.7``.
         source: paper and section, or ``convention`` with its reason, where the threshold comes from.
         outcome: ``pass``, ``warn`` or ``fail``.
@@ -25,7 +25,7 @@ class Verdict:
     """
 
     question: str
-    figure: float
+    value: float
     error: float | None
     unit: str
     threshold: str
@@ -38,11 +38,25 @@ class Verdict:
         if self.outcome not in _ORDER:
             raise ValueError(f"outcome is one of {', '.join(_ORDER)}, got {self.outcome!r}")
 
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, as they stand in ``metrics.json``; the value's key there is ``figure``."""
+        return {
+            "name": self.name,
+            "question": self.question,
+            "figure": self.value,
+            "error": self.error,
+            "unit": self.unit,
+            "threshold": self.threshold,
+            "source": self.source,
+            "outcome": self.outcome,
+            "advice": self.advice,
+        }
+
     def __str__(self) -> str:
         error = "" if self.error is None else f" ± {self.error:.2g}"
         unit = f" {self.unit}" if self.unit else ""
         advice = f"; {self.advice}" if self.advice else ""
-        return f"[{self.outcome}] {self.question} {self.figure:.4g}{error}{unit} (wanted {self.threshold}){advice}"
+        return f"[{self.outcome}] {self.question} {self.value:.4g}{error}{unit} (expected: {self.threshold}){advice}"
 
 
 def worst(*outcomes: Outcome) -> Outcome:

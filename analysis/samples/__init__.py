@@ -1,1 +1,1 @@
-"""Generated against real data."""
+"""Generated against real data: prior predictive samples, copies of training data, leakage of test data."""

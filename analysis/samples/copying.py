@@ -1,87 +1,31 @@
 """Does the model copy its training data? Distances to the training data, of generated and of held-out data."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from math import erfc, sqrt
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analysis.results.result import Result
+from analysis.results.text import screen
 from analysis.results.verdict import Outcome, Verdict
+from analysis.stats.mann_whitney import mann_whitney
+from analysis.stats.nearest import nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 type Array = np.ndarray[Any, Any]
 
-# Rows of the reference that are compared at once.
-_BLOCK = 4096
 # One false alarm in a thousand for each question: a report asks many.
 _LEVEL = 1e-3
 _CELL_ROWS = 20
-_TINY = 1e-12
 
 
-def nearest(query: Array, reference: Array) -> tuple[Array, Array]:
-    """Euclidean distance to the nearest row of a reference, and which it is, a block of the reference at a time.
-
-    Args:
-        query: shape ``(query, element)``.
-        reference: shape ``(reference, element)``, at least one row.
-
-    Returns:
-        Two arrays of shape ``(query,)``: distances, float64 and exactly 0 for equal rows, and indices.
-    """
-    blocks = ((start, reference[start : start + _BLOCK]) for start in range(0, len(reference), _BLOCK))
-    return nearest_in_blocks(query, blocks)
-
-
-def nearest_in_blocks(query: Array, blocks: Iterable[tuple[int, Array]]) -> tuple[Array, Array]:
-    """`nearest`, where the reference comes as blocks of rows, each with the index of its first row."""
-    from sklearn.metrics import pairwise_distances_argmin
-
-    best, index = np.full(len(query), np.inf), np.zeros(len(query), dtype=np.int64)
-    for start, block in blocks:
-        found = pairwise_distances_argmin(query, block)
-        # Squares that are expanded lose the digits that tell a copy from a near copy; differences keep them.
-        distance = np.sqrt(((query.astype(np.float64) - block[found]) ** 2).sum(1))
-        nearer = distance < best
-        best[nearer], index[nearer] = distance[nearer], start + found[nearer]
-    return best, index
-
-
-def mann_whitney(first: Array, second: Array) -> tuple[float, float, float]:
-    """P(first > second), ties counted half, its standard error, and z of equal distributions.
-
-    Args:
-        first: shape ``(m,)``.
-        second: shape ``(n,)``.
-
-    Returns:
-        The probability; its error (variance of the placements, DeLong et al. 1988, sec. 2); and z with the variance
-        under equality, corrected for ties, 0 where all values are equal.
-
-    References:
-        Mann & Whitney 1947, On a test of whether one of two random variables is stochastically larger than the other,
-        Annals of Mathematical Statistics 18. doi:10.1214/aoms/1177730491
-        DeLong, DeLong & Clarke-Pearson 1988, Comparing the areas under two or more correlated receiver operating
-        characteristic curves, Biometrics 44. doi:10.2307/2531595
-    """
-    from scipy.stats import rankdata
-
-    m, n = len(first), len(second)
-    ranks = rankdata(np.concatenate([first, second]))
-    # How much of the other sample lies below each value.
-    placement = (ranks[:m] - rankdata(first)) / n
-    other = 1 - (ranks[m:] - rankdata(second)) / m
-    probability = float(placement.mean())
-    error = sqrt((placement.var(ddof=1) if m > 1 else 0.25) / m + (other.var(ddof=1) if n > 1 else 0.25) / n)
-    _, ties = np.unique(ranks, return_counts=True)
-    total = m + n
-    variance = (total + 1 - (ties.astype(float) ** 3 - ties).sum() / (total * (total - 1))) / (12 * m * n)
-    return probability, error, (probability - 0.5) / sqrt(variance) if variance > _TINY else 0.0
-
-
-@dataclass(frozen=True)
-class DataCopying:
-    """Whether generated data stand nearer to the training data than held-out data do.
+@dataclass(frozen=True, eq=False, repr=False)
+class DataCopying(Result):
+    """Whether generated data are nearer to the training data than held-out data are.
 
     Attributes:
         generated_distance: of each generated datum to the nearest training datum, shape ``(generated,)``.
@@ -171,17 +115,37 @@ class DataCopying:
             "cells_used": int(np.isfinite(self.cell_z).sum()),
         }
 
+    def to_dataframe(self) -> "pd.DataFrame":
+        """One row a cell: its weight, statistic, and probability that a generated datum is farther."""
+        import pandas as pd
+
+        columns = {
+            "weight": self.cell_weight,
+            "z": self.cell_z,
+            "p_farther": self.cell_probability,
+            "p_farther_se": self.cell_probability_se,
+        }
+        return pd.DataFrame(columns).rename_axis("cell")
+
+    def plot(self) -> "Figure":
+        """Distances to the nearest training datum, of held-out and of generated data."""
+        from analysis.plotting import plot_scores
+
+        names = ("held-out data", "generated data")
+        return plot_scores(self.held_out_distance, self.generated_distance, names=names, xlabel="distance")
+
     def __str__(self) -> str:
         if self.p_value < _LEVEL:
-            says = f"generated data are nearer to the training data, as if {self.share:.0%} were copies"
+            reading = f"generated data are nearer to the training data, as if {self.share:.0%} were copies"
         elif self.copying > 3.1 * self.copying_se:
-            says = "generated data are farther from the training data than held-out data: underfit, not copied"
+            reading = "generated data are farther from the training data than held-out data: underfit, not copied"
         else:
-            says = "generated data are no nearer to the training data than held-out data"
-        return (
+            reading = "generated data are no nearer to the training data than held-out data"
+        text = (
             f"copying C_T {self.copying:.2f} ± {self.copying_se:.2f} ({np.isfinite(self.cell_z).sum()} cells; "
-            f"below 0 is copying), p = {self.p_value:.2g}\n  {says}"
+            f"below 0 is copying), p = {self.p_value:.2g}\n  {reading}"
         )
+        return screen(text.splitlines())
 
 
 def data_copying(
@@ -231,16 +195,16 @@ def data_copying(
         means = KMeans(num_cells, n_init=1, random_state=int(random.integers(2**31))).fit(some)
         generated_cell = means.predict(generated.astype(np.float64))
         held_out_cell = means.predict(held_out.astype(np.float64))
-    figures = np.full((num_cells, 3), np.nan)
+    cells = np.full((num_cells, 3), np.nan)
     weight = np.bincount(held_out_cell, minlength=num_cells) / len(held_out)
     for cell in range(num_cells):
         first, second = generated_distance[generated_cell == cell], held_out_distance[held_out_cell == cell]
         if num_cells == 1 or min(len(first), len(second)) >= _CELL_ROWS:
-            figures[cell] = mann_whitney(first, second)
-    if np.isnan(figures).all():
-        # A model that puts its mass where no data are: one cell then, and the distances say so.
-        figures, weight = np.array([mann_whitney(generated_distance, held_out_distance)]), np.ones(1)
-    probability, error, z = figures.T
+            cells[cell] = mann_whitney(first, second)
+    if np.isnan(cells).all():
+        # A model that puts its mass where no data are: one cell then, where the distances show it.
+        cells, weight = np.array([mann_whitney(generated_distance, held_out_distance)]), np.ones(1)
+    probability, error, z = cells.T
     return DataCopying(
         generated_distance,
         held_out_distance,

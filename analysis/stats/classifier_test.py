@@ -1,4 +1,4 @@
-"""Can a classifier tell two samples apart? An accuracy that bounds their distance, and a test that they are alike."""
+"""Classifier two-sample test: an accuracy that bounds the distance of two samples, and a test of equality."""
 
 import warnings
 from collections.abc import Callable
@@ -40,10 +40,10 @@ CLASSIFIERS: dict[str, Callable[[int], Any]] = {"logistic": _logistic, "boosting
 
 @dataclass(frozen=True)
 class ClassifierTest:
-    """How well a classifier tells two samples apart on data that it was not trained on.
+    """How well a classifier distinguishes two samples on data that it was not trained on.
 
     Attributes:
-        accuracies: share told right in each fold, shape ``(fold,)``; 1/2 on average for one distribution.
+        accuracies: share classified correctly in each fold, shape ``(fold,)``; 1/2 on average for one distribution.
         p_value: of equal distributions; at most its nominal level whatever the classifier.
         classifier: its name.
         size: rows of each sample that were used.
@@ -83,12 +83,12 @@ class ClassifierTest:
 
     def __str__(self) -> str:
         verdict = (
-            "it cannot tell them apart"
+            "they are not distinguishable"
             if self.p_value > 0.05
             else f"they lie a total variation of {self.total_variation:.2f} or more apart"
         )
         return (
-            f"classifier ({self.classifier}) tells {self.accuracy:.1%} ± {self.standard_error:.1%} right, "
+            f"classifier ({self.classifier}) classifies {self.accuracy:.1%} ± {self.standard_error:.1%} correctly, "
             f"p = {self.p_value:.2g}: {verdict}"
         )
 
@@ -96,12 +96,12 @@ class ClassifierTest:
 def classifier_test(
     x: Array, y: Array, *, classifier: str | Any = "boosting", num_folds: int = 2, seed: int
 ) -> ClassifierTest:
-    """Classifier two-sample test: train on some folds, tell the rows of the other apart, for each fold in turn.
+    """Classifier two-sample test: train on some folds, classify the rows of the other, for each fold in turn.
 
-    Within a fold the test is exact: given the training folds and which rows stand in this one, its labels are a random
-    arrangement, and the number told right follows a hypergeometric law. Accuracies of different folds are dependent
-    (the test labels of one are training labels of the other), so that a binomial test of all folds together rejects too
-    often; the p-values are joined by twice their mean, which holds under any dependence.
+    Within a fold the test is exact: given the training folds and which rows are in this one, its labels are a random
+    arrangement, and the number classified correctly follows a hypergeometric law. Accuracies of different folds are
+    dependent (the test labels of one are training labels of the other), so that a binomial test of all folds together
+    rejects too often; the p-values are joined by twice their mean, which holds under any dependence.
 
     Args:
         x: shape ``(m, *event)``.
@@ -125,7 +125,7 @@ def classifier_test(
     if isinstance(classifier, str) and classifier not in CLASSIFIERS:
         raise ValueError(f"unknown classifier {classifier!r}; choose from {', '.join(CLASSIFIERS)}, or pass one")
     if num_folds < 2 or size < 10 * num_folds:
-        raise ValueError(f"at least 2 folds of 10 rows of each sample wanted, got {num_folds} folds of {size} rows")
+        raise ValueError(f"at least 2 folds of 10 rows of each sample required, got {num_folds} folds of {size} rows")
     from scipy.stats import hypergeom
     from sklearn.base import clone
 

@@ -1,4 +1,4 @@
-"""How well do scores tell two kinds of data apart? AUROC and average precision, each with its standard error."""
+"""How well scores separate two kinds of data: AUROC and average precision, each with its standard error."""
 
 from dataclasses import dataclass
 from math import sqrt
@@ -11,7 +11,7 @@ type Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Separation:
-    """How well a score tells anomalies from normal data, over all thresholds.
+    """How well a score separates anomalies from normal data, over all thresholds.
 
     Attributes:
         auroc: probability that an anomaly scores above a normal datum, ties counted half.
@@ -53,7 +53,7 @@ def separation(normal: Array, anomalous: Array) -> Separation:
     """
     low, high = (np.asarray(values, dtype=np.float64) for values in (normal, anomalous))
     if min(len(low), len(high)) < 2 or np.isnan(low).any() or np.isnan(high).any():
-        raise ValueError(f"at least 2 scores of either kind wanted, none NaN; got {len(low)} and {len(high)}")
+        raise ValueError(f"at least 2 scores of either kind required, none NaN; got {len(low)} and {len(high)}")
     least = 0.5 / min(len(low), len(high))
     above = _placement(low, high)
     error = sqrt(above.var(ddof=1) / len(high) + _placement(high, low).var(ddof=1) / len(low))

@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 from scipy.special import bdtr, bdtrc, bdtrik
 
+from analysis.stats.uniform_paths import path_probability
+
 type Array = np.ndarray[Any, Any]
 
 _MAX_POINTS = 200
-# Poisson terms this many standard deviations from the mean are below 1e-30.
-_REACH = 12
 # One minus a probability is rounding below this.
 _ROUNDING = 1e-10
 # Tails that are equal by symmetry differ by rounding; they are one atom of the statistic.
 _TIE = 1e-9
-_DIRECT = 300_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,57 +157,6 @@ def uniformity_p_value(values: Array, *, num_ranks: int | None = None, grid: Arr
     return p.reshape(np.shape(values)[1:])
 
 
-def path_probability(lower: Array, upper: Array, num_values: int, grid: Array) -> float:
-    """Probability that the counts of independent uniform values up to each point of a grid all stay in their bounds.
-
-    Args:
-        lower: smallest allowed count at each point, shape ``(point,)``.
-        upper: largest allowed count, likewise.
-        num_values: number of uniform values.
-        grid: rising points in (0, 1).
-
-    References:
-        Moscovich & Nadler 2017. arXiv:1503.04363
-    """
-    steps = np.diff(np.concatenate([[0.0], grid, [1.0]]))
-    low = np.concatenate([np.maximum(lower, 0), [num_values]]).astype(int)
-    high = np.concatenate([np.minimum(upper, num_values), [num_values]]).astype(int)
-    if (low > high).any():
-        return 0.0
-    state, start = np.ones(1), 0  # P(path inside so far and count = start, start + 1, ...)
-    for step, bottom, top in zip(steps, low, high, strict=True):
-        first, increment = _poisson(num_values * float(step))
-        longer = _convolve(state, increment)
-        offset = start + first
-        kept = np.zeros(top - bottom + 1)
-        a, b = max(bottom, offset), min(top, offset + len(longer) - 1)
-        if a > b:
-            return 0.0
-        kept[a - bottom : b - bottom + 1] = longer[a - offset : b - offset + 1]
-        state, start = kept, bottom
-    first, ends = _poisson(float(num_values))
-    return float(min(state[0] / ends[num_values - first], 1.0))
-
-
-def _convolve(a: Array, b: Array) -> Array:
-    if len(a) * len(b) < _DIRECT:
-        return np.convolve(a, b)
-    from scipy.signal import fftconvolve
-
-    return np.maximum(fftconvolve(a, b), 0.0)
-
-
-@lru_cache(maxsize=1024)
-def _poisson(mean: float) -> tuple[int, Array]:
-    """First count and probabilities from there on. Ratios of neighbours keep full precision at any mean."""
-    reach = _REACH * (mean + 4) ** 0.5
-    first, last = max(int(mean - reach), 0), int(mean + reach + 2 * _REACH)
-    log_ratio = np.log(mean / np.arange(first + 1, last + 1))
-    log_prob = np.concatenate([[0.0], np.cumsum(log_ratio)])
-    prob = np.exp(log_prob - log_prob.max())
-    return first, prob / prob.sum()
-
-
 def _bounds(gamma: float, num_values: int, grid: Array) -> tuple[Array, Array]:
     """Counts whose tails on both sides have a probability of at least ``gamma / 2``."""
     tail = gamma / 2
@@ -264,7 +212,7 @@ def _p_value(smallest: float, num_values: int, points: tuple[float, ...]) -> flo
 
 def _points(num_values: int, num_ranks: int | None, grid: Array | None) -> Array:
     if num_values < 1:
-        raise ValueError(f"at least 1 value is wanted, got {num_values}")
+        raise ValueError(f"at least 1 value is required, got {num_values}")
     if num_ranks is not None and num_ranks < 2:
         raise ValueError(f"num_ranks must be at least 2 (ranks 0 and 1), got {num_ranks}")
     if grid is not None:
@@ -274,7 +222,7 @@ def _points(num_values: int, num_ranks: int | None, grid: Array | None) -> Array
             or len(points) == 0
             or not (points[0] > 0 and points[-1] < 1 and (np.diff(points) > 0).all())
         ):
-            raise ValueError(f"a grid of rising points between 0 and 1 is wanted, got {grid}")
+            raise ValueError(f"a grid of rising points between 0 and 1 is required, got {grid}")
         if num_ranks is None:
             return points
         edges = np.rint(points * num_ranks)
@@ -293,7 +241,7 @@ def _as_uniform(values: Array, num_ranks: int | None) -> Array:
     bad = ~((array >= low) & (array <= high))
     if bad.any():
         raise ValueError(
-            f"values in [{low:g}, {high:g}] are wanted, got {array[bad][0]:g} ({int(bad.sum())} are outside)"
+            f"values in [{low:g}, {high:g}] are required, got {array[bad][0]:g} ({int(bad.sum())} are outside)"
         )
     if num_ranks is None:
         return array

@@ -47,10 +47,10 @@ class Neighbourhoods:
 
     def summary(self) -> dict[str, Any]:
         """Scalars for a report, each with ``<key>_se``."""
-        figures: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for key, error in zip(("precision", "recall", "density", "coverage"), self.errors, strict=True):
-            figures[key], figures[f"{key}_se"] = getattr(self, key), float(error)
-        return figures | {"expected_coverage": self.expected_coverage, "num_neighbours": self.num_neighbours}
+            values[key], values[f"{key}_se"] = getattr(self, key), float(error)
+        return values | {"expected_coverage": self.expected_coverage, "num_neighbours": self.num_neighbours}
 
     def __str__(self) -> str:
         precision, recall, density, coverage = self.errors
@@ -105,12 +105,12 @@ def neighbourhoods(
     real, generated = as_rows(real, generated)
     if num_neighbours < 1 or min(len(real), len(generated)) < 2 * num_neighbours + 2:
         raise ValueError(
-            f"{num_neighbours} neighbours want at least {2 * max(num_neighbours, 1) + 2} rows of each sample (half of "
-            f"them give the errors), got {len(real)} and {len(generated)}"
+            f"{num_neighbours} neighbours require at least {2 * max(num_neighbours, 1) + 2} rows of each sample (half "
+            f"of them give the errors), got {len(real)} and {len(generated)}"
         )
-    figures, realistic, covered = _memberships(real, generated, num_neighbours)
+    shares, realistic, covered = _memberships(real, generated, num_neighbours)
     halves = _half_samples(lambda x, y: _memberships(x, y, num_neighbours)[0], real, generated, num_resamples, seed)
-    precision, recall, density, coverage = (float(figure) for figure in figures)
+    precision, recall, density, coverage = (float(share) for share in shares)
     return Neighbourhoods(
         precision=precision,
         recall=recall,
@@ -148,8 +148,8 @@ def _memberships(real: Array, generated: Array, k: int) -> tuple[Array, Array, A
 
     balls.extend(pairwise_distances_chunked(generated, real, reduce_func=reduce, working_memory=_DISTANCE_MIB))
     count = np.concatenate(balls)
-    figures = np.array([(count > 0).mean(), recalled.mean(), count.mean() / k, covered.mean()])
-    return figures, count > 0, covered
+    shares = np.array([(count > 0).mean(), recalled.mean(), count.mean() / k, covered.mean()])
+    return shares, count > 0, covered
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ def frechet_distance(x: Array, y: Array, *, num_resamples: int = 50, seed: int) 
     """
     x, y = as_rows(x, y)
     if min(len(x), len(y)) < 4:
-        raise ValueError(f"at least 4 rows of each sample wanted, got {len(x)} and {len(y)}")
+        raise ValueError(f"at least 4 rows of each sample required, got {len(x)} and {len(y)}")
 
     def distance(x: Array, y: Array) -> float:
         moments = [(rows.mean(0), np.cov(rows, rowvar=False)) for rows in (x, y)]
@@ -245,7 +245,7 @@ def frechet_distance(x: Array, y: Array, *, num_resamples: int = 50, seed: int) 
 def _half_samples(statistic: Callable[[Array, Array], Any], x: Array, y: Array, num_resamples: int, seed: int) -> Array:
     """A statistic of pairs of random halves; its spread is that of the statistic itself (delete-half jackknife)."""
     if num_resamples < 2:
-        raise ValueError(f"at least 2 half-samples are wanted for an error, got num_resamples={num_resamples}")
+        raise ValueError(f"at least 2 half-samples are required for an error, got num_resamples={num_resamples}")
     random = np.random.default_rng(seed)
     return np.array(
         [
@@ -263,7 +263,7 @@ def as_rows(x: Array, y: Array) -> tuple[Array, Array]:
     """
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if x.ndim < 1 or y.ndim < 1 or x.shape[1:] != y.shape[1:]:
-        raise ValueError(f"two samples of shape (row, *event) with equal events wanted, got {x.shape} and {y.shape}")
+        raise ValueError(f"two samples of shape (row, *event) with equal events required, got {x.shape} and {y.shape}")
     for name, rows in (("first", x), ("second", y)):
         if len(rows) and not np.isfinite(rows).all():
             bad = np.flatnonzero(~np.isfinite(rows.reshape(len(rows), -1)).all(1))

@@ -2,7 +2,7 @@
 
 The aggregate posterior ``q(z) = E_x[q(z | x)]`` is known only as a mean over N data. Where the datum that z was drawn
 for is left in that mean, log q(z) is too high on average; where it is left out, too low (Jensen). So the two bracket
-every figure here, and to first order in 1/N their biases are equal and opposite: the midpoint has none.
+every estimate here, and to first order in 1/N their biases are equal and opposite: the midpoint has none.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ type Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Bracket:
-    """A figure between a lower and an upper estimate, in nats.
+    """A quantity between a lower and an upper estimate, in nats.
 
     Attributes:
         lower: at most the true value on average.
@@ -89,7 +89,7 @@ def bracket(lower: Array, upper: Array) -> Bracket:
     lower, upper = np.asarray(lower, dtype=np.float64), np.asarray(upper, dtype=np.float64)
     if lower.ndim != 2 or lower.shape != upper.shape or lower.shape[1] < 2:
         raise ValueError(
-            f"two arrays of shape (particle, datum) with at least 2 data wanted, got {lower.shape} and {upper.shape}"
+            f"two arrays of shape (particle, datum) with at least 2 data required, got {lower.shape} and {upper.shape}"
         )
     middle = (lower + upper) / 2
     particles, n = lower.shape

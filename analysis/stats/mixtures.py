@@ -66,7 +66,7 @@ def gaussian_densities(z: Array, loc: Array, scale: Array) -> tuple[Densities, D
     if z.ndim != 3 or loc.shape != z.shape[1:] or scale.shape != loc.shape or len(loc) < 2:
         raise ValueError(
             "z of shape (particle, datum, latent) with loc and scale of shape (datum, latent) and at least 2 data "
-            f"wanted, got {z.shape}, {loc.shape} and {scale.shape}"
+            f"required, got {z.shape}, {loc.shape} and {scale.shape}"
         )
     particles, n, latents = z.shape
     owner = np.tile(np.arange(n), particles)

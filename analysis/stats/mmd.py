@@ -129,9 +129,9 @@ def mmd(x: Array, y: Array, *, seed: int, bandwidth: Bandwidth = "median", num_p
 def _pool(x: Array, y: Array) -> tuple[Array, int, int]:
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if x.ndim < 1 or x.shape[1:] != y.shape[1:]:
-        raise ValueError(f"two samples of shape (row, *event) with equal events wanted, got {x.shape} and {y.shape}")
+        raise ValueError(f"two samples of shape (row, *event) with equal events required, got {x.shape} and {y.shape}")
     if min(len(x), len(y)) < 2:
-        raise ValueError(f"at least 2 rows of each sample wanted, got {len(x)} and {len(y)}")
+        raise ValueError(f"at least 2 rows of each sample required, got {len(x)} and {len(y)}")
     pooled = np.concatenate([x, y]).reshape(len(x) + len(y), -1)
     if not np.isfinite(pooled).all():
         raise ValueError(
@@ -157,7 +157,7 @@ def _lengths(pooled: Array, bandwidth: Bandwidth, random: np.random.Generator) -
         return (median,) if bandwidth == "median" else tuple(factor * median for factor in _LADDER)
     lengths = tuple(float(length) for length in np.atleast_1d(np.asarray(bandwidth, dtype=np.float64)))
     if not lengths or not all(np.isfinite(length) and length > 0 for length in lengths):
-        raise ValueError(f"bandwidth wants positive lengths, got {lengths}")
+        raise ValueError(f"bandwidth must be positive lengths, got {lengths}")
     return lengths
 
 

@@ -44,7 +44,7 @@ def tail_size(num_draws: int) -> int:
 
 
 def good_k(num_draws: int) -> float:
-    """k-hat below which so many draws give an estimate and an error that can be trusted: ``min(1 - 1/log10 S, 0.7)``.
+    """k-hat below which so many draws give an estimate and an error that are reliable: ``min(1 - 1/log10 S, 0.7)``.
 
     References:
         Vehtari et al. 2024, Pareto smoothed importance sampling, JMLR 25, sec. 3.2: the sample size needed grows as
@@ -91,7 +91,7 @@ def pareto_k(log_weight: Array) -> Array:
 
     Returns:
         Shape ``(datum,)``, float64. Minus infinity where all weights are equal: the guide is the posterior there. Plus
-        infinity where a weight is zero: the guide leaves the support, and no tail says how much it misses; and where
+        infinity where a weight is zero: the guide leaves the support, and no tail shows how much it misses; and where
         the largest is some 700 nats above a part of the tail. NaN where no tail can be fitted: fewer than 30 draws, or
         ties in the tail.
 
@@ -104,7 +104,7 @@ def pareto_k(log_weight: Array) -> Array:
     weight = _checked(log_weight)
     shape = np.empty(weight.shape[1])
     for block, rows in _rows(weight):
-        # A weight of zero says that the guide draws where p(x, z) = 0: no tail of the others speaks for the match.
+        # A weight of zero says that the guide draws where p(x, z) = 0: no tail of the others is evidence of a match.
         zero = np.isneginf(rows).any(1)
         shape[block] = np.where(zero, np.inf, _tails(rows).shape)
     return shape
@@ -135,7 +135,7 @@ class _Tails(NamedTuple):
 def _checked(log_weight: Array) -> Array:
     weight = np.asarray(log_weight)
     if weight.ndim != 2:
-        raise ValueError(f"log weights of shape (particle, datum) wanted, got {weight.shape}")
+        raise ValueError(f"log weights of shape (particle, datum) required, got {weight.shape}")
     if len(weight) < MIN_DRAWS:
         raise ValueError(f"a tail needs at least {MIN_DRAWS} draws, got {len(weight)}; raise num_draws")
     largest = weight.max(0)  # NaN wherever one is
@@ -181,7 +181,7 @@ def _tails(rows: Array, *, smooth: bool = False) -> _Tails:
     weight = np.exp(upper - largest[varied, None])
     excess = weight[:, 1:] - weight[:, :1]
     # Where a quarter of the tail is tied at its lower end, it is no generalised Pareto tail; where that quarter is
-    # nothing beside the largest weight, it is heavier than can be told.
+    # nothing beside the largest weight, it is heavier than can be estimated.
     first = _quartile(size)
     sunk = (weight[:, first + 1] == 0) & np.isfinite(upper[:, first + 1])
     shape[varied[sunk]] = np.inf

@@ -5,13 +5,13 @@ be measured as they are drawn and thrown away, and weighted afterwards. NaN mean
 """
 
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from math import prod
 from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
 
+from analysis.stats.elements import Elements
 from vae_pyro.core.registry import Choice, Registry
 
 type Array = np.ndarray[Any, Any]
@@ -21,82 +21,6 @@ AGGREGATES = ("mean", "sd")
 
 _BASIC = ("mean", "sd", "min", "max", "zeros")
 _OF_IMAGES = ("neighbours", "left_right", "up_down")
-
-
-class Elements:
-    """Data, and what several statistics need of them, computed once.
-
-    Args:
-        x: ``(*batch, *event)``; NaN where an element is not observed.
-        event_dim: number of event dimensions, at least 1.
-
-    Attributes:
-        flat: ``(*batch, element)``, zero where an element is not observed.
-        seen: boolean, shape of ``flat``, true where observed; ``None`` where everything is.
-        event: shape of one datum.
-
-    Raises:
-        ValueError: fewer dimensions than ``event_dim``, or no event dimension.
-    """
-
-    def __init__(self, x: Array, event_dim: int) -> None:
-        x = np.asarray(x)
-        if event_dim < 1 or x.ndim < event_dim:
-            raise ValueError(f"data with {event_dim} event dimensions (at least 1) wanted, got shape {x.shape}")
-        self.event = x.shape[x.ndim - event_dim :]
-        flat = x.reshape(*x.shape[: x.ndim - event_dim], prod(self.event))
-        if flat.dtype.kind != "f":
-            flat = flat.astype(np.float64)
-        hidden = np.isnan(flat)
-        self.seen: Array | None = ~hidden if hidden.any() else None
-        self.flat = flat if self.seen is None else np.where(hidden, flat.dtype.type(0), flat)
-
-    @cached_property
-    def count(self) -> Array:
-        """Observed elements of each datum, float64; NaN where there are none, so that nothing is said about it."""
-        if self.seen is None:
-            return np.full(self.flat.shape[:-1], float(self.flat.shape[-1]))
-        count = np.count_nonzero(self.seen, axis=-1).astype(np.float64)
-        return np.where(count > 0, count, np.nan)
-
-    @cached_property
-    def total(self) -> Array:
-        """Sum of the observed elements, float64; NaN where there are none."""
-        return np.add.reduce(self.flat, axis=-1, dtype=np.float64) + 0 * self.count
-
-    @cached_property
-    def centred(self) -> Array:
-        """Observed elements minus their mean, zero where not observed, shape of ``flat``."""
-        mean = np.nan_to_num(self.total / self.count).astype(self.flat.dtype)[..., None]
-        centred = self.flat - mean
-        return centred if self.seen is None else np.where(self.seen, centred, centred.dtype.type(0))
-
-    @cached_property
-    def squares(self) -> Array:
-        """Sum of squared deviations from the mean, float64; NaN where nothing is observed."""
-        return np.vecdot(self.centred, self.centred).astype(np.float64) + 0 * self.count
-
-    @cached_property
-    def ordered(self) -> Array:
-        """Elements in rising order, those that are not observed last, as infinity."""
-        return np.sort(self.filled(np.inf), axis=-1)
-
-    def filled(self, value: float) -> Array:
-        """Elements, with ``value`` where they are not observed."""
-        return self.flat if self.seen is None else np.where(self.seen, self.flat, self.flat.dtype.type(value))
-
-    def image(self, flat: Array) -> Array:
-        """``flat`` as images, ``(*batch, channel, row, column)``.
-
-        Raises:
-            ValueError: the data are no images.
-        """
-        if not is_image(self.event):
-            raise ValueError(
-                f"this statistic is of images (..., rows, columns), and a datum has shape {self.event}; choose from "
-                f"{', '.join(name for name in STATISTICS if name not in _OF_IMAGES)}"
-            )
-        return flat.reshape(*flat.shape[:-1], -1, *self.event[-2:])
 
 
 def is_image(event: tuple[int, ...]) -> bool:
@@ -269,8 +193,8 @@ def neighbours(x: Elements) -> Array:
     References:
         Moran 1950, Notes on continuous stochastic phenomena, Biometrika 37. doi:10.1093/biomet/37.1-2.17
     """
-    centred = x.image(x.centred)
-    seen = None if x.seen is None else x.image(x.seen)
+    centred = _as_images(x, x.centred)
+    seen = None if x.seen is None else _as_images(x, x.seen)
     product: Array | float = 0.0
     pairs: Array | float = 0.0
     for axis in (-1, -2):
@@ -283,6 +207,20 @@ def neighbours(x: Elements) -> Array:
             both = _cut(seen, axis, slice(0, size - 1)) & _cut(seen, axis, slice(1, size))
             pairs = pairs + np.count_nonzero(both, axis=(-3, -2, -1))
     return _ratio(np.asarray(product, dtype=np.float64) * x.count, x.squares * np.asarray(pairs, dtype=np.float64))
+
+
+def _as_images(x: Elements, flat: Array) -> Array:
+    """``flat``, of the shape of ``x.flat``, as images ``(*batch, channel, row, column)``.
+
+    Raises:
+        ValueError: the data are no images.
+    """
+    if not is_image(x.event):
+        raise ValueError(
+            f"this statistic is of images (..., rows, columns), and a datum has shape {x.event}; choose from "
+            f"{', '.join(name for name in STATISTICS if name not in _OF_IMAGES)}"
+        )
+    return flat.reshape(*flat.shape[:-1], -1, *x.event[-2:])
 
 
 def _cut(x: Array, axis: int, piece: slice) -> Array:
@@ -302,10 +240,10 @@ def up_down(x: Elements) -> Array:
 
 
 def _mirror(x: Elements, axis: int) -> Array:
-    centred = x.image(x.centred)
+    centred = _as_images(x, x.centred)
     product = np.einsum("...crk,...crk->...", centred, np.flip(centred, axis)).astype(np.float64)
     if x.seen is None:
         return _ratio(product, x.squares)
-    seen = x.image(x.seen)
+    seen = _as_images(x, x.seen)
     both = centred * (seen & np.flip(seen, axis))
     return _ratio(product, np.einsum("...crk,...crk->...", both, both).astype(np.float64) + 0 * x.count)

@@ -69,7 +69,7 @@ def anderson_darling(values: Array, first: Array) -> Array:
 
 
 def discriminant(values: Array, first: Array, *, num_folds: int = 5, seed: int) -> tuple[Array, Array]:
-    """How well a discriminant, fitted to the other folds, tells the rows of a fold apart, for each arrangement.
+    """How well a discriminant, fitted to the other folds, separates the rows of a fold, for each arrangement.
 
     Fisher's linear discriminant on the values and their squares, which sees shifts and changes of spread. It is
     refitted for every arrangement, in closed form: folds, standardisation and the shrunk covariance do not look at
@@ -104,7 +104,7 @@ def discriminant(values: Array, first: Array, *, num_folds: int = 5, seed: int) 
     n = total - m
     if num_folds < 2 or min(m, n) < 2 * num_folds:
         raise ValueError(
-            f"at least 2 folds with 2 rows of each sample wanted, got {num_folds} folds of {m} and {n} rows"
+            f"at least 2 folds with 2 rows of each sample required, got {num_folds} folds of {m} and {n} rows"
         )
     plain = _standardised(values)
     features = _standardised(np.concatenate([plain, plain**2], axis=1))

@@ -120,7 +120,7 @@ class Classification:
         return float((self.predicted(which) == self._known()).mean())
 
     def log_score(self, which: str) -> float:
-        """Mean log probability of the true class, in nats per datum; `analysis.tasks.class_scores` gives errors.
+        """Mean log probability of the true class, in nats per datum; `analysis.class_scores` gives errors.
 
         Minus infinity where a true class is held for impossible.
 

@@ -32,11 +32,11 @@ def print_written(*files: Path) -> None:
 
 def print_verdicts(title: str, verdicts: Iterable["Verdict"]) -> None:
     """A table of questions, estimates and thresholds."""
-    from analysis.results.estimate import plus_minus
+    from analysis import plus_minus
 
     table = Table("", "question", "estimate", "threshold", title=escape(title))
     for verdict in verdicts:
-        estimate = plus_minus(verdict.figure, verdict.error, verdict.unit)
+        estimate = plus_minus(verdict.value, verdict.error, verdict.unit)
         table.add_row(
             f"[{_COLOURS[verdict.outcome]}]{verdict.outcome}[/]",
             escape(verdict.question),

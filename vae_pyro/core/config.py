@@ -20,7 +20,8 @@ class Config(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            unknown = set(values) - set(type(self).model_fields)
+            closed = type(self).model_config.get("extra") == "forbid"
+            unknown = closed and set(values) - set(type(self).model_fields)
             hint = f" (known keys: {', '.join(type(self).model_fields)})" if unknown else ""
             raise ValueError(f"{type(self).__name__}: {describe_errors(error)}{hint}") from None
 

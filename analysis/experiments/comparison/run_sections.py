@@ -49,7 +49,7 @@ def agreement_section(estimates: "VariantEstimates") -> Section | None:
                 caption="One mark for each pair of seeds. CKA is 1 where two seeds have the same space up to rotation "
                 "and scale; UDR is near 1 where they have the same axes as well. A high CKA with a low UDR means that "
                 "seeds rotate the same space.",
-                figures={label: {"cka": agreed.cka, "udr": agreed.udr} for label, agreed in known},
+                metrics={label: {"cka": agreed.cka, "udr": agreed.udr} for label, agreed in known},
                 name="agreement-of-pairs",
             ),
             Table(

@@ -10,7 +10,7 @@ import numpy as np
 from analysis.experiments.held_out import HeldOut
 
 if TYPE_CHECKING:
-    from analysis.posterior.gaps import InferenceGaps
+    from analysis.posterior.gaps.result import InferenceGaps
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def ranking_section(comparison: "ExperimentComparison", figure: "Figure") -> Sec
             "95 % interval from seeds and test data, its thick part that of the test data alone; grey dots are seeds. "
             "A filled diamond marks a significant difference after correction. Intervals of levels may overlap where "
             "the paired difference is significant: both variants were evaluated on the same data.",
-            figures={"labels": list(comparison.labels), "log_px": estimates.runs["log_px"]},
+            metrics={"labels": list(comparison.labels), "log_px": estimates.runs["log_px"]},
             name="variants",
         ),
         Table(
@@ -82,7 +82,7 @@ def ranking_section(comparison: "ExperimentComparison", figure: "Figure") -> Sec
             "Burda, Grosse & Salakhutdinov 2016, Importance weighted autoencoders. arXiv:1509.00519",
             "Holm 1979, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6.",
         ],
-        figures={"headline": comparison.headline, "notes": list(comparison.notes)},
+        metrics={"headline": comparison.headline, "notes": list(comparison.notes)},
         name="winner",
     )
 

@@ -116,7 +116,7 @@ def best_section(analysis: SearchAnalysis) -> Section:
             "Tsamardinos, Greasidou & Borboudakis 2018, Bootstrapping the out-of-sample predictions for efficient and "
             "accurate cross-validation, Machine Learning 107. doi:10.1007/s10994-018-5714-4"
         ],
-        figures={
+        metrics={
             "value": optimism.value,
             "optimism": optimism.optimism,
             "corrected": optimism.corrected,
@@ -152,7 +152,7 @@ def course_section(search: Search) -> Section:
             alt=f"Learning curves of {len(states)} trials, {len(pruned)} of them pruned; the best is trial {number}.",
             caption="Validation ELBO by epoch, without the epochs of the KL warm-up. A cross marks where a trial was "
             "pruned.",
-            figures={str(trial.number): {str(epoch): elbo for epoch, elbo in trial.curve.items()}
+            metrics={str(trial.number): {str(epoch): elbo for epoch, elbo in trial.curve.items()}
                      for trial in search.trials},
             name="curves",
         ),
@@ -228,7 +228,7 @@ def settings_section(analysis: SearchAnalysis) -> Section:
                 + ".",
                 caption="Share of the variance of the validation ELBO over the space that each setting explains. ± is "
                 "the error of the forest, not that of the small number of trials.",
-                figures=shares,
+                metrics=shares,
                 name="importance",
             ),
             Picture.of(

@@ -9,7 +9,8 @@ import torch
 
 from analysis import to_datatree
 from analysis.density.comparison import Comparison, compare
-from analysis.density.elpd import ELPD, elpd, elpd_of
+from analysis.density.elpd import elpd, elpd_of
+from analysis.density.result import ELPD
 from tests.truths import PPCA, example
 from vae_pyro import VAE, Split, VAEConfig, load_data
 
@@ -113,7 +114,7 @@ def test_verdicts_tell_a_worse_model_and_do_not_tell_equal_ones(truth: PPCA, oth
     again = [elpd_of(truth.programs(stretch=1.4), x, num_draws=50, seed=seed) for seed in (1, 2)]
     same = compare(*again)
     assert same.verdicts[0].outcome == "warn"
-    assert "is not told apart from" in str(same)
+    assert "is not distinguishable from" in str(same)
     few = compare(*(elpd_of(model.programs(), x[:50], num_draws=50) for model in (truth, other)))
     assert few.verdicts[0].outcome == "warn"
 
@@ -151,8 +152,8 @@ def test_it_prints_a_table_and_sums_up(pair: tuple[ELPD, ELPD], truth: PPCA) -> 
     comparison = compare(*pair, worst, names=["right", "wrong", "a long name"])
     lines = str(comparison).splitlines()
     assert len(lines) == 5
-    assert [line.split("  ")[0].strip() for line in lines[1:4]] == ["right", "wrong", "a long name"]
-    assert "over 400 held-out data, 300 draws each" in lines[4]
+    assert [line.split("  ")[0].strip() for line in lines[2:5]] == ["right", "wrong", "a long name"]
+    assert "over 400 held-out data, 300 draws each" in lines[0]
     assert len(comparison.verdicts) == 4
     summary = comparison.summary()
     assert summary["best"] == "right"
@@ -206,7 +207,7 @@ def test_what_cannot_be_compared_is_refused(pair: tuple[ELPD, ELPD], truth: PPCA
     with pytest.raises(ValueError, match="at least two models, got 1"):
         compare(right)
     for names in (["one"], ["same", "same"]):
-        with pytest.raises(ValueError, match="names are to be 2 and different"):
+        with pytest.raises(ValueError, match="names must be 2 distinct names"):
             compare(right, wrong, names=names)
     shorter = elpd_of(truth.programs(), truth.sample(400, seed=1)[:399], num_draws=300)
     with pytest.raises(ValueError, match="different data: 400 .* 399"):

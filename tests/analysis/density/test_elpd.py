@@ -1,6 +1,5 @@
 """Held-out log density: exact at the exact posterior, within its error elsewhere, and between its bounds."""
 
-import importlib
 from dataclasses import replace
 from math import log, sqrt
 from pathlib import Path
@@ -11,9 +10,11 @@ import torch
 import xarray as xr
 
 from analysis import elpd, to_datatree
-from analysis.density.elpd import ELPD, elpd_of, estimates, log_evidence
+from analysis.density.elpd import elpd_of
+from analysis.density.result import ELPD
 from analysis.experiments.measurement import measure_run, read_held_out
 from analysis.results.verdict import Verdict
+from analysis.stats.importance import estimates, log_evidence
 from tests.truths import PPCA, example
 from vae_pyro import VAE, Dataset, FitConfig, Split, VAEConfig, evaluate, fit, load_data
 from vae_pyro.data.dataset import DataConfig
@@ -32,7 +33,7 @@ def test_elpd_of_the_exact_posterior_is_exact(truth: PPCA) -> None:
     assert result.mcse < 1e-6
     assert (result.pareto_k == -np.inf).all()
     assert result.num_bad == 0
-    assert "the guide is close enough everywhere" in str(result)
+    assert "the guide is close enough to the posterior everywhere" in str(result)
 
 
 def test_elpd_meets_the_truth_within_its_error(truth: PPCA) -> None:
@@ -148,8 +149,7 @@ def test_a_vae_is_streamed_as_evaluate_does_and_says_what_it_observes() -> None:
 def test_blocks_bound_memory_and_do_not_change_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = 2 * np.random.default_rng(0).normal(size=(100, 50)).astype(np.float32)
     whole = estimates(weight)
-    # The name analysis.density.elpd is the function's.
-    monkeypatch.setattr(importlib.import_module("analysis.density.elpd"), "_AT_ONCE", 700)
+    monkeypatch.setattr("analysis.stats.importance._AT_ONCE", 700)
     for name, values in estimates(weight)._asdict().items():
         np.testing.assert_array_equal(values, getattr(whole, name))
 
@@ -269,7 +269,7 @@ def test_it_prints_and_sums_up(truth: PPCA) -> None:
     text = str(result)
     assert 2 <= len(text.splitlines()) <= 6
     assert "(another test set)" in text
-    assert "itself biased down; at most 2.3 above the estimate from 100 draws" in text
+    assert "biased down; at most 2.3 above the estimate with 100 draws" in text
     summary = result.summary()
     assert summary["elpd"] == result.elpd
     assert all(value is None or isinstance(value, str | int | float) for value in summary.values())

@@ -83,13 +83,13 @@ def test_the_ledger_is_that_of_the_closed_form(truth: PPCA) -> None:
     normal = torch.distributions.Normal(0.0, 1.0)
     guide = torch.distributions.MultivariateNormal(loc, covariance)
     likelihood = torch.distributions.Normal(z @ truth.weight.T + truth.mean, truth.variance**0.5)
-    wanted = {
+    expected = {
         "log_prior/z": normal.log_prob(z).sum(-1),
         "sample_stats/log_guide": guide.log_prob(z),
         "log_likelihood/x": likelihood.log_prob(x).sum(-1),
         "sample_stats/log_weight": truth.log_evidence(x).expand(30, 12),
     }
-    for path, value in wanted.items():
+    for path, value in expected.items():
         np.testing.assert_allclose(tree[path].values[0], value, atol=1e-10, err_msg=path)
 
 
@@ -290,7 +290,7 @@ class TestArviz:
         az.plot_ppc_dist(tree["predictive_statistics"], var_names=["sd"], group=group, backend=backend)
 
     def test_plot_ppc_pit(self, tree: xr.DataTree, backend: str) -> None:
-        """Of one element, since ArviZ's default test wants data with one dimension; and of the statistics."""
+        """Of one element, since ArviZ's default test requires data with one dimension; and of the statistics."""
         az.plot_ppc_pit(tree, coords={"x_dim_0": 2}, backend=backend)
         az.plot_ppc_pit(tree["predictive_statistics"], var_names=["sd"], backend=backend)
 

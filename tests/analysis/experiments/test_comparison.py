@@ -538,7 +538,7 @@ def test_the_page_says_who_wins_escapes_names_and_asks_for_nothing() -> None:
         "digits",
     ):
         assert words in html
-    figures = clear.figures()["sections"]
+    figures = clear.metrics()["sections"]
     assert figures["means" if "means" in figures else "winner"]
     assert len(figures["differences"]["pairs"]) == 3
     assert len(clear.verdicts) == len(three().verdicts)

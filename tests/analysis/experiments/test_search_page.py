@@ -95,7 +95,7 @@ def page(searched: Search) -> Page:
 
 def test_the_page_says_what_was_searched_chosen_and_how_sure_that_is(searched: Search, page: Page) -> None:
     assert {trial.state for trial in searched.trials} == {"complete", "pruned", "failed"}
-    figures = page.figures()["sections"]
+    figures = page.metrics()["sections"]
     assert [row["setting"] for row in figures["searched"]["space"]] == ["latent_dim", "optimizer.lr", "objective.beta"]
     assert {row["setting"]: row["value"] for row in figures["choice"]["best"]} == {
         name: str(param) if not isinstance(param, float) else f"{param:.4g}"
@@ -258,4 +258,4 @@ def test_pictures_are_the_same_bytes_and_refuse_what_does_not_belong_together() 
 
 
 def test_figures_on_the_page_are_json(page: Page) -> None:
-    json.dumps(page.figures(), allow_nan=False)
+    json.dumps(page.metrics(), allow_nan=False)

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import ortho_group
 
-from analysis.latent.disentanglement import udr
-from analysis.latent.similarity import agreement, linear_cka
+from analysis.latent.similarity import agreement, linear_cka, udr
 
 # The statistical tests have fixed seeds; over seeds, each fails with a probability below 1e-3 (4 standard errors).
 
@@ -116,9 +115,9 @@ def test_memory_does_not_grow_with_the_square_of_the_data() -> None:
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        (np.zeros(5), np.zeros(5), "codes (datum, latent) of the same data wanted, got [(5,), (5,)]"),
-        (np.zeros((5, 2)), np.zeros((6, 2)), "of the same data wanted, got [(5, 2), (6, 2)]"),
-        (np.zeros((3, 2)), np.zeros((3, 2)), "CKA wants at least 4 data, got 3"),
+        (np.zeros(5), np.zeros(5), "codes (datum, latent) of the same data required, got [(5,), (5,)]"),
+        (np.zeros((5, 2)), np.zeros((6, 2)), "of the same data required, got [(5, 2), (6, 2)]"),
+        (np.zeros((3, 2)), np.zeros((3, 2)), "CKA requires at least 4 data, got 3"),
         (np.zeros((5, 2)), np.full((5, 2), nan), "codes 1 hold 10 values that are not finite"),
     ],
 )

@@ -14,7 +14,14 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from analysis import plotting as plots
+from analysis.density.plot import plot_khat
+from analysis.latent.information.plot import plot_aggregate, plot_kl
+from analysis.latent.structure.plot import plot_interpolation, plot_traversal
+from analysis.posterior.calibration.plot import plot_coverage, plot_ranks, plot_tarp
+from analysis.predictive.plot import plot_predictive, plot_reconstruction
+from analysis.samples.generated.plot import plot_samples
 from analysis.stats.ecdf_bands import ecdf_band
+from analysis.tasks.classification.plot import plot_reliability
 
 
 def random(*shape: int) -> np.ndarray:
@@ -79,26 +86,26 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "ecdf of one": lambda: plots.plot_ecdf_difference(GRID, GRID, LOW, HIGH, ["energy"]),
     "ecdf of many": lambda: plots.plot_ecdf_difference(GRID, GRID[:, None] ** np.linspace(0.5, 2, 40), LOW, HIGH),
     "ecdf of many, none outside": lambda: plots.plot_ecdf_difference(GRID, GRID[:, None] * np.ones(20), LOW, HIGH),
-    "coverage": lambda: plots.plot_coverage(GRID, np.stack([GRID, GRID**2], 1), LOW, HIGH),
-    "coverage of many": lambda: plots.plot_coverage(GRID, GRID[:, None] ** np.linspace(0.5, 2, 40), LOW, HIGH),
-    "tarp": lambda: plots.plot_tarp(GRID, GRID, LOW, HIGH),
-    "ranks": lambda: plots.plot_ranks(np.arange(600).reshape(200, 3) % 100, 100),
-    "ranks of many": lambda: plots.plot_ranks(np.arange(4000).reshape(200, 20) % 100, 100),
-    "ranks of few": lambda: plots.plot_ranks(np.array([[1]]), 7),
+    "coverage": lambda: plot_coverage(GRID, np.stack([GRID, GRID**2], 1), LOW, HIGH),
+    "coverage of many": lambda: plot_coverage(GRID, GRID[:, None] ** np.linspace(0.5, 2, 40), LOW, HIGH),
+    "tarp": lambda: plot_tarp(GRID, GRID, LOW, HIGH),
+    "ranks": lambda: plot_ranks(np.arange(600).reshape(200, 3) % 100, 100),
+    "ranks of many": lambda: plot_ranks(np.arange(4000).reshape(200, 20) % 100, 100),
+    "ranks of few": lambda: plot_ranks(np.array([[1]]), 7),
     "pit": lambda: plots.plot_pit(random(8, 8) % 1, grid=GRID, lower=LOW, upper=HIGH),
     "pit of one": lambda: plots.plot_pit(np.array([0.5])),
-    "k-hat": lambda: plots.plot_khat(np.array([0.1, 0.65, 1.4, np.inf, -np.inf]), 0.6),
-    "k-hat of one": lambda: plots.plot_khat(np.array([-np.inf]), 0.6),
-    "predictive": lambda: plots.plot_predictive([0, 5, 2], [*random(2, 100), np.full(100, 2)], ["a", "b", "c"]),
-    "predictive of one": lambda: plots.plot_predictive([0.0], random(1, 1), ["a"], [0.5]),
-    "gaps": lambda: plots.plot_gaps(["approximation", "amortization"], [1.43, 1.34], [0.05, 0.04]),
-    "gap": lambda: plots.plot_gaps(["approximation"], [-0.1]),
-    "kl": lambda: plots.plot_kl(np.array([0.001, 2, 1]), np.array([0.001, 0.1, 0.1]), activity=np.array([0, 0.9, 0.7])),
-    "kl of one": lambda: plots.plot_kl(np.array([1.2])),
-    "kl of none active": lambda: plots.plot_kl(np.zeros(200)),
-    "aggregate": lambda: plots.plot_aggregate(random(500, 3), random(400, 3)),
-    "aggregate of many": lambda: plots.plot_aggregate(random(50, 30), random(40, 30)),
-    "aggregate of one": lambda: plots.plot_aggregate(random(2, 1), random(2, 1)),
+    "k-hat": lambda: plot_khat(np.array([0.1, 0.65, 1.4, np.inf, -np.inf]), 0.6),
+    "k-hat of one": lambda: plot_khat(np.array([-np.inf]), 0.6),
+    "predictive": lambda: plot_predictive([0, 5, 2], [*random(2, 100), np.full(100, 2)], ["a", "b", "c"]),
+    "predictive of one": lambda: plot_predictive([0.0], random(1, 1), ["a"], [0.5]),
+    "bars": lambda: plots.plot_bars(["approximation", "amortization"], [1.43, 1.34], [0.05, 0.04]),
+    "bar": lambda: plots.plot_bars(["approximation"], [-0.1]),
+    "kl": lambda: plot_kl(np.array([0.001, 2, 1]), np.array([0.001, 0.1, 0.1]), activity=np.array([0, 0.9, 0.7])),
+    "kl of one": lambda: plot_kl(np.array([1.2])),
+    "kl of none active": lambda: plot_kl(np.zeros(200)),
+    "aggregate": lambda: plot_aggregate(random(500, 3), random(400, 3)),
+    "aggregate of many": lambda: plot_aggregate(random(50, 30), random(40, 30)),
+    "aggregate of one": lambda: plot_aggregate(random(2, 1), random(2, 1)),
     "latent": lambda: plots.plot_latent(random(90, 4), np.arange(90) % 3, clusters=np.arange(90) % 4 - 1),
     "latent, clusters alone": lambda: plots.plot_latent(random(90, 4), clusters=np.arange(90) % 4),
     "latent of one": lambda: plots.plot_latent(random(1, 1)),
@@ -106,29 +113,39 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "latent of two equal data": lambda: plots.plot_latent(np.ones((2, 5))),
     "latent of one, names": lambda: plots.plot_latent(random(20, 1), np.array(["a", "b"] * 10)),
     "latent, many names": lambda: plots.plot_latent(random(20, 2), np.array([f"n{i}" for i in range(20)])),
-    "traversal": lambda: plots.plot_traversal(images(4, 7), np.linspace(-2, 2, 7), bounds=(0, 1)),
-    "traversal of one": lambda: plots.plot_traversal(images(1, 1), np.zeros(1)),
-    "traversal of many": lambda: plots.plot_traversal(images(30, 3), np.arange(3)),
-    "traversal in colour": lambda: plots.plot_traversal(random(2, 3, 3, 4, 4), np.arange(3)),
-    "traversal of a vector": lambda: plots.plot_traversal(random(2, 5, 9), np.arange(5)),
-    "traversal of a point": lambda: plots.plot_traversal(random(5, 5, 2), np.arange(5)),
-    "traversal of a number": lambda: plots.plot_traversal(random(1, 5, 1), np.arange(5)),
-    "interpolation": lambda: plots.plot_interpolation(images(3, 5), ["3 to 8", "1 to 7", "0 to 6"]),
-    "reconstruction": lambda: plots.plot_reconstruction(images(9), images(9), images(9)),
-    "reconstruction of one": lambda: plots.plot_reconstruction(images(1), images(1), 0 * images(1)),
-    "reconstruction in colour": lambda: plots.plot_reconstruction(*(np.abs(random(2, 3, 5, 5)),) * 3),
-    "reconstruction of a vector": lambda: plots.plot_reconstruction(random(8, 13), random(8, 13), np.ones((8, 13))),
-    "reconstruction of a series": lambda: plots.plot_reconstruction(random(1, 99), random(1, 99), np.ones((1, 99))),
-    "reconstruction of a number": lambda: plots.plot_reconstruction(random(2, 1), random(2, 1), np.ones((2, 1))),
-    "samples": lambda: plots.plot_samples(images(100), images(49)),
-    "samples of one": lambda: plots.plot_samples(images(1), images(2)),
-    "samples of a point": lambda: plots.plot_samples(random(9, 2), random(5, 2)),
-    "samples of a vector": lambda: plots.plot_samples(random(9, 5), random(5, 5)),
-    "samples of a series": lambda: plots.plot_samples(random(9, 50), random(5, 50)),
-    "samples of a number": lambda: plots.plot_samples(random(1, 1), random(1, 1)),
+    "traversal": lambda: plot_traversal(images(4, 7), np.linspace(-2, 2, 7), bounds=(0, 1)),
+    "traversal of one": lambda: plot_traversal(images(1, 1), np.zeros(1)),
+    "traversal of many": lambda: plot_traversal(images(30, 3), np.arange(3)),
+    "traversal in colour": lambda: plot_traversal(random(2, 3, 3, 4, 4), np.arange(3)),
+    "traversal of a vector": lambda: plot_traversal(random(2, 5, 9), np.arange(5)),
+    "traversal of a point": lambda: plot_traversal(random(5, 5, 2), np.arange(5)),
+    "traversal of a number": lambda: plot_traversal(random(1, 5, 1), np.arange(5)),
+    "interpolation": lambda: plot_interpolation(images(3, 5), ["3 to 8", "1 to 7", "0 to 6"]),
+    "reconstruction": lambda: plot_reconstruction(images(9), images(9), images(9)),
+    "reconstruction of one": lambda: plot_reconstruction(images(1), images(1), 0 * images(1)),
+    "reconstruction in colour": lambda: plot_reconstruction(*(np.abs(random(2, 3, 5, 5)),) * 3),
+    "reconstruction of a vector": lambda: plot_reconstruction(random(8, 13), random(8, 13), np.ones((8, 13))),
+    "reconstruction of a series": lambda: plot_reconstruction(random(1, 99), random(1, 99), np.ones((1, 99))),
+    "reconstruction of a number": lambda: plot_reconstruction(random(2, 1), random(2, 1), np.ones((2, 1))),
+    "samples": lambda: plot_samples(images(100), images(49)),
+    "samples of one": lambda: plot_samples(images(1), images(2)),
+    "samples of a point": lambda: plot_samples(random(9, 2), random(5, 2)),
+    "samples of a vector": lambda: plot_samples(random(9, 5), random(5, 5)),
+    "samples of a series": lambda: plot_samples(random(9, 50), random(5, 50)),
+    "samples of a number": lambda: plot_samples(random(1, 1), random(1, 1)),
     "scores": lambda: plots.plot_scores(random(100), 9 + random(50), threshold=2.0),
     "score": lambda: plots.plot_scores(np.array([3.0])),
     "roc": lambda: plots.plot_roc(np.array([0, 0.1, 1]), np.array([0, 0.8, 1]), auroc=0.9, error=0.01),
+    "matrix": lambda: plots.plot_matrix(
+        np.array([[1.0, np.nan], [0.2, 0.5], [0, 1]]), ["a", "b", "c"], ["x", "y"], label="n"
+    ),
+    "matrix of one": lambda: plots.plot_matrix(np.ones((1, 1)), ["a"], ["x"], label="n"),
+    "matrix of many": lambda: plots.plot_matrix(
+        random(30, 20), [str(i) for i in range(30)], [*"abcdefghijklmnopqrst"], label="n"
+    ),
+    "reliability": lambda: plot_reliability(
+        np.linspace(0.5, 0.9, 5), np.linspace(0.4, 0.95, 5), np.full(5, 0.45), np.full(5, 0.9)
+    ),
     "one image": lambda: plots.plot_data(images(1), "one"),
     "pairs, some hidden": lambda: plots.plot_pairs(np.where(random(9, 8, 8) > 1, np.nan, images(9)), images(9)),
 }
@@ -196,9 +213,7 @@ def test_a_band_of_this_project_fits() -> None:
 def test_rank_bins_divide_the_ranks_and_hold_every_simulation() -> None:
     ranks = np.random.default_rng(0).integers(0, 101, (300, 2))
     for num_ranks, bins in ((101, 1), (102, 17), (200, 20)):
-        (heights, edges, _), *_ = (
-            patch.get_data() for patch in plots.plot_ranks(ranks, num_ranks).axes[0].patches[1:2]
-        )
+        (heights, edges, _), *_ = (patch.get_data() for patch in plot_ranks(ranks, num_ranks).axes[0].patches[1:2])
         assert len(heights) == bins
         assert heights.sum() == 300
         np.testing.assert_allclose(np.diff(edges), num_ranks / bins)
@@ -209,7 +224,7 @@ def test_uniform_ranks_stay_in_their_interval_and_others_are_marked() -> None:
     draw = np.random.default_rng(1)
 
     def marked(ranks: np.ndarray) -> int:
-        return sum(len(axes.lines[1].get_xdata()) for axes in plots.plot_ranks(ranks, 100).axes)
+        return sum(len(axes.lines[1].get_xdata()) for axes in plot_ranks(ranks, 100).axes)
 
     assert marked(draw.integers(0, 100, (400, 12))) <= 10
     assert marked(np.clip(draw.normal(50, 15, (400, 12)), 0, 99).round()) > 100
@@ -217,7 +232,7 @@ def test_uniform_ranks_stay_in_their_interval_and_others_are_marked() -> None:
 
 def test_k_hat_is_counted_by_its_limits_and_infinities_are_drawn_at_the_edges() -> None:
     k = np.array([0.1, 0.65, 0.99, 1.4, np.inf, -np.inf, 0.6])
-    figure = plots.plot_khat(k, 0.6)
+    figure = plot_khat(k, 0.6)
     axes = figure.axes[0]
     drawn = {collection.get_label(): collection.get_offsets() for collection in axes.collections}
     assert [label.rpartition(": ")[2] for label in drawn] == ["3", "2", "2"]
@@ -229,7 +244,7 @@ def test_k_hat_is_counted_by_its_limits_and_infinities_are_drawn_at_the_edges() 
 
 def test_predictive_panels_show_the_observed_value_where_it_is() -> None:
     replicated = random(2, 400)
-    figure = plots.plot_predictive([0.0, 8.0], replicated, ["mean", "max"], [0.51, 0.0])
+    figure = plot_predictive([0.0, 8.0], replicated, ["mean", "max"], [0.51, 0.0])
     for axes, value, title in zip(figure.axes, (0.0, 8.0), ("mean  p = 0.510", "max  p = 0.000"), strict=True):
         assert axes.lines[0].get_xdata()[0] == value
         assert axes.get_xlim()[0] < value < axes.get_xlim()[1]
@@ -240,8 +255,8 @@ def test_predictive_panels_show_the_observed_value_where_it_is() -> None:
 
 def test_latents_are_active_by_activity_where_it_is_given() -> None:
     kl = np.array([0.002, 2.0, 0.5])
-    assert plots.plot_kl(kl).axes[0].get_title().startswith("2 of 3 active")
-    figure = plots.plot_kl(kl, activity=np.array([0.2, 0.9, 0.001]), threshold=0.01)
+    assert plot_kl(kl).axes[0].get_title().startswith("2 of 3 active")
+    figure = plot_kl(kl, activity=np.array([0.2, 0.9, 0.001]), threshold=0.01)
     assert figure.axes[0].get_title().startswith("2 of 3 active")
     assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == ["1", "2", "0"]
     hatched = [bar.get_x() for bar in figure.axes[0].patches if bar.get_hatch()]
@@ -317,8 +332,8 @@ def test_a_place_without_a_datum_is_white() -> None:
 
 def test_white_and_black_of_a_traversal_are_what_is_asked() -> None:
     decoded = images(1, 3) * 0.5 - 0.1
-    own = np.asarray(plots.plot_traversal(decoded, np.arange(3)).axes[0].images[0].get_array())
-    asked = np.asarray(plots.plot_traversal(decoded, np.arange(3), bounds=(0, 1)).axes[0].images[0].get_array())
+    own = np.asarray(plot_traversal(decoded, np.arange(3)).axes[0].images[0].get_array())
+    asked = np.asarray(plot_traversal(decoded, np.arange(3), bounds=(0, 1)).axes[0].images[0].get_array())
     assert own.min() < 0.02
     assert asked.min() > 0.3
 
@@ -336,35 +351,35 @@ def test_colour_images_keep_their_channels() -> None:
         (lambda: plots.plot_data(np.zeros((0, 8, 8)), "t"), "x of shape (datum, *x_shape) with at least one datum"),
         (lambda: plots.plot_data(np.full((2, 8, 8), np.nan), "t"), "nothing but NaN"),
         (lambda: plots.plot_data(np.full((2, 8, 8), np.inf), "t"), "infinite"),
-        (lambda: plots.plot_pairs(images(3), images(2)), "reconstruction of the shape of x, (3, 8, 8), wanted"),
-        (lambda: plots.plot_reconstruction(images(3), images(3), -images(3)), "a negative standard deviation, -1"),
-        (lambda: plots.plot_reconstruction(images(3), images(2), images(3)), "mean of the shape of x"),
-        (lambda: plots.plot_samples(images(3), random(3, 64)), "samples of event shape (8, 8) wanted"),
+        (lambda: plots.plot_pairs(images(3), images(2)), "reconstruction of the shape of x, (3, 8, 8), required"),
+        (lambda: plot_reconstruction(images(3), images(3), -images(3)), "a negative standard deviation, -1"),
+        (lambda: plot_reconstruction(images(3), images(2), images(3)), "mean of the shape of x"),
+        (lambda: plot_samples(images(3), random(3, 64)), "samples of event shape (8, 8) required"),
         (lambda: plots.plot_ecdf_difference(GRID, GRID[:3], LOW, HIGH), "ecdf has 3 entries, grid has 49"),
         (lambda: plots.plot_ecdf_difference(GRID, GRID, HIGH, LOW), "lower is above upper at grid = 0.02"),
         (lambda: plots.plot_ecdf_difference(GRID, GRID, LOW, HIGH, ["a", "b"]), "2 names for 1 curves"),
-        (lambda: plots.plot_coverage(GRID, np.full(49, np.nan), LOW, HIGH), "coverage holds 49 values that are not"),
-        (lambda: plots.plot_tarp(GRID, GRID, LOW[:4], HIGH), "lower has 4 entries, level has 49"),
-        (lambda: plots.plot_ranks(np.array([[5]]), 5), "ranks in [0, 4] wanted, got [5, 5]"),
-        (lambda: plots.plot_ranks(np.arange(5), 5), "ranks of shape (simulation, quantity)"),
-        (lambda: plots.plot_pit(np.array([1.2])), "pit in [0, 1] wanted, got [1.2, 1.2]"),
-        (lambda: plots.plot_pit(np.array([0.2]), grid=GRID), "the band wants grid, lower and upper"),
-        (lambda: plots.plot_khat(np.array([np.nan]), 0.7), "pareto_k holds 1 values that are NaN"),
-        (lambda: plots.plot_khat(np.zeros(0), 0.7), "pareto_k of shape (datum), none of them 0"),
-        (lambda: plots.plot_predictive([1.0], random(2, 5), ["a", "b"]), "observed has 1 entries, replicated has 2"),
-        (lambda: plots.plot_predictive([1.0], random(1, 5), ["a"], [0.1, 0.2]), "p_values has 2 entries"),
-        (lambda: plots.plot_gaps(["a"], [np.inf]), "values holds 1 values that are not finite"),
-        (lambda: plots.plot_gaps(["a", "b"], [1.0, 2.0], [1.0]), "errors has 1 entries, values has 2"),
-        (lambda: plots.plot_kl(np.ones(3), np.ones(2)), "error has 2 entries, kl has 3"),
-        (lambda: plots.plot_kl(np.ones(3), activity=np.ones(4)), "activity has 4 entries, kl has 3"),
-        (lambda: plots.plot_aggregate(random(5, 2), random(5, 3)), "prior has 3 entries, aggregate has 2"),
+        (lambda: plot_coverage(GRID, np.full(49, np.nan), LOW, HIGH), "coverage holds 49 values that are not"),
+        (lambda: plot_tarp(GRID, GRID, LOW[:4], HIGH), "lower has 4 entries, level has 49"),
+        (lambda: plot_ranks(np.array([[5]]), 5), "ranks in [0, 4] required, got [5, 5]"),
+        (lambda: plot_ranks(np.arange(5), 5), "ranks of shape (simulation, quantity)"),
+        (lambda: plots.plot_pit(np.array([1.2])), "pit in [0, 1] required, got [1.2, 1.2]"),
+        (lambda: plots.plot_pit(np.array([0.2]), grid=GRID), "the band requires grid, lower and upper"),
+        (lambda: plot_khat(np.array([np.nan]), 0.7), "pareto_k holds 1 values that are NaN"),
+        (lambda: plot_khat(np.zeros(0), 0.7), "pareto_k of shape (datum), none of them 0"),
+        (lambda: plot_predictive([1.0], random(2, 5), ["a", "b"]), "observed has 1 entries, replicated has 2"),
+        (lambda: plot_predictive([1.0], random(1, 5), ["a"], [0.1, 0.2]), "p_values has 2 entries"),
+        (lambda: plots.plot_bars(["a"], [np.inf]), "values holds 1 values that are not finite"),
+        (lambda: plots.plot_bars(["a", "b"], [1.0, 2.0], [1.0]), "errors has 1 entries, values has 2"),
+        (lambda: plot_kl(np.ones(3), np.ones(2)), "error has 2 entries, kl has 3"),
+        (lambda: plot_kl(np.ones(3), activity=np.ones(4)), "activity has 4 entries, kl has 3"),
+        (lambda: plot_aggregate(random(5, 2), random(5, 3)), "prior has 3 entries, aggregate has 2"),
         (lambda: plots.plot_latent(random(5, 2), np.zeros(4)), "labels has 4 entries, loc has 5"),
         (lambda: plots.plot_latent(random(5, 2), clusters=np.zeros(4)), "clusters has 4 entries, loc has 5"),
         (lambda: plots.plot_latent(random(5)), "loc of shape (datum, latent_dim)"),
-        (lambda: plots.plot_traversal(images(2, 3), np.zeros(4)), "values has 4 entries, decoded has 3"),
-        (lambda: plots.plot_interpolation(random(3, 4)), "decoded of shape (row, step, *x_shape)"),
+        (lambda: plot_traversal(images(2, 3), np.zeros(4)), "values has 4 entries, decoded has 3"),
+        (lambda: plot_interpolation(random(3, 4)), "decoded of shape (row, step, *x_shape)"),
         (lambda: plots.plot_scores(np.array([np.nan])), "inside holds 1 values that are not finite"),
-        (lambda: plots.plot_roc(np.array([0, 1]), np.array([0, 1.5])), "hit in [0, 1] wanted, got [0, 1.5]"),
+        (lambda: plots.plot_roc(np.array([0, 1]), np.array([0, 1.5])), "hit in [0, 1] required, got [0, 1.5]"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(draw: Callable[[], Figure], message: str) -> None:

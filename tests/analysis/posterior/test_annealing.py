@@ -14,12 +14,12 @@ from torch import Tensor
 from analysis import elpd, to_datatree
 from analysis.posterior.annealing import (
     AnnealingConfig,
-    Sandwich,
     annealed_importance_sampling,
     bidirectional_monte_carlo,
     sigmoidal_schedule,
     simulate,
 )
+from analysis.posterior.bounds import Sandwich
 from analysis.posterior.joint import Gaussian, LogJoint, guide_gaussian
 from tests.truths import PPCA, Program, example
 from vae_pyro import VAE, Split, VAEConfig

@@ -297,8 +297,8 @@ def test_a_function_of_the_data_set(tree: xr.DataTree) -> None:
     check = predictive_check(tree, largest_column)
     assert check.name == "largest_column"
     assert check.observed == largest_column(tree["observed_data"]["x"].values)
-    wanted = [largest_column(one) for one in tree["posterior_predictive"]["x"].values[0]]
-    np.testing.assert_array_equal(check.replicated, wanted)
+    expected = [largest_column(one) for one in tree["posterior_predictive"]["x"].values[0]]
+    np.testing.assert_array_equal(check.replicated, expected)
     assert str(check).startswith("predictive check of 'largest_column': observed ")
     assert check.p_value_mcse >= 0.5 / 400
     assert check.pit is check.pit_p_value is check.pit_distance is check.effect is None
@@ -308,12 +308,12 @@ def test_a_function_of_the_data_set(tree: xr.DataTree) -> None:
 
 def test_statistics_that_the_tree_was_not_measured_by(truth: PPCA, tree: xr.DataTree) -> None:
     """They are taken of the predictive draws that it keeps whole, as if it had been."""
-    wanted = to_datatree(
+    required = to_datatree(
         truth.programs(), truth.sample(40, seed=0), num_draws=400, seed=1, statistics=["quantile:q=0.3"]
     )
     for kind in KINDS:
         check = predictive_check(tree, "quantile:q=0.3", kind=kind)
-        same = predictive_check(wanted, "quantile:q=0.3", kind=kind)
+        same = predictive_check(required, "quantile:q=0.3", kind=kind)
         np.testing.assert_allclose(check.replicated, same.replicated, rtol=1e-12)
         np.testing.assert_allclose(check.pit, same.pit, rtol=1e-12)
         assert check.effect == pytest.approx(same.effect)
@@ -396,7 +396,7 @@ def test_what_is_told(tree: xr.DataTree) -> None:
     result = predictive_checks(tree, kind="held_out")
     text = str(result)
     assert text.startswith("held-out predictive check of 5 statistics, 400 replications: family-wise p = ")
-    assert "no statistic is off beyond chance" in text
+    assert "no statistic misfits beyond chance" in text
     assert "uniform under the true model" in text
     summary = json.loads(json.dumps(result.summary()))
     assert summary["p_family"] == result.p_family

@@ -80,7 +80,7 @@ def test_the_page_holds_every_figure_and_the_files_are_whole(good: Report, tmp_p
     html = run.report_file.read_text()
     inside = json.loads(html.split('id="figures">')[1].split("</script>")[0])
     stored = json.loads(run.metrics_file.read_text())
-    assert stored["report"] == inside == json.loads(json.dumps(good.page.figures()))
+    assert stored["report"] == inside == json.loads(json.dumps(good.page.metrics()))
     assert stored["elbo"] == -1.0, "what evaluate wrote stays"
     assert [row["name"] for row in inside["verdicts"]] == [verdict.name for _, verdict in good.page.verdicts]
     with warnings.catch_warnings():  # xarray adds a filter of its own at every opening
@@ -135,7 +135,7 @@ def test_a_collapsed_model_turns_the_latent_row(truth: PPCA) -> None:
 
     made = make_report((model, guide), truth.sample(100, seed=8), config=only("latent"))
     assert [verdict.outcome for verdict in rows(made).values()].count("fail") >= 1
-    assert "collapse" in json.dumps(made.page.figures()).lower()
+    assert "collapse" in json.dumps(made.page.metrics()).lower()
 
 
 def test_test_data_that_were_trained_on_turn_the_leakage_rows(truth: PPCA) -> None:
@@ -159,7 +159,7 @@ def test_few_data_one_latent_and_no_image_get_a_sensible_page(size: int) -> None
     assert "Traceback" not in html
     names = {section.title: section.name for section in made.page.sections}
     assert {names[title] for title, _ in made.absent} <= {"latent", "samples", "leakage"}
-    assert "at least 20 data are required" in html
+    assert "at least 20 held-out data are required" in html
 
 
 def test_a_mask_and_data_outside_the_support() -> None:

@@ -16,8 +16,10 @@ from sklearn.datasets import load_digits
 
 import analysis
 from analysis import plotting as plots
+from analysis.results.blocks import Heading, Listing, Picture, Section, Table
 from analysis.results.estimate import Estimate
-from analysis.results.page import Heading, Listing, Page, Picture, Section, Table, slug
+from analysis.results.page import Page
+from analysis.results.text import slug
 from analysis.results.verdict import Outcome, Verdict
 from tests.browser import Browser, browser, chromium, faults
 
@@ -27,7 +29,7 @@ NASTY = "</script><script>alert('x')</script> & <b>"
 def verdict(outcome: Outcome = "pass", **changes: Any) -> Verdict:
     given: dict[str, Any] = {
         "question": "Is the mean right?",
-        "figure": 0.4884,
+        "value": 0.4884,
         "error": 0.0021,
         "unit": "of full intensity",
         "threshold": "at most 0.5",
@@ -69,12 +71,12 @@ def digits_page() -> Page:
                 plots.plot_latent(plane, labels, clusters=labels % 3),
                 alt="Two scatters.",
                 caption="The plane.",
-                figures={"first": plane[:3, 0]},
+                metrics={"first": plane[:3, 0]},
             )
         ],
-        verdicts=[verdict("fail", figure=math.nan, advice="")],
+        verdicts=[verdict("fail", value=math.nan, advice="")],
         references=["Burda et al. 2016. arXiv:1509.00519", "Another paper."],
-        figures={"k": math.inf},
+        metrics={"k": math.inf},
     )
     return Page(
         "digits, two components",
@@ -165,7 +167,7 @@ def test_the_summary_counts(outcomes: tuple[Outcome, ...], sentence: str) -> Non
 def test_figures_of_the_page_are_json_and_lose_nothing() -> None:
     page = digits_page()
     figures = embedded(page.render())
-    assert figures == page.figures()
+    assert figures == page.metrics()
     grey, plane = figures["sections"]["are-the-digits-grey"], figures["sections"]["where-do-they-lie"]
     assert grey["mean-intensity"][3]["n"] == int((load_digits().target == 3).sum())
     assert set(grey["mean-intensity"][0]["mean"]) == {"value", "error"}
@@ -185,7 +187,7 @@ def test_nothing_that_is_shown_becomes_markup() -> None:
             Heading(NASTY),
             Listing(NASTY, NASTY),
             Table(NASTY, [NASTY, "b"], [[NASTY, 1]], note=NASTY),
-            Picture.of(plots.plot_gaps(["a"], [1.0]), alt=NASTY + '"', caption=NASTY, figures={NASTY: NASTY}, name="p"),
+            Picture.of(plots.plot_bars(["a"], [1.0]), alt=NASTY + '"', caption=NASTY, metrics={NASTY: NASTY}, name="p"),
         ],
         verdicts=[verdict(question=NASTY, source=NASTY, threshold=NASTY, advice=NASTY, unit=NASTY)],
         methods=NASTY,
@@ -242,10 +244,10 @@ def test_columns_of_numbers_stand_to_the_right() -> None:
         (lambda: Page("t", [Section("A", ["x"]), Section("a", ["x"])]), "the name of a section is taken: a"),
         (lambda: Page("t", [Section("Methods", ["x"])]), "the name of a section is taken: methods"),
         (
-            lambda: Page("t", [Section("A", [Table("T", ["a"], [[1]]), Table("T", ["a"], [[1]])])]).figures(),
+            lambda: Page("t", [Section("A", [Table("T", ["a"], [[1]]), Table("T", ["a"], [[1]])])]).metrics(),
             "are both called 't'",
         ),
-        (lambda: Page("t", [Section("A", ["x"], figures={"a": object()})]).figures(), "a object, which JSON"),
+        (lambda: Page("t", [Section("A", ["x"], metrics={"a": object()})]).metrics(), "a object, which JSON"),
     ],
 )
 def test_what_a_page_cannot_show_is_refused(make: Any, message: str) -> None:

@@ -2,12 +2,17 @@
 
 import json
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu
 
-from analysis.samples.copying import Array, data_copying, mann_whitney, nearest
+from analysis.samples.copying import data_copying
+from analysis.stats.mann_whitney import mann_whitney
+from analysis.stats.nearest import nearest
+
+type Array = np.ndarray[Any, Any]
 
 
 def _normal(seed: int, *shape: int) -> Array:
@@ -30,7 +35,7 @@ def test_mann_whitney_agrees_with_its_definition_and_with_scipy(ties: bool) -> N
 
 
 def test_nearest_rows_are_found_across_blocks_with_exact_distances(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("analysis.samples.copying._BLOCK", 7)
+    monkeypatch.setattr("analysis.stats.nearest._BLOCK", 7)
     reference = 1e4 + _normal(0, 50, 6)
     query = np.concatenate([reference[[3, 48]], reference[[20]] + 1e-6, 1e4 + _normal(1, 20, 6)])
     distance, index = nearest(query, reference)

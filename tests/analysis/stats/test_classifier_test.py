@@ -99,7 +99,7 @@ def test_bad_input() -> None:
     x = np.zeros((30, 2))
     with pytest.raises(ValueError, match="unknown classifier 'forest'; choose from logistic, boosting, mlp"):
         classifier_test(x, x, classifier="forest", seed=0)
-    with pytest.raises(ValueError, match="2 folds of 10 rows of each sample wanted, got 2 folds of 19 rows"):
+    with pytest.raises(ValueError, match="2 folds of 10 rows of each sample required, got 2 folds of 19 rows"):
         classifier_test(x, x[:19], seed=0)
     with pytest.raises(ValueError, match="got 1 folds of 30 rows"):
         classifier_test(x, x, num_folds=1, seed=0)

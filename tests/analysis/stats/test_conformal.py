@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from scipy.stats import beta, betabinom
 
-from analysis.stats.conformal import Detection, conformal, conformal_p_values
+from analysis.monitoring.outliers.detection import conformal
+from analysis.monitoring.outliers.result import Detection
+from analysis.stats.conformal import conformal_p_values
 
 
 def test_p_values_count_ties_against_the_new_datum() -> None:
@@ -25,7 +27,7 @@ def test_the_threshold_flags_what_the_p_values_do(n: int, alpha: float, ties: bo
         calibration, scores = calibration.round(1), scores.round(1)
     if round((n + 1) * alpha, 9) < 1:
         with pytest.raises(
-            ValueError, match=f"alpha={alpha:g} wants at least {ceil(1 / alpha - 1e-9) - 1} calibration data"
+            ValueError, match=f"alpha={alpha:g} requires at least {ceil(1 / alpha - 1e-9) - 1} calibration data"
         ):
             conformal(calibration, scores, alpha=alpha)
         return

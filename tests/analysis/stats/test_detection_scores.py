@@ -72,5 +72,5 @@ def test_infinite_scores_are_ranked_and_nan_is_refused() -> None:
     assert found.auroc == 1.0
     with pytest.raises(ValueError, match="none NaN"):
         separation(np.array([0.0, np.nan]), np.array([1.0, 2.0]))
-    with pytest.raises(ValueError, match="at least 2 scores of either kind wanted, none NaN; got 2 and 1"):
+    with pytest.raises(ValueError, match="at least 2 scores of either kind required, none NaN; got 2 and 1"):
         separation(np.array([0.0, 1.0]), np.array([1.0]))

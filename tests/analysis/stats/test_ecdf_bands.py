@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.stats.ecdf_bands import _band, _bounds, ecdf, ecdf_band, path_probability, uniformity_p_value
+from analysis.stats.ecdf_bands import _band, _bounds, ecdf, ecdf_band, uniformity_p_value
+from analysis.stats.uniform_paths import path_probability
 
 
 def enumerated(lower: Any, upper: Any, num_values: int, grid: Any) -> float:
@@ -36,7 +37,7 @@ def test_convolution_by_fourier_transform_changes_nothing(monkeypatch: pytest.Mo
     spread = 3 * np.sqrt(5000 * grid * (1 - grid))
     bounds = np.floor(5000 * grid - spread), np.ceil(5000 * grid + spread)
     direct = path_probability(*bounds, 5000, grid)
-    monkeypatch.setattr("analysis.stats.ecdf_bands._DIRECT", 0)
+    monkeypatch.setattr("analysis.stats.uniform_paths._DIRECT", 0)
     assert path_probability(*bounds, 5000, grid) == pytest.approx(direct, abs=1e-12)
 
 
@@ -122,13 +123,13 @@ def test_ten_thousand_values_take_less_than_half_a_second() -> None:
     ("call", "message"),
     [
         (lambda: ecdf_band(10, level=95), "level must lie between 0 and 1, got 95; 0.95 is usual"),
-        (lambda: ecdf_band(0), "at least 1 value is wanted, got 0"),
+        (lambda: ecdf_band(0), "at least 1 value is required, got 0"),
         (lambda: ecdf_band(10, num_ranks=1), "num_ranks must be at least 2"),
         (lambda: ecdf_band(10, grid=np.array([0.5, 1.0])), "rising points between 0 and 1"),
         (lambda: ecdf_band(10, num_ranks=10, grid=np.array([0.25])), "multiples of 1 / num_ranks = 1 / 10"),
         (lambda: ecdf_band(10).outside(np.zeros(9)), "the band is for 10 values, got 9"),
-        (lambda: ecdf_band(2).outside(np.array([0.5, np.nan])), "values in \\[0, 1\\] are wanted, got nan \\(1 are"),
-        (lambda: uniformity_p_value(np.array([0, 10]), num_ranks=10), "values in \\[0, 9\\] are wanted, got 10"),
+        (lambda: ecdf_band(2).outside(np.array([0.5, np.nan])), "values in \\[0, 1\\] are required, got nan \\(1 are"),
+        (lambda: uniformity_p_value(np.array([0, 10]), num_ranks=10), "values in \\[0, 9\\] are required, got 10"),
         (lambda: uniformity_p_value(np.array([0.5, 3]), num_ranks=10), "ranks are whole numbers, got 0.5"),
     ],
 )

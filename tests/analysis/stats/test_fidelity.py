@@ -153,13 +153,13 @@ def test_frechet_distance_prints_what_it_took_off() -> None:
 
 def test_bad_input() -> None:
     x = _normal(0, 11, 2)
-    with pytest.raises(ValueError, match="5 neighbours want at least 12 rows of each sample .* got 11 and 11"):
+    with pytest.raises(ValueError, match="5 neighbours require at least 12 rows of each sample .* got 11 and 11"):
         neighbourhoods(x, x, seed=0)
-    with pytest.raises(ValueError, match="at least 4 rows of each sample wanted, got 11 and 3"):
+    with pytest.raises(ValueError, match="at least 4 rows of each sample required, got 11 and 3"):
         frechet_distance(x, x[:3], seed=0)
     with pytest.raises(ValueError, match="num_resamples=1"):
         frechet_distance(x, x, num_resamples=1, seed=0)
-    with pytest.raises(ValueError, match=r"equal events wanted, got \(11, 2\) and \(11, 1\)"):
+    with pytest.raises(ValueError, match=r"equal events required, got \(11, 2\) and \(11, 1\)"):
         as_rows(x, x[:, :1])
     with pytest.raises(ValueError, match="1 rows of the second sample are not finite, the first is 4"):
         as_rows(x, np.where(np.arange(11)[:, None] == 4, np.nan, x))

@@ -197,7 +197,7 @@ def test_the_share_in_holes_meets_its_truth_at_the_stated_rate(scale: float) -> 
     [(np.zeros(5), np.zeros(5)), (np.zeros((2, 5)), np.zeros((1, 5))), (np.zeros((2, 1)), np.zeros((2, 1)))],
 )
 def test_bad_shapes(lower: Any, upper: Any) -> None:
-    with pytest.raises(ValueError, match="at least 2 data wanted, got"):
+    with pytest.raises(ValueError, match="at least 2 data required, got"):
         bracket(lower, upper)
 
 

@@ -150,5 +150,5 @@ def test_a_fitted_density_sees_modes() -> None:
     ],
 )
 def test_bad_shapes(z: Any, loc: Any) -> None:
-    with pytest.raises(ValueError, match="at least 2 data wanted, got"):
+    with pytest.raises(ValueError, match="at least 2 data required, got"):
         gaussian_densities(z, loc, np.ones_like(loc))

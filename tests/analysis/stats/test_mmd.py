@@ -152,8 +152,8 @@ def test_the_kernel_matrix_is_never_whole() -> None:
 @pytest.mark.parametrize(
     ("x", "y", "options", "message"),
     [
-        (np.zeros((5, 2)), np.zeros((5, 3)), {}, "equal events wanted, got \\(5, 2\\) and \\(5, 3\\)"),
-        (np.zeros((5, 2)), np.zeros((1, 2)), {}, "at least 2 rows of each sample wanted, got 5 and 1"),
+        (np.zeros((5, 2)), np.zeros((5, 3)), {}, "equal events required, got \\(5, 2\\) and \\(5, 3\\)"),
+        (np.zeros((5, 2)), np.zeros((1, 2)), {}, "at least 2 rows of each sample required, got 5 and 1"),
         (np.full((5, 2), np.nan), np.zeros((5, 2)), {}, "5 rows hold a value that is not finite"),
         (np.zeros((5, 2)), np.zeros((5, 2)), {"bandwidth": 0.0}, "positive lengths, got \\(0.0,\\)"),
         (np.zeros((5, 2)), np.zeros((5, 2)), {"bandwidth": "mean"}, "unknown bandwidth 'mean'; choose median, ladder"),

@@ -170,7 +170,7 @@ def test_k_hat_of_an_exact_pareto_tail(k: float) -> None:
         (np.zeros((10, 3)), "a tail needs at least 25 draws, got 10; raise num_draws"),
         (np.where(np.arange(120).reshape(30, 4) == 2, np.nan, 0.0), "1 data have .* NaN or \\+inf, the first is 2"),
         (np.where(np.arange(120).reshape(30, 4) % 4 > 1, np.inf, 0.0), "2 data have .* NaN or \\+inf, the first is 2"),
-        (np.zeros(100), "shape \\(particle, datum\\) wanted, got \\(100,\\)"),
+        (np.zeros(100), "shape \\(particle, datum\\) required, got \\(100,\\)"),
     ],
 )
 def test_bad_weights(weight: Any, message: str) -> None:

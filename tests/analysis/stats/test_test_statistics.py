@@ -41,8 +41,8 @@ def test_each_statistic_is_numpys(name: str, reference: Callable[[Array], float]
     got = measure(x, [name], event_dim=2)[name]
     assert got.shape == (3, 7)
     assert got.dtype == np.float64
-    wanted = [[reference(datum) for datum in row] for row in x.astype(float)]
-    np.testing.assert_allclose(got, wanted, rtol=1e-12 if dtype == np.float64 else 3e-6, atol=1e-6)
+    required = [[reference(datum) for datum in row] for row in x.astype(float)]
+    np.testing.assert_allclose(got, required, rtol=1e-12 if dtype == np.float64 else 3e-6, atol=1e-6)
 
 
 def test_sparsity_at_its_ends() -> None:
@@ -135,7 +135,7 @@ def test_names_and_options() -> None:
         (("median", 1), "unknown statistic 'median'.*choose from mean, sd, min, max, zeros"),
         (("quantile:q=2", 1), "less than or equal to 1, got 2"),
         (("neighbours", 1), r"is of images \(..., rows, columns\), and a datum has shape \(4,\); choose from mean"),
-        (("mean", 0), r"data with 0 event dimensions \(at least 1\) wanted, got shape \(2, 4\)"),
+        (("mean", 0), r"data with 0 event dimensions \(at least 1\) required, got shape \(2, 4\)"),
         (("mean", 3), r"data with 3 event dimensions"),
     ],
 )

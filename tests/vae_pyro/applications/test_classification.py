@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.tasks.class_scores import ClassScores, class_scores, clopper_pearson
+from analysis.tasks.classification.result import ClassScores
+from analysis.tasks.classification.scores import class_scores
 from vae_pyro import VAE, Split, VAEConfig
 from vae_pyro.applications.classification import Classification, classify, write
 
@@ -267,11 +268,16 @@ def test_interval_is_that_of_the_binomial() -> None:
     """Coverage of at least 95 % at every rate, by summing the binomial; and known ends."""
     from scipy.stats import binom
 
-    assert clopper_pearson(0, 10)[0] == 0
-    assert clopper_pearson(10, 10)[1] == 1
-    assert clopper_pearson(0, 10)[1] == pytest.approx(1 - 0.025 ** (1 / 10))
+    def interval(wrong: int, size: int) -> tuple[float, float]:
+        certain = np.tile([0.9, 0.1], (size, 1))
+        labels = (np.arange(size) < wrong).astype(int)
+        return class_scores(certain, labels, num_bins=1, num_resamples=1).error_interval
+
+    assert interval(0, 10)[0] == 0
+    assert interval(10, 10)[1] == 1
+    assert interval(0, 10)[1] == pytest.approx(1 - 0.025 ** (1 / 10))
     for rate in (0.01, 0.1, 0.5, 0.93):
-        inside = [low <= rate <= high for low, high in (clopper_pearson(k, 40) for k in range(41))]
+        inside = [low <= rate <= high for low, high in (interval(k, 40) for k in range(41))]
         assert binom.pmf(np.arange(41), 40, rate)[inside].sum() >= 0.95
 
 

@@ -12,10 +12,11 @@ from scipy.stats import binom
 from scipy.stats import f as f_law
 from torch import Tensor
 
-from analysis.tasks.denoising import check_denoising
-from analysis.tasks.denoising_calibration import DenoisingCalibration, calibrate_denoising, p_of_difference
-from analysis.tasks.filters import FILTERS, available_filters, filtered, tune_filter
-from analysis.tasks.psnr import PSNR, psnr
+from analysis.tasks.denoising.calibration import calibrate_denoising
+from analysis.tasks.denoising.calibration_result import DenoisingCalibration, p_of_difference
+from analysis.tasks.denoising.check import check_denoising
+from analysis.tasks.denoising.filters import FILTERS, available_filters, filtered, tune_filter
+from analysis.tasks.denoising.psnr import PSNR, psnr
 from tests.truths import PPCA, example, set_exact
 from vae_pyro import VAE, FitConfig, VAEConfig, evaluate, fit
 from vae_pyro.applications import denoising
@@ -494,8 +495,8 @@ def test_a_check_compares_the_vae_with_filters_and_says_so(tmp_path: Path) -> No
     assert "VAE, posterior mean" in str(check)
     assert check.rows()[0][0] == "VAE, posterior mean"
     assert check.summary()["psnr_gaussian"] == check.filters[0][1].value
-    from analysis.plotting.denoising import plot_calibration, plot_denoised
     from analysis.plotting.style import save
+    from analysis.tasks.denoising.plot import plot_calibration, plot_denoised
 
     found = check.denoised
     for name, figure in {
@@ -559,7 +560,7 @@ def test_filters_of_counts_are_told_the_peak_at_full_intensity(monkeypatch: pyte
         told.append(peak)
         return tune_filter(*given, peak=peak, **options)
 
-    monkeypatch.setattr(importlib.import_module("analysis.tasks.denoising"), "tune_filter", tune)
+    monkeypatch.setattr(importlib.import_module("analysis.tasks.denoising.check"), "tune_filter", tune)
     pair = (noisy[:20].numpy(), clean[:20].numpy())
     check = check_denoising(vae, noisy, clean, data_range=16, validation=pair, filters=("gaussian",), num_draws=20)
     assert told == [8]

@@ -16,7 +16,7 @@ from scipy import sparse
 from torch import Tensor
 
 from analysis.density.elpd import elpd_of
-from analysis.samples.leakage import held_out_check
+from analysis.samples.leakage.check import held_out_check
 from vae_pyro import VAE, FitConfig, Split, VAEConfig, evaluate, fit, load_data
 from vae_pyro.core.isolation import seeded
 from vae_pyro.core.minibatches import BitStream

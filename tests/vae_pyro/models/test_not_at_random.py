@@ -11,8 +11,8 @@ from scipy.stats import multivariate_normal, norm
 from torch import Tensor
 
 import vae_pyro.models.structures.not_at_random  # noqa: F401 (registers it)
-from analysis.latent.layers import describe_layers
-from analysis.latent.summary import describe_latent
+from analysis.latent.information.layers import describe_layers
+from analysis.latent.information.summary import describe_latent
 from analysis.report.report import ReportConfig, make_report
 from vae_pyro import VAE, FitConfig, Split, VAEConfig, evaluate, fit
 from vae_pyro.applications.imputation import impute

@@ -13,9 +13,9 @@ import torch
 from pyro.infer import SVI, TraceEnum_ELBO, config_enumerate
 from torch import Tensor
 
-from analysis.latent.aggregate import aggregate_densities, draw_aggregate
-from analysis.latent.layers import describe_layers
-from analysis.latent.summary import describe_latent
+from analysis.latent.information.aggregate import aggregate_densities, draw_aggregate
+from analysis.latent.information.layers import describe_layers
+from analysis.latent.information.summary import describe_latent
 from vae_pyro import VAE, FitConfig, Split, VAEConfig, evaluate, fit
 from vae_pyro.core.isolation import isolated
 from vae_pyro.data.split import repeat_labelled

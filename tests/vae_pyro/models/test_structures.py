@@ -10,8 +10,8 @@ import torch
 
 from analysis import calibrate, elpd_of, inference_gaps
 from analysis.draws.codes import posterior_means
-from analysis.latent.summary import describe_latent
-from analysis.samples.generated import draw_samples
+from analysis.latent.information.summary import describe_latent
+from analysis.samples.generated.draws import draw_samples
 from vae_pyro import VAE, FitConfig, Split, VAEConfig, evaluate, fit, load_data
 from vae_pyro.core.isolation import isolated, seeded
 from vae_pyro.densities.log_densities import log_densities

@@ -24,7 +24,7 @@ def classify(
 ) -> None:
     """Classes of data: q(y | x) of the guide and p(y | x) of the model; error and calibration where they are known."""
     require_ending(out, ".csv", ARRAYS)
-    from analysis.tasks.class_scores import class_scores
+    from analysis import class_scores
     from vae_pyro.applications import classification
     from vae_pyro.data.streams.split import StreamedSplit
 

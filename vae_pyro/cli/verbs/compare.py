@@ -36,8 +36,7 @@ def compare(
     """Compare objectives over seeds and settings: run folders, and comparison.html, .csv, .nc and .png."""
     from functools import partial
 
-    from analysis.experiments.comparison.compare import compare_experiment
-    from analysis.experiments.measurement import measure
+    from analysis import compare_experiment, measure
     from vae_pyro.experiments.plan import parse_grid
     from vae_pyro.experiments.running import run_experiment
     from vae_pyro.training.settings import read_settings_file

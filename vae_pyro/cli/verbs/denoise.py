@@ -14,7 +14,7 @@ from vae_pyro.cli.writing import ARRAYS, PICTURE, require_ending, write_arrays, 
 if TYPE_CHECKING:
     import numpy as np
 
-    from analysis.tasks.filters import TunedFilter
+    from analysis.tasks.denoising.filters import TunedFilter
     from vae_pyro.applications.denoising import Denoised
     from vae_pyro.data.split import Split
     from vae_pyro.models.vae import VAE
@@ -60,7 +60,7 @@ def denoise(
 ) -> None:
     """Posterior mean, standard deviation and interval of the clean signal; with --clean, their quality."""
     require_ending(out, PICTURE, ARRAYS)
-    from analysis.tasks.denoising import check_denoising
+    from analysis import check_denoising
     from vae_pyro.applications.denoising import denoise as infer
     from vae_pyro.applications.denoising import noise_of
     from vae_pyro.core.isolation import derive_seed
@@ -138,7 +138,7 @@ def _write(
         arrays = {name: getattr(made, name) for name in _WRITTEN}
         write_arrays(out, {**arrays, "x": seen.numpy(), "id": made.ids, "level": made.level, "clean": clean})
         return
-    from analysis.plotting.denoising import plot_denoised
+    from analysis.tasks.denoising.plot import plot_denoised
 
     first = slice(_PICTURED)
     shown = noise_of(vae).rescaled(seen[first]).numpy()

@@ -12,7 +12,7 @@ from vae_pyro.cli.registration import Topic, verb
 from vae_pyro.cli.writing import require_ending
 
 if TYPE_CHECKING:
-    from analysis.monitoring.drift import Drift
+    from analysis import Drift
     from vae_pyro.data.split import Split
     from vae_pyro.runs.folder import RunFolder
 
@@ -39,7 +39,7 @@ def drift(
     """Test new data against a run's held-out data: by log p(x), by latents, by a classifier; name the changes."""
     import json
 
-    from analysis.monitoring.drift import drift_test
+    from analysis import drift_test
     from vae_pyro.cli import opening
 
     if out is not None:
@@ -116,7 +116,7 @@ def _write(out: Path, found: "Drift", new: "Split", summary: dict[str, Any]) -> 
     if out.suffix == ".json":
         write_json(out, summary)
         return
-    from analysis.monitoring.drift_page import drift_page
+    from analysis import drift_page
 
     surprising = found.ids_new[found.surprising(_SHOWN)]
     ids = new.ids.cpu().numpy()

@@ -19,13 +19,13 @@ def report(
     limit: Limit = None,
 ) -> None:
     """Every diagnostic with its verdict: report.html, inference.nc and metrics.json in the run folder."""
-    from analysis.report.report import ReportConfig, report_run
+    from analysis import ReportConfig, report_run
 
     config = ReportConfig(
         num_draws=draws,
         num_simulations=simulations,
         num_gap_data=gap_data,
-        only=tuple(only or ()),  # type: ignore[arg-type]  # names are checked there
+        only=tuple(only or ()),
     )
     folder, vae, data = source.open_all()
     with console.status("") as status:

@@ -103,6 +103,6 @@ def test_scores_come_before_the_file_and_sparse_data_stay_sparse(
     np.testing.assert_array_equal(seen[-2].values.numpy(), rows)
     assert len(seen[-1]) == 20
     monkeypatch.setattr(opened, lambda *_, **__: (None, vae, split))
-    monkeypatch.setattr("analysis.tasks.class_scores.class_scores", fails)
+    monkeypatch.setattr("analysis.class_scores", fails)
     assert "no scores" in refused(*call, tmp_path / "b.csv")
     assert not (tmp_path / "b.csv").exists()

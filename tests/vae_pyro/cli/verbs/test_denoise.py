@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.tasks.denoising import check_denoising
+from analysis import check_denoising
 from tests.vae_pyro.cli.calls import done, refused
 from vae_pyro import RunFolder, add_noise, load_data
 

@@ -1,0 +1,1 @@
+"""Latent-space structure: projections, clusters, neighbours, linear probes, traversals of the decoder."""

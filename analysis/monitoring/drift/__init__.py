@@ -1,0 +1,1 @@
+"""Drift: have the data changed since a model was fitted?"""

@@ -1,0 +1,1 @@
+"""Outliers: data that are unlike those that the model was fitted to."""

@@ -1,0 +1,210 @@
+"""Simulation-based calibration: draw latents and data from the model, and rank the truth among draws of the guide.
+
+For an exact posterior the rank of the truth among independent draws is uniform, whatever the model. The test is of the
+guide on data of the fitted model, not of the model on observed data.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from analysis.posterior.calibration.result import HIGHEST_DENSITY, TARP, Calibration
+from analysis.stats.ranks import ranks, standardize, tarp
+from vae_pyro.core.isolation import derive_seed, isolated
+from vae_pyro.data.split import Given, Split
+from vae_pyro.densities.log_densities import Program, draw_latents, score_latents
+from vae_pyro.densities.pair import PairLike, as_pair
+from vae_pyro.densities.walk import ELEMENTS_AT_ONCE
+
+type Array = np.ndarray[Any, Any]
+# (latents {site: (particle, datum, *event)}, x (datum, *event)) -> (particle, datum)
+type Quantity = Callable[[dict[str, Tensor], Tensor], Tensor]
+
+_NAMED = ("log_likelihood", "log_prior", "log_joint")
+# Latent numbers (particles x data x latents) held at once.
+_NUMBERS_AT_ONCE = 2_000_000
+
+
+@torch.no_grad()
+def calibrate(
+    pair: PairLike,
+    *,
+    num_simulations: int = 500,
+    num_draws: int = 99,
+    seed: int = 0,
+    x_like: Tensor | None = None,
+    y: Tensor | None = None,
+    quantities: Sequence[str | Quantity] = ("log_likelihood", "log_joint"),
+    level: float = 0.95,
+) -> Calibration:
+    """Simulation-based calibration of a guide through its fitted model.
+
+    Draws z from p(z) and x from p(x | z) (``model(size=n)``), then draws of the guide at x, and takes the rank of the
+    true z among them: for each latent; for quantities of latents and data, which see a guide that ignores x while no
+    single latent does; for log q(z | x), which gives the coverage of highest-density regions; and for the distance to
+    a random point (TARP). Streams over simulations and particles in bounded memory.
+
+    Args:
+        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities.log_densities`.
+        num_simulations: latents and data to draw, at least 20.
+        num_draws: independent draws of the guide at each datum, at least 19. ``num_draws + 1`` should have divisors,
+            for histograms: 99 gives 100 ranks.
+        seed: of everything that is drawn.
+        x_like: a tensor whose type the guide gets its data in; ``None`` leaves them as the model draws them.
+        y: classes ``(any,)``, such as those of test data; each simulation is given one of them, drawn at random.
+        quantities: ``log_likelihood``, ``log_prior``, ``log_joint``, or functions of ``{site: (particle, datum,
+            *event)}`` and ``x`` that return ``(particle, datum)``.
+        level: probability that an exact posterior passes all tests, at least.
+
+    Raises:
+        ValueError: too few simulations or draws, an unknown quantity, a model without latents or the site ``x``, other
+            latents in the guide than in the model, a quantity that is NaN.
+
+    References:
+        Talts et al. 2018, algorithm 1. arXiv:1804.06788
+        Modrák et al. 2023, Simulation-based calibration checking for Bayesian computation: the choice of test
+        quantities shapes sensitivity. arXiv:2211.02383
+        Hermans et al. 2022. arXiv:2110.06581
+        Lemos et al. 2023. arXiv:2302.03026
+    """
+    if num_simulations < 20 or num_draws < 19:
+        raise ValueError(
+            f"at least 20 simulations of 19 draws are required, got num_simulations={num_simulations} and "
+            f"num_draws={num_draws}; 500 and 99 are usual"
+        )
+    unknown = [quantity for quantity in quantities if isinstance(quantity, str) and quantity not in _NAMED]
+    if unknown:
+        raise ValueError(f"unknown quantity {unknown[0]!r}; choose from {', '.join(_NAMED)}, or pass a function")
+    pair = as_pair(pair)
+    model, guide = pair.model, pair.guide
+    random = np.random.default_rng(derive_seed(seed, 2))
+
+    with isolated(derive_seed(seed, 0)):
+        latents, x, discrete, _ = _simulate(model, 1, y)
+        size, held = sum(z.numel() for z in latents.values()), pair.width(Split(x))
+        at_once = min(_NUMBERS_AT_ONCE // ((num_draws + 1) * size), ELEMENTS_AT_ONCE // held, num_simulations)
+        at_once = max(at_once, 1)
+        particles = max(ELEMENTS_AT_ONCE // (held * at_once), 1)
+        # Points for TARP that no true latent has a part in.
+        points = np.concatenate([_flat(_simulate(model, n, y)[0], 1) for n in _sizes(num_simulations, at_once)])
+    scale = points.std(0)
+    scale[scale == 0] = 1.0
+
+    names = [f"{name}{index}" for name, z in latents.items() for index in _indices(z.shape[1:])]
+    names += [
+        quantity if isinstance(quantity, str) else getattr(quantity, "__name__", "quantity") for quantity in quantities
+    ]
+    parts: list[tuple[Array, ...]] = []
+    squares, fourths = np.zeros(size), np.zeros(size)
+    with isolated(derive_seed(seed, 1)):
+        for n in _sizes(num_simulations, at_once):
+            truth, x, _, given = _simulate(model, n, y)
+            x = x if x_like is None else x.to(x_like.dtype)
+            draws, log_q = draw_latents(guide, x, num_particles=num_draws, **given)
+            if set(draws) != set(truth):
+                raise ValueError(f"the latents of the model are {sorted(truth)}, those of the guide {sorted(draws)}")
+            both = {name: torch.cat([z.unsqueeze(0).to(draws[name]), draws[name]]) for name, z in truth.items()}
+            _, log_q_truth = score_latents(guide, x, {name: z[:1] for name, z in both.items()}, **given)
+            values = [_flat(both, 2)]
+            values += [value[..., None] for value in _quantities(model, x, given, both, quantities, particles)]
+            stacked = np.concatenate(values, axis=-1)
+            density = num_draws - ranks(_array(log_q_truth[0]), _array(log_q), random)
+            if np.isnan(stacked).any():
+                column = int(np.isnan(stacked).any((0, 1)).argmax())
+                raise ValueError(
+                    f"{names[column]} is NaN at {int(np.isnan(stacked[..., column]).sum())} draws; ranks need numbers"
+                )
+            first = sum(len(part[0]) for part in parts)
+            near = tarp(
+                stacked[0, :, :size] / scale, stacked[1:, :, :size] / scale, points[first : first + n] / scale, random
+            )
+            score, variance, square, fourth = standardize(stacked[0, :, :size], stacked[1:, :, :size])
+            squares, fourths = squares + square, fourths + fourth
+            placed = ranks(stacked[0], stacked[1:], random)
+            parts.append(
+                (
+                    np.concatenate([placed, density[:, None], near[:, None]], axis=1),
+                    score,
+                    variance,
+                    stacked[0, :, :size],
+                )
+            )
+    all_ranks, scores, variances, truths = (np.concatenate(column) for column in zip(*parts, strict=True))
+    prior_variance = np.concatenate([points, truths]).var(0)
+    scores[:, discrete], squares[discrete], fourths[discrete] = np.nan, np.nan, np.nan
+    total = num_simulations * num_draws
+    return Calibration(
+        names=(*names, HIGHEST_DENSITY, TARP),
+        ranks=all_ranks,
+        num_latents=size,
+        num_draws=num_draws,
+        z_score=scores,
+        contraction=1 - variances / np.where(prior_variance > 0, prior_variance, np.nan),
+        expected_square=squares / total,
+        expected_fourth=fourths / total,
+        level=level,
+    )
+
+
+def _simulate(model: Program, size: int, y: Tensor | None) -> tuple[dict[str, Tensor], Tensor, Array, Given]:
+    """Latents and data of the prior predictive, which latent numbers are discrete, and what the programs were given."""
+    given: Given = {} if y is None else {"y": y[torch.randint(len(y), (size,), device=y.device)]}
+    trace = poutine.trace(model).get_trace(size=size, **given)
+    sites = {
+        name: site
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and not poutine.util.site_is_subsample(site) and not site["is_observed"]
+    }
+    if "x" not in sites or len(sites) == 1:
+        raise ValueError(f"model(size=n) must draw latents and the site 'x'; it draws {sorted(sites) or 'nothing'}")
+    x = sites.pop("x")["value"]
+    for name, site in sites.items():
+        if site["value"].shape[:1] != (size,):
+            raise ValueError(
+                f"latent site {name!r} has shape {tuple(site['value'].shape)} for {size} data; latents are local, "
+                "inside pyro.plate('data', n)"
+            )
+    discrete = [np.full(site["value"][0].numel(), site["fn"].support.is_discrete) for site in sites.values()]
+    return {name: site["value"] for name, site in sites.items()}, x, np.concatenate(discrete), given
+
+
+def _quantities(
+    model: Program,
+    x: Tensor,
+    given: Given,
+    latents: dict[str, Tensor],
+    quantities: Sequence[str | Quantity],
+    particles: int,
+) -> Iterator[Array]:
+    named: dict[str, Array] = {}
+    if any(isinstance(quantity, str) for quantity in quantities):
+        num = len(next(iter(latents.values())))
+        pieces = []
+        for start in range(0, num, particles):
+            some = {name: z[start : start + particles] for name, z in latents.items()}
+            pieces.append([_array(part) for part in score_latents(model, x, some, **given)])
+        likelihood, prior = (np.concatenate(piece) for piece in zip(*pieces, strict=True))
+        named = dict(zip(_NAMED, (likelihood, prior, likelihood + prior), strict=True))
+    for quantity in quantities:
+        yield named[quantity] if isinstance(quantity, str) else _array(quantity(latents, x))
+
+
+def _sizes(total: int, at_once: int) -> list[int]:
+    return [min(at_once, total - start) for start in range(0, total, at_once)]
+
+
+def _indices(shape: Sequence[int]) -> list[str]:
+    return [f"[{', '.join(map(str, index))}]" if index else "" for index in np.ndindex(*shape)]
+
+
+def _flat(latents: dict[str, Tensor], batch_dims: int) -> Array:
+    return np.concatenate([_array(z).reshape(*z.shape[:batch_dims], -1) for z in latents.values()], axis=-1)
+
+
+def _array(tensor: Tensor) -> Array:
+    array: Array = tensor.detach().to("cpu", torch.float64).numpy()
+    return array

@@ -1,0 +1,1 @@
+"""Inference gaps: the loss of amortized variational inference, and its parts."""

@@ -1,0 +1,99 @@
+"""Inference gaps in the report."""
+
+from typing import Any
+
+from pydantic import Field
+
+from analysis.diagnostics.context import Context
+from analysis.diagnostics.diagnostic import DIAGNOSTICS, Diagnostic
+from analysis.posterior.gaps.decomposition import inference_gaps
+from analysis.posterior.gaps.result import NAMES, InferenceGaps
+from analysis.results.blocks import Listing, Picture, Section, Table
+from analysis.results.estimate import Estimate
+from analysis.results.text import flow
+from vae_pyro.core.config import Config
+from vae_pyro.core.isolation import isolated
+from vae_pyro.densities.log_densities import draw_sites
+from vae_pyro.densities.walk import bind
+
+_METHODS = """
+    For each datum a guide of the same family is optimised on its own. Its ELBO minus the encoder's is the amortization
+    gap; log p(x), by annealed importance sampling with Hamiltonian moves from that guide, minus its ELBO is the
+    approximation gap. On data simulated from the model, annealing forward from the guide and backward from the latents
+    that generated them brackets log p(x), which certifies the reference.
+"""
+_REFERENCES = (
+    "Cremer, Li & Duvenaud 2018, Inference suboptimality in variational autoencoders. arXiv:1801.03558",
+    "Wu et al. 2017, On the quantitative analysis of decoder-based generative models. arXiv:1611.04273",
+    "Grosse, Ghahramani & Adams 2015, Sandwiching the marginal likelihood using bidirectional Monte Carlo. "
+    "arXiv:1511.02543",
+)
+
+
+class GapOptions(Config):
+    """How many gaps are estimated.
+
+    Attributes:
+        num_gap_data: held-out data whose gaps are estimated, each by an optimisation and annealing of its own.
+    """
+
+    num_gap_data: int = Field(default=30, ge=2)
+
+
+@DIAGNOSTICS.add
+class Gaps(Diagnostic[InferenceGaps]):
+    """Approximation gap of the family and amortization gap of the encoder."""
+
+    name, title, order = "gaps", "Inference gaps", 50
+    question = "How much of log p(x) does the guide lose, and to what?"
+    Options = GapOptions
+
+    def available(self, context: Context) -> str | None:
+        data = bind(context.pair, context.test.take(slice(0, 1)), seed=0, check=False)
+        with isolated(0):
+            head, given = data.batch(slice(0, 1))
+            kinds = draw_sites(context.pair.guide, head, num_particles=1, **given).kinds
+        if "data" in kinds.values():
+            return (
+                "the gaps are certified on data that are simulated with their latents, and what is missing of x is a "
+                "latent here; report on data without a mask"
+            )
+        return super().available(context)
+
+    def run(self, context: Context) -> InferenceGaps:
+        number = min(context.config.options(GapOptions).num_gap_data, len(context.test))
+        return inference_gaps(context.pair, context.test, num_data=number, seed=context.stream(5))
+
+    def section(self, result: InferenceGaps) -> Section:
+        averages = {gap: result.average(gap) for gap in NAMES}
+        rows: list[list[Any]] = [
+            [label, Estimate(*averages[gap][:2]), averages[gap][2]] for gap, label in NAMES.items()
+        ]
+        values = ", ".join(f"{label} {averages[gap][0]:.2f}" for gap, label in NAMES.items())
+        return Section(
+            self.title,
+            [
+                Listing(str(result)),
+                Table(
+                    f"Gaps, nats per datum, over {len(result.ids):,} held-out data",
+                    ["gap", "estimate ± Monte Carlo", "± other data and draws"],
+                    rows,
+                    name="gaps",
+                ),
+                Picture.of(
+                    result.plot(),
+                    alt=f"Bars of the gaps: {values} nats per datum.",
+                    caption=flow(
+                        """
+                        The inference gap and its two parts. A large approximation gap calls for a richer family, a
+                        large amortization gap for a larger encoder or more training.
+                        """
+                    ),
+                    name="bars",
+                ),
+            ],
+            verdicts=result.verdicts,
+            methods=flow(_METHODS),
+            references=_REFERENCES,
+            name=self.name,
+        )

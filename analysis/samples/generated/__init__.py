@@ -1,0 +1,1 @@
+"""Generated against real data: is the prior predictive distribution that of the data?"""

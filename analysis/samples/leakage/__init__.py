@@ -1,0 +1,1 @@
+"""Leakage: test data among the training data."""
