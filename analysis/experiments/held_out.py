@@ -10,8 +10,8 @@ import numpy as np
 import xarray as xr
 
 from analysis.density.elpd import ELPD
+from analysis.density.plot import plot_khat
 from analysis.experiments import held_out_file
-from analysis.plotting.checks import plot_khat
 from analysis.results.estimate import plus_minus
 from analysis.results.verdict import Verdict
 from analysis.stats.pareto_smoothing import good_k

@@ -9,7 +9,7 @@ import numpy as np
 from analysis.draws.weights import Weighed, weigh
 from analysis.experiments.rate_distortion.points import RatePoint
 from analysis.experiments.rate_distortion.result import RateDistortion
-from analysis.latent.summary import describe_latent
+from analysis.latent.information.summary import describe_latent
 from analysis.stats.rate_distortion import positive_spectrum
 from vae_pyro.core.isolation import derive_seed
 from vae_pyro.data.dataset import as_split
