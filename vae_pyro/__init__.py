@@ -23,10 +23,13 @@ _EXPORTS = {
     "core.files": "RunError",
     "core.registry": "Choice Registry",
     "data.dataset": "DataConfig Dataset load_data stream",
-    "data.sources": "DATASETS",
+    "data.datasets": "DATASETS",
+    "data.facts": "DataFacts",
+    "data.readers": "READERS",
     "data.split": "Split",
     "data.streams.split": "StreamedSplit",
-    "data.tables": "Column Schema infer",
+    "data.tables.inference": "infer",
+    "data.tables.schema": "Column Schema",
     "densities.log_densities": "LogDensities log_densities",
     "densities.pair": "Pair",
     "densities.walk": "walk",
@@ -89,10 +92,13 @@ if TYPE_CHECKING:  # the same table as type checkers and editors read it
         load_data as load_data,
         stream as stream,
     )
-    from vae_pyro.data.sources import DATASETS as DATASETS
+    from vae_pyro.data.datasets import DATASETS as DATASETS
+    from vae_pyro.data.facts import DataFacts as DataFacts
+    from vae_pyro.data.readers import READERS as READERS
     from vae_pyro.data.split import Split as Split
     from vae_pyro.data.streams.split import StreamedSplit as StreamedSplit
-    from vae_pyro.data.tables import Column as Column, Schema as Schema, infer as infer
+    from vae_pyro.data.tables.inference import infer as infer
+    from vae_pyro.data.tables.schema import Column as Column, Schema as Schema
     from vae_pyro.densities.log_densities import LogDensities as LogDensities, log_densities as log_densities
     from vae_pyro.densities.pair import Pair as Pair
     from vae_pyro.densities.walk import walk as walk
