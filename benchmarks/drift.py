@@ -7,7 +7,6 @@ images with permuted pixels, represent data of another kind.
 
 import argparse
 from collections.abc import Callable
-from dataclasses import replace
 from math import sqrt
 from pathlib import Path
 from time import perf_counter
@@ -23,7 +22,8 @@ from analysis.monitoring.drift.testing import drift_test
 from benchmarks import common
 from vae_pyro import VAE, Dataset, FitConfig, Split, VAEConfig, fit, load_data
 from vae_pyro.core.isolation import derive_seed
-from vae_pyro.training.warm_start import initialize_from, rehearsal
+from vae_pyro.training.rehearsal import rehearsal
+from vae_pyro.training.warm_start import initialize_from
 
 type Array = np.ndarray[Any, Any]
 type Change = Callable[[Split, np.random.Generator], Split]
@@ -52,7 +52,7 @@ def load(name: str) -> Dataset:
 def held_out(data: Dataset) -> Split:
     """Intensities of the test data, which are binarised by each repetition."""
     source = load_data(data.config.source, validation_fraction=0.0, test_fraction=data.config.test_fraction)
-    return replace(source.test, draw="binarize", space=data.test.space)
+    return source.test.replace(draw="binarize", space=data.test.space)
 
 
 def rate(hits: list[bool]) -> dict[str, Any]:
@@ -109,8 +109,9 @@ def rotated(degrees: float) -> Change:
     def change(split: Split, random: np.random.Generator) -> Split:
         from scipy.ndimage import rotate
 
-        turned = rotate(split.values.numpy().astype(np.float32), degrees, axes=(-2, -1), reshape=False, order=1)
-        return replace(split, values=torch.from_numpy(turned.clip(0, split.top)))
+        x = split.stored(slice(None)).numpy().astype(np.float32)
+        turned = rotate(x, degrees, axes=(-2, -1), reshape=False, order=1)
+        return split.replace(values=torch.from_numpy(turned.clip(0, split.top)))
 
     return change
 
@@ -119,7 +120,7 @@ def brighter(factor: float) -> Change:
     """Intensities times a factor, cut at the full one."""
 
     def change(split: Split, random: np.random.Generator) -> Split:
-        return replace(split, values=(split.values.float() * factor).clamp(max=split.top))
+        return split.replace(values=(split.stored(slice(None)).float() * factor).clamp(max=split.top))
 
     return change
 
@@ -140,13 +141,15 @@ def another_mix(share: float) -> Change:
 
 def inverted(split: Split, random: np.random.Generator) -> Split:
     """Black for white."""
-    return replace(split, values=split.top - split.values.float())  # type: ignore[operator]
+    assert split.top is not None
+    return split.replace(values=split.top - split.stored(slice(None)).float())
 
 
 def permuted(split: Split, random: np.random.Generator) -> Split:
     """Pixels in another order, the same for all data and repetitions."""
-    order = torch.from_numpy(np.random.default_rng(0).permutation(split.values[0].numel()))
-    return replace(split, values=split.values.flatten(1)[:, order].reshape(split.values.shape))
+    values = split.stored(slice(None))
+    order = torch.from_numpy(np.random.default_rng(0).permutation(values[0].numel()))
+    return split.replace(values=values.flatten(1)[:, order].reshape(values.shape))
 
 
 CHANGES: dict[str, Change] = {

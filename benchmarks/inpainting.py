@@ -45,8 +45,8 @@ def measure(pattern: Pattern, given: argparse.Namespace) -> dict[str, Any]:
     """Fit, impute and draw one pattern."""
     data = DataConfig(source="mnist", root=given.data_root, binarize="static", validation_fraction=0.0).load()
     train, test = data.train.take(slice(given.train)), data.test.take(slice(given.test))
-    train = replace(train, mask=masked(pattern, tuple(train.values.shape), given.seed, training=True))
-    test = replace(test, mask=masked(pattern, tuple(test.values.shape), given.seed, training=False))
+    train = train.replace(mask=masked(pattern, (len(train), *train.x_shape), given.seed, training=True))
+    test = test.replace(mask=masked(pattern, (len(test), *test.x_shape), given.seed, training=False))
     assert train.mask is not None
     assert test.mask is not None
     config = VAEConfig(x_shape=data.x_shape, latent_dim=20, encoder={"name": "mlp", "hidden": [400]}, encode_mask=True)

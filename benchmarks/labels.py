@@ -11,7 +11,6 @@ import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from math import sqrt
 from pathlib import Path
 from time import perf_counter, process_time
@@ -25,8 +24,7 @@ from benchmarks import common
 from vae_pyro import VAE, DataConfig, Dataset, FitConfig, Split, VAEConfig, fit
 from vae_pyro.applications.classification import Classification, classify
 from vae_pyro.core.isolation import derive_seed, seeded
-from vae_pyro.data.dataset import balanced
-from vae_pyro.data.split import repeat_labelled
+from vae_pyro.data.labels import balanced, repeat_labelled
 
 # Test error in percent of Kingma et al. 2014, table 1, by labels.
 PUBLISHED = {"m2": {100: 11.97, 1000: 4.94}, "m1m2": {100: 3.33, 1000: 2.40}}
@@ -95,7 +93,7 @@ def with_labels(split: Split, labels: int, draw: int) -> Split:
     rows = balanced(split.labels.numpy(), labels, derive_seed(draw, _LABEL_STREAM))
     y = torch.full((len(split),), -1)
     y[rows] = split.labels[rows].to(torch.int64)
-    return repeat_labelled(replace(split, y=y), SHARE)
+    return repeat_labelled(split.replace(y=y), SHARE)
 
 
 def moments(vae: VAE, split: Split) -> tuple[Tensor, Tensor]:
@@ -125,8 +123,8 @@ def latents_of(vae: VAE, data: Dataset, labels: int, draw: int) -> tuple[Split, 
     active = loc.var(0) > _ACTIVE
     train = with_labels(Split(loc[:, active], labels=data.train.labels), labels, draw)
     with seeded(derive_seed(draw, _NOISE_STREAM)):
-        noise = torch.randn(train.values.shape)
-    train = replace(train, values=train.values + scale[train.ids][:, active] * noise)
+        noise = torch.randn((len(train), *train.x_shape))
+    train = train.replace(values=train.stored(slice(None)) + scale[train.ids][:, active] * noise)
     held = [Split(moments(vae, part)[0][:, active], labels=part.labels) for part in (data.validation, data.test)]
     return train, held[0], held[1]
 

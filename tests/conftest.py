@@ -16,7 +16,7 @@ import pyro
 import pytest
 import torch
 
-from vae_pyro.data.sources import data_root
+from vae_pyro.data.datasets import data_root
 
 # Some libraries add warning filters or settings on their first use; let that happen before anything is watched.
 torch.testing.assert_close(torch.ones(1), torch.ones(1))

@@ -2,15 +2,9 @@
 
 from .applications.classification import Classification as Classification
 from .applications.classification import classify as classify
-from .applications.compression.archive import (
-    Archive as Archive,
-)
-from .applications.compression.archive import (
-    ArchiveError as ArchiveError,
-)
-from .applications.compression.archive import (
-    read_archive as read_archive,
-)
+from .applications.compression.archive import Archive as Archive
+from .applications.compression.archive import ArchiveError as ArchiveError
+from .applications.compression.archive import read_archive as read_archive
 from .applications.compression.codec import compress as compress
 from .applications.compression.codec import decompress as decompress
 from .applications.compression.rates import CompressionRates as CompressionRates
@@ -30,12 +24,14 @@ from .data.dataset import DataConfig as DataConfig
 from .data.dataset import Dataset as Dataset
 from .data.dataset import load_data as load_data
 from .data.dataset import stream as stream
-from .data.sources import DATASETS as DATASETS
+from .data.datasets import DATASETS as DATASETS
+from .data.facts import DataFacts as DataFacts
+from .data.readers import READERS as READERS
 from .data.split import Split as Split
 from .data.streams.split import StreamedSplit as StreamedSplit
-from .data.tables import Column as Column
-from .data.tables import Schema as Schema
-from .data.tables import infer as infer
+from .data.tables.inference import infer as infer
+from .data.tables.schema import Column as Column
+from .data.tables.schema import Schema as Schema
 from .densities.log_densities import LogDensities as LogDensities
 from .densities.log_densities import log_densities as log_densities
 from .densities.pair import Pair as Pair
@@ -68,78 +64,30 @@ from .nn import DECODERS as DECODERS
 from .nn import ENCODERS as ENCODERS
 from .nn import Decoder as Decoder
 from .nn import Encoder as Encoder
-from .objectives import (
-    CIWAE as CIWAE,
-)
-from .objectives import (
-    DIP as DIP,
-)
-from .objectives import (
-    IWAE as IWAE,
-)
-from .objectives import (
-    MIWAE as MIWAE,
-)
-from .objectives import (
-    OBJECTIVES as OBJECTIVES,
-)
-from .objectives import (
-    PIWAE as PIWAE,
-)
-from .objectives import (
-    STL as STL,
-)
-from .objectives import (
-    TVO as TVO,
-)
-from .objectives import (
-    Beta as Beta,
-)
-from .objectives import (
-    BetaTCVAE as BetaTCVAE,
-)
-from .objectives import (
-    Capacity as Capacity,
-)
-from .objectives import (
-    DReG as DReG,
-)
-from .objectives import (
-    FreeBits as FreeBits,
-)
-from .objectives import (
-    InfoVAE as InfoVAE,
-)
-from .objectives import (
-    KLWeight as KLWeight,
-)
-from .objectives import (
-    MIWAEMissing as MIWAEMissing,
-)
-from .objectives import (
-    MonteCarloObjective as MonteCarloObjective,
-)
-from .objectives import (
-    Objective as Objective,
-)
-from .objectives import (
-    Particles as Particles,
-)
-from .objectives import (
-    Renyi as Renyi,
-)
-from .objectives import (
-    ReweightedWakeSleep as ReweightedWakeSleep,
-)
-from .objectives import (
-    SemiSupervisedELBO as SemiSupervisedELBO,
-)
-from .objectives import (
-    TraceELBO as TraceELBO,
-)
-from .objectives import (
-    TraceMeanFieldELBO as TraceMeanFieldELBO,
-)
+from .objectives import CIWAE as CIWAE
+from .objectives import DIP as DIP
+from .objectives import IWAE as IWAE
+from .objectives import MIWAE as MIWAE
+from .objectives import OBJECTIVES as OBJECTIVES
+from .objectives import PIWAE as PIWAE
+from .objectives import STL as STL
+from .objectives import TVO as TVO
+from .objectives import Beta as Beta
+from .objectives import BetaTCVAE as BetaTCVAE
+from .objectives import Capacity as Capacity
+from .objectives import DReG as DReG
+from .objectives import FreeBits as FreeBits
+from .objectives import InfoVAE as InfoVAE
+from .objectives import KLWeight as KLWeight
+from .objectives import MIWAEMissing as MIWAEMissing
+from .objectives import MonteCarloObjective as MonteCarloObjective
+from .objectives import Objective as Objective
+from .objectives import Particles as Particles
+from .objectives import Renyi as Renyi
+from .objectives import ReweightedWakeSleep as ReweightedWakeSleep
+from .objectives import SemiSupervisedELBO as SemiSupervisedELBO
+from .objectives import TraceELBO as TraceELBO
+from .objectives import TraceMeanFieldELBO as TraceMeanFieldELBO
 from .objectives.cubo import cubo as cubo
 from .parallel.signals import FitInterruptedError as FitInterruptedError
 from .runs.folder import RunFolder as RunFolder
@@ -153,14 +101,8 @@ from .training.fitting import fit as fit
 from .training.optimizers import OPTIMIZERS as OPTIMIZERS
 from .training.schedules import SCHEDULES as SCHEDULES
 from .training.schedules import Schedule as Schedule
-from .training.warm_start import (
-    Continuation as Continuation,
-)
-from .training.warm_start import (
-    continue_from as continue_from,
-)
-from .training.warm_start import (
-    initialize_from as initialize_from,
-)
+from .training.warm_start import Continuation as Continuation
+from .training.warm_start import continue_from as continue_from
+from .training.warm_start import initialize_from as initialize_from
 
 __version__: str

@@ -13,6 +13,7 @@ from analysis.density.result import ELPD
 from analysis.results.result import Result, finite_or_none
 from analysis.results.text import screen
 from analysis.results.verdict import Verdict
+from vae_pyro.data.observation import Space
 from vae_pyro.densities.measure import Target, Variables
 
 if TYPE_CHECKING:
@@ -241,7 +242,7 @@ def require_comparable(name: str, first: ELPD, other_name: str, other: ELPD) -> 
         ValueError: naming both, what differs and the way out.
     """
     pair = f"{name} and {other_name}"
-    if first.space != other.space:
+    if Space(first.space) != Space(other.space):
         raise ValueError(
             f"{pair} are of different observation spaces, {first.space!r} and {other.space!r}: their log densities are "
             "of different things; observe the data of both alike and fit again"

@@ -80,7 +80,7 @@ def elpd_of(
         join(weigh(pair, split, reduce, num_draws=num_draws, seed=seed)),
         num_draws=num_draws,
         ids=split.ids.cpu().numpy(),
-        space=split.space,
+        space=str(split.space),
         measure=as_pair(pair).measure,
         of=as_pair(pair).target(split),
         fingerprint=digest.value,

@@ -160,7 +160,7 @@ class TreeReducer:
                 of_data = {name: ("datum", value.astype(observed.dtype)) for name, value in measured.items()}
                 nodes["predictive_statistics/observed_data"] = _dataset(of_data, coords)
         tree = xr.DataTree.from_dict(nodes)
-        tree.attrs |= {"space": split.space, "seed": self._seed, "num_draws": self._num_draws, "units": "nats"}
+        tree.attrs |= {"space": str(split.space), "seed": self._seed, "num_draws": self._num_draws, "units": "nats"}
         for name, value in (("measure", data.pair.measure), ("of", data.pair.target(split))):
             if value is not None:
                 tree.attrs[name] = str(value)

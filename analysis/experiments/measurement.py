@@ -258,7 +258,7 @@ def _measure(folder: RunFolder, vae: VAE, split: Split, fingerprint: str, num_dr
         code_kl=_code_kl(vae, codes, spread),
         ids=_ids(split),
         num_draws=num_draws,
-        space=split.space,
+        space=str(split.space),
         measure=vae.measure,
         of=vae.target(split),
         fingerprint=fingerprint,

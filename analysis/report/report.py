@@ -200,7 +200,7 @@ def report_run(
     if limit is not None:
         held_out, stored_rows = held_out.take(slice(limit)), stored_rows.take(slice(limit))
     validation = _in_memory(data.validation, seed) if split == "test" and len(data.validation) else None
-    facts = stored["facts"]
+    facts = run.facts()
     of = "" if getattr(data, split).resident else f", a random sample of {len(getattr(data, split)):,}"
     return make_report(
         vae,
@@ -216,7 +216,7 @@ def report_run(
             "data": f"{data.config.source}, {' x '.join(map(str, data.x_shape))}",
             "fitted on": f"{len(data.train):,} data, {len(data.validation):,} for validation",
             "held-out data": f"the {split} split, {len(held_out):,} data{of}",
-            "observed": f"{held_out.space}; {facts.get('evaluation', '')}".rstrip("; "),
+            "observed": f"{held_out.space}; {facts.evaluation}".rstrip("; "),
             "parameters": f"{sum(parameter.numel() for parameter in vae.parameters()):,}",
         },
         model=stored["model"],
@@ -225,7 +225,7 @@ def report_run(
             "seed of the fit": stored["seed"],
             "fitted with": ", ".join(f"{name} {number}" for name, number in stored.get("versions", {}).items()),
             "git revision": stored.get("git_revision") or "unknown",
-            "fingerprint of the data": str(facts.get("fingerprint", ""))[:16],
+            "fingerprint of the data": facts.fingerprint[:16],
         },
         progress=progress,
     )

@@ -149,8 +149,7 @@ class Subject:
         """Raw batches of an epoch, without a smaller last batch."""
         import torch
 
-        from vae_pyro.core.minibatches import BitStream
-        from vae_pyro.data.split import Part
+        from vae_pyro.core.minibatches import BitStream, Part
 
         point, part = self.point, Part(self.ranks.rank, self.ranks.of)
         seeds = [seed * 1000 + member for member in range(max(point.members, 1))]

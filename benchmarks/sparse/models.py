@@ -13,7 +13,8 @@ from analysis.density.elpd import elpd_of
 from benchmarks.sparse.documents import NUM_TOPICS, Documents, Perplexity
 from vae_pyro import VAE, FitConfig, Split, VAEConfig, fit
 from vae_pyro.core.isolation import isolated
-from vae_pyro.data.sparse import SparseRows, SparseSplit
+from vae_pyro.data.memory.sparse import SparseSplit
+from vae_pyro.data.memory.sparse_rows import SparseRows
 
 type Array = np.ndarray[Any, Any]
 

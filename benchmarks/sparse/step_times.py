@@ -15,7 +15,8 @@ from benchmarks import common
 from benchmarks.memory import peak
 from vae_pyro import VAE, Split, VAEConfig
 from vae_pyro.core.minibatches import BitStream
-from vae_pyro.data.sparse import SparseRows, SparseSplit
+from vae_pyro.data.memory.sparse import SparseSplit
+from vae_pyro.data.memory.sparse_rows import SparseRows
 from vae_pyro.objectives import OBJECTIVES
 from vae_pyro.svi.compiled_svi import CompiledSVI
 
@@ -31,7 +32,7 @@ def step_times(rows: int, columns: int, each: int, dense: bool) -> dict[str, Any
     split: Split = SparseSplit(SparseRows.of(sparse.csr_array(entries, shape=(rows, columns))))
     del entries
     if dense:
-        split = Split(split.values[:])
+        split = Split(split.stored(slice(None)))
     vae = VAE(VAEConfig(x_shape=(columns,), latent_dim=10, likelihood="poisson", encoder="mlp:hidden=[128]"))
     objective = OBJECTIVES.build(OBJECTIVES.resolve("elbo"))
     svi = CompiledSVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), objective, prepare=split.observe)

@@ -206,7 +206,7 @@ def _device(name: str) -> str:
 
 
 def _data_root(given: str | None) -> Path:
-    from vae_pyro.data.sources import data_root
+    from vae_pyro.data.datasets import data_root
 
     root = data_root(given).resolve()
     if not (root / "MNIST" / "raw").is_dir():

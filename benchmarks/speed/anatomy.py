@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--data-root", default=None)
     given = parser.parse_args()
-    from vae_pyro.data.sources import data_root
+    from vae_pyro.data.datasets import data_root
 
     task = Task(given.net, given.batch, "cpu", 0, str(data_root(given.data_root)))
     whole, parts = anatomy(task)

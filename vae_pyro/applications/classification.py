@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +188,7 @@ def classify(
     if num_draws < 0 or num_draws == 1:
         raise ValueError(f"num_draws is 0 or at least 2, got {num_draws}")
     given = as_split(x, mask)
-    split = replace(given.fixed(derive_seed(seed, 0)), y=None)
+    split = given.fixed(derive_seed(seed, 0)).replace(y=None)
     if num_draws:
         vae.check_data(split, y=torch.zeros(1, dtype=torch.int64))
     else:  # the encoder reads any numbers, such as the intensities of which binary images are draws
@@ -265,7 +265,7 @@ def _log_joint(vae: VAE, split: Split, num_draws: int, seed: int) -> tuple[Array
     for number in range(vae.num_classes):
         label = torch.full((len(split),), number, dtype=torch.int64, device=split.device)
         # Draws of their own for every class, so that errors of the classes do not go together.
-        found.append(evaluate(vae, replace(split, y=label), num_draws=num_draws, seed=derive_seed(seed, 1, number)))
+        found.append(evaluate(vae, split.replace(y=label), num_draws=num_draws, seed=derive_seed(seed, 1, number)))
     return np.stack([one.log_px for one in found], 1), np.stack([one.log_px_se for one in found], 1)
 
 

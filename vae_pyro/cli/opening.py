@@ -1,6 +1,5 @@
 """A run folder with its model and data, as most verbs begin."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,11 +45,11 @@ def open_all(run: Path, data_root: Path | None, device: str) -> "tuple[RunFolder
 
     folder, vae = open_model(run, device)
     data = folder.data_config(data_root).load()
-    facts = folder.config()["facts"]
-    if facts["fingerprint"] != data.facts["fingerprint"]:
+    facts = folder.facts()
+    if facts.fingerprint != data.facts.fingerprint:
         raise RunError(
             f"the data of {str(run)!r} have changed: {data.config.source!r} now has fingerprint "
-            f"{data.facts['fingerprint'][:12]}, the run was fitted on {facts['fingerprint'][:12]}"
+            f"{data.facts.fingerprint[:12]}, the run was fitted on {facts.fingerprint[:12]}"
         )
     return folder, vae, data
 
@@ -78,13 +77,12 @@ def other_data(
 
     folder, vae = open_model(run, device)
     config = folder.data_config(data_root).replace(source=data, stream=None)
-    facts = folder.config()["facts"]
-    schema = facts.get("schema")
-    if schema is not None:  # codes are those of the run's table, whatever categories the other table has
-        config = config.replace(kinds=None, columns=schema["columns"])
+    facts = folder.facts()
+    if facts.schema is not None:  # codes are those of the run's table, whatever categories the other table has
+        config = config.replace(kinds=None, columns=facts.schema.columns)
     chosen = load_all(config, facts)
     if chosen.y is not None and not vae.num_classes:
-        chosen = replace(chosen, y=None)
+        chosen = chosen.replace(y=None)
     # A classifier tries every class: this one stands for them.
     tried = None if classes or not vae.num_classes else torch.zeros(1, dtype=torch.int64)
     vae.check_data(chosen, blank=True, y=tried)

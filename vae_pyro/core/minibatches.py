@@ -1,10 +1,40 @@
-"""The random order of an epoch, and random words for data that are observed anew at every step."""
+"""Batches: the random order of an epoch, the share of each process, and random words for random observations."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+
+# So many numbers of data in memory are converted at once, which then need no second copy. On a CPU, torch gives so few
+# to one thread, which waits for no other; a GPU takes more.
+_CPU_BLOCK, _GPU_BLOCK = (1 << 15) - 1, 1 << 24
+
+
+@dataclass(frozen=True)
+class Part:
+    """The share of every batch that one of several processes takes: disjoint shares, which together are the batch.
+
+    Attributes:
+        rank: which one, counted from 0.
+        of: how many there are.
+    """
+
+    rank: int = 0
+    of: int = 1
+
+    def bounds(self, size: int) -> tuple[int, int]:
+        """Where the share of a batch of ``size`` data begins and ends; shares differ by one datum at most."""
+        return size * self.rank // self.of, size * (self.rank + 1) // self.of
+
+    def take(self, index: Tensor) -> Tensor:
+        """The share of a batch given by its rows."""
+        begin, end = self.bounds(len(index))
+        return index[begin:end]
+
+
+WHOLE = Part()
 
 
 class BitStream:
@@ -15,7 +45,7 @@ class BitStream:
 
     Args:
         seed: of the stream.
-        device: where the words are wanted.
+        device: of the words.
     """
 
     def __init__(self, seed: int, device: torch.device | None = None) -> None:
@@ -41,3 +71,10 @@ def batches(
     order = torch.randperm(size, generator=torch.Generator().manual_seed(seed)).to(device)
     for start in range(0, size - batch_size + 1 if drop_last else size, batch_size):
         yield order[start : start + batch_size]
+
+
+def row_blocks(count: int, width: int, device: str = "cpu") -> Iterator[slice]:
+    """Consecutive rows, all ``count`` of them in small blocks; a row has ``width`` numbers."""
+    size = max((_CPU_BLOCK if device == "cpu" else _GPU_BLOCK) // max(width, 1), 1)
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))

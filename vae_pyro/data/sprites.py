@@ -29,8 +29,9 @@ _PIXELS_AT_ONCE = 2_000_000
 class SpriteGrid:
     """All combinations of five factors, numbered in the order of `names` with the last running fastest.
 
-    Shapes of one scale have the same area, so that scale and shape are told apart. The rotations span a quarter turn:
-    a whole one would give a square every picture four times, and no code could tell rotations that no picture tells.
+    Shapes of one scale have the same area, so that scale and shape are distinguishable. The rotations span a quarter
+    turn: a whole one would give a square every picture four times, and rotations that give the same picture cannot be
+    inferred from it.
 
     Attributes:
         size: width and height of a picture in pixels, at least 16.
@@ -54,10 +55,10 @@ class SpriteGrid:
 
     def __post_init__(self) -> None:
         if self.size < 16:
-            raise ValueError(f"sprites want a size of at least 16 pixels, got {self.size}")
+            raise ValueError(f"sprites require a size of at least 16 pixels, got {self.size}")
         for name in ("scales", "rotations", "positions"):
             if getattr(self, name) < 1:
-                raise ValueError(f"sprites want at least 1 of {name}, got {getattr(self, name)}")
+                raise ValueError(f"sprites require at least 1 of {name}, got {getattr(self, name)}")
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -87,7 +88,7 @@ class SpriteGrid:
         bad = (numbers < 0) | (numbers >= len(self))
         if bad.any():
             raise ValueError(
-                f"sprite {int(numbers[bad][0])} wanted, the grid has 0 to {len(self) - 1}; use the grid of the data"
+                f"sprite {int(numbers[bad][0])} requested, the grid has 0 to {len(self) - 1}; use the grid of the data"
             )
         return np.stack(np.unravel_index(numbers, self.levels), 1).astype(np.int64)
 

@@ -1,11 +1,11 @@
-"""What a likelihood has to know of data before it accepts them."""
+"""Facts about data that a likelihood checks before it accepts them."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class DataSummary:
-    """What a likelihood is told about data before the first step.
+    """Facts about data that a likelihood is checked against before the first step.
 
     Attributes:
         low: smallest observed value.

@@ -100,7 +100,7 @@ def plan_experiment(
     _require_same_measure(listed)
     return ExperimentConfig(
         data=data.config.model_dump(mode="json"),
-        fingerprint=data.facts["fingerprint"],
+        fingerprint=data.facts.fingerprint,
         model=_common([variant["model"] for variant in listed]),
         fit=_common([variant["fit"] for variant in listed]),
         objectives=tuple(objective_text(choice) for choice in choices),

@@ -90,7 +90,7 @@ def perform(task: Task) -> tuple[Broken, ...]:
         for name in task.seeds:
             held.enter_context(locked(lock_file(Path(task.path), name)))
         data = load(json.dumps(task.data))
-        found = data.facts["fingerprint"]
+        found = data.facts.fingerprint
         if found != task.fingerprint:
             raise RunError(
                 f"the data {data.config.source!r} have fingerprint {found[:12]} here and {task.fingerprint[:12]} where "

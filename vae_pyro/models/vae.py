@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vae_pyro.core.config import Config, choice_of
 from vae_pyro.core.isolation import isolated, seeded
-from vae_pyro.data.sparse import SparseRows, is_sparse
+from vae_pyro.data.memory.sparse_rows import SparseRows, is_sparse
 from vae_pyro.data.split import Split
 from vae_pyro.data.summary import DataSummary
 from vae_pyro.densities.measure import Measure, Target

@@ -18,6 +18,7 @@ from torch import Tensor
 from vae_pyro.core.files import FORMAT, RunError, read_json, read_tensors, write_atomically, write_json, write_tensors
 from vae_pyro.core.versions import installed_versions
 from vae_pyro.data.dataset import DataConfig
+from vae_pyro.data.facts import DataFacts
 from vae_pyro.models.vae import VAE, VAEConfig
 
 _VERSIONED = ("vae_pyro", "torch", "pyro-ppl", "torchvision", "arviz", "numpy")
@@ -187,6 +188,18 @@ class RunFolder:
         vae.to(dtype=dtype)
         set_weights(vae, tensors, str(self.model_file))
         return vae.to(device)
+
+    def facts(self) -> DataFacts:
+        """What is known of the data that the run was fitted on.
+
+        Raises:
+            RunError: see `config`; or facts that cannot be read.
+        """
+        stored = self.config().get("facts", {})
+        try:
+            return DataFacts.from_json(stored)
+        except ValueError as error:
+            raise RunError(f"{str(self.config_file)!r}: {error}") from None
 
     def data_config(self, root: str | Path | None = None) -> DataConfig:
         """What the run was fitted on.

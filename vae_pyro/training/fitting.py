@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.dataset import Dataset, as_split
-from vae_pyro.data.sparse import is_sparse
+from vae_pyro.data.memory.sparse_rows import is_sparse
 from vae_pyro.data.split import Split
 from vae_pyro.models.vae import VAE
 from vae_pyro.parallel.ranks import CONTINUE, together

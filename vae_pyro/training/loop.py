@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from vae_pyro.core.isolation import derive_seed
-from vae_pyro.core.minibatches import BitStream
-from vae_pyro.data.split import Part, Split
+from vae_pyro.core.minibatches import BitStream, Part
+from vae_pyro.data.split import Split
 from vae_pyro.evaluation.evaluation import evaluate
 from vae_pyro.models.vae import VAE
 from vae_pyro.objectives import OBJECTIVES

@@ -6,6 +6,7 @@ from typing import Any
 
 from vae_pyro.core.files import RunError
 from vae_pyro.data.dataset import Dataset
+from vae_pyro.data.facts import DataFacts
 from vae_pyro.data.split import Split, fingerprint
 from vae_pyro.models.vae import VAE, VAEConfig
 from vae_pyro.runs.folder import RunFolder
@@ -44,7 +45,7 @@ def described(
         "seed": seed,
     }
     if data is not None:
-        return {**facts, "data": data.config.model_dump(mode="json"), "facts": data.facts}
+        return {**facts, "data": data.config.model_dump(mode="json"), "facts": data.facts.to_json()}
     splits = [train] if held_out is None else [train, held_out]
     shape = [len(train), *train.x_shape]
     return {**facts, "data": {"array_shape": shape}, "facts": {"fingerprint": fingerprint(*splits)}}
@@ -69,15 +70,22 @@ def _same_run(run: RunFolder, facts: dict[str, Any]) -> None:
             )
     if "parent" in facts or not run.checkpoint_file.exists():  # a checkpoint knows what it came from
         require_parent(stored.get("parent"), facts.get("parent"), run.path)
-    for what, key in (("data", "fingerprint"), ("draws that are replayed", "replay")):
-        old, new = stored["facts"].get(key), facts["facts"].get(key)
-        if key == "replay" and (was := (old or {}).get("share", 0)) != (now := (new or {}).get("share", 0)):
-            raise RunError(
-                f"the run in {str(run.path)!r} replays a share of {was:g}, this call {now:g}; resume with --replay "
-                f"{was:g}, or start another run"
-            )
-        if old != new:
-            raise RunError(f"the {what} have changed since the run in {str(run.path)!r} began; its {key} was {old}")
+    began, asked = run.facts(), DataFacts.from_json(facts["facts"])
+    if began.fingerprint != asked.fingerprint:
+        raise RunError(
+            f"the data have changed since the run in {str(run.path)!r} began; its fingerprint was {began.fingerprint}"
+        )
+    was, now = (0.0 if one.replay is None else one.replay.share for one in (began, asked))
+    if was != now:
+        raise RunError(
+            f"the run in {str(run.path)!r} replays a share of {was:g}, this call {now:g}; resume with --replay "
+            f"{was:g}, or start another run"
+        )
+    if began.replay != asked.replay:
+        raise RunError(
+            f"the draws that are replayed have changed since the run in {str(run.path)!r} began; its replay was "
+            f"{began.replay}"
+        )
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from typing import Any
 
 from vae_pyro.core.registry import Registry, parse_choice, parse_scalar
 from vae_pyro.data.dataset import DataConfig, Dataset
-from vae_pyro.data.tables.reading import is_mixed
 from vae_pyro.likelihoods import LIKELIHOODS, DataForm, Likelihood
 from vae_pyro.likelihoods.noise import NOISES
 from vae_pyro.models.posteriors import POSTERIORS
@@ -167,7 +166,7 @@ def assemble(
     chosen = preset(preset_name) if preset_name else None
     named = {"model": chosen.model, "fit": chosen.fit} if chosen else {}
     settings = merge(base or {}, named, from_file, {"data": {"source": source}})
-    _choose_defaults(settings, {tuple(path): value for path, value in assignments})
+    loaded = _choose_defaults(settings, assignments, load)
     for path, value in assignments:
         assign(settings, path, value)
 
@@ -183,33 +182,62 @@ def assemble(
     elif settings["data"].get("kinds") is not None:
         tables = " or ".join(repr(name) for name in LIKELIHOODS if LIKELIHOODS[name].needs_schema)
         raise ValueError(f"kinds of columns are for the likelihood {tables}, not {likelihood.name!r}; leave one out")
-    data = load(DataConfig(**settings["data"]))
+    requested = DataConfig(**settings["data"])
+    data = loaded if loaded is not None and loaded.config == requested else load(requested)
     if kind.needs_schema:
-        settings["model"]["likelihood"] = {**likelihood.model_dump(), "columns": data.facts["schema"]["columns"]}
+        assert data.facts.schema is not None
+        columns = data.facts.schema.model_dump(mode="json")["columns"]
+        settings["model"]["likelihood"] = {**likelihood.model_dump(), "columns": columns}
     settings["model"].setdefault("latent_dim", min(8, max(1, prod(data.x_shape) // 2)))
     settings["model"]["x_shape"] = data.x_shape
-    if data.facts.get("missing"):
+    if data.facts.missing:
         settings["model"].setdefault("encode_mask", True)
     if not isinstance(settings["seed"], int):
         raise ValueError(f"seed is an integer, got {settings['seed']!r}")
     return Settings(data, VAEConfig(**settings["model"]), FitConfig(**settings["fit"]), settings["seed"])
 
 
-def _choose_defaults(settings: dict[str, Any], assigned: Mapping[tuple[str, ...], Any]) -> None:
-    """Fill in the variants that are not chosen, so that their options can be set; the likelihood follows the data."""
-    data, model = settings["data"], settings["model"]
+def _choose_defaults(
+    settings: dict[str, Any],
+    assignments: Sequence[tuple[Sequence[str], Any]],
+    load: Callable[[DataConfig], Dataset],
+) -> Dataset | None:
+    """Fill in the variants that are not chosen, so that their options can be set; the likelihood follows the data.
+
+    Returns:
+        The data, where these had to be read for it.
+    """
+    data, model, loaded = settings["data"], settings["model"], None
+    assigned = {tuple(path): value for path, value in assignments}
     if "likelihood" not in model and ("model", "likelihood") not in assigned:
-        form = DataForm.NUMBERS
-        if (assigned.get(("data", "binarize")) or data.get("binarize", "none")) != "none":
-            form = DataForm.BINARIZED
-        elif assigned.get(("data", "kinds"), data.get("kinds")) is not None or is_mixed(data["source"]):
-            form = DataForm.MIXED
+        form = DataForm.BINARIZED
+        if (assigned.get(("data", "binarize")) or data.get("binarize", "none")) == "none":
+            loaded = _with_their_columns(settings, assignments, load)
+            form = DataForm.NUMBERS if loaded.facts.schema is None else DataForm.MIXED
         model["likelihood"] = next(name for name in LIKELIHOODS if LIKELIHOODS[name].default_for is form)
     for section, config in _SECTIONS.items():
         for key in CHOICES.keys() & config.model_fields.keys():
             default = config.model_fields[key].default
             if default is not None:
                 settings[section].setdefault(key, default)
+    return loaded
+
+
+def _with_their_columns(
+    settings: dict[str, Any],
+    assignments: Sequence[tuple[Sequence[str], Any]],
+    load: Callable[[DataConfig], Dataset],
+) -> Dataset:
+    """The data, where some columns of a table are no numbers with their kinds; the settings have them then."""
+    for path, value in assignments:
+        if path[0] == "data":
+            assign(settings, path, value)
+    data = settings["data"]
+    if data.get("kinds") is None and data.get("columns") is None:
+        data["kinds"] = "auto"
+    loaded = load(DataConfig(**data))
+    data["kinds"] = loaded.config.kinds
+    return loaded
 
 
 def _scale_of_data(likelihood: type[Likelihood], noise: Any) -> str | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from analysis.experiments.search.result import analyse_search, params_text
 from analysis.experiments.search.sections import best_section, course_section, settings_section, space_section
 from analysis.results.page import Page
+from vae_pyro.data.facts import DataFacts
 from vae_pyro.experiments.tuning.search import Search
 
 _STATES = (("complete",), ("pruned",), ("failed",), ("unfinished", "running", "stopped"))
@@ -33,15 +34,16 @@ def search_page(search: Search, *, seed: int = 0) -> Page:
     Raises:
         ValueError: no trial is complete.
     """
-    analysis, facts, plan = analyse_search(search, seed=seed), search.plan["facts"], search.plan
+    analysis, plan = analyse_search(search, seed=seed), search.plan
+    facts = DataFacts.from_json(plan["facts"])
     counts = [f"{len(search.of_state(*states)):,} {states[0]}" for states in _STATES if search.of_state(*states)]
-    sizes = facts["sizes"]
+    sizes = facts.sizes
     return Page(
-        f"{facts['name']}: search over {', '.join(dimension.name for dimension in search.space)}",
+        f"{facts.name}: search over {', '.join(dimension.name for dimension in search.space)}",
         [space_section(search), best_section(analysis), course_section(search), settings_section(analysis)],
         facts={
-            "Data": f"{facts['name']}, {sizes['train']:,} for training, {sizes['validation']:,} for validation",
-            "Observed": facts["space"],
+            "Data": f"{facts.name}, {sizes['train']:,} for training, {sizes['validation']:,} for validation",
+            "Observed": facts.space,
             "Trials": f"{len(search.trials):,}: {', '.join(counts)}",
             "Chosen": f"trial {search.best.number}: {params_text(search, search.best)}",
         },
@@ -51,7 +53,7 @@ def search_page(search: Search, *, seed: int = 0) -> Page:
             "Seed": plan["seed"],
             "Sampler": f"TPE, the first {plan['num_random']} trials at random",
             "Pruner": f"median, after {plan['num_unpruned']} complete trials" if plan["prune"] else "none",
-            "Fingerprint of the data": facts["fingerprint"],
+            "Fingerprint of the data": facts.fingerprint,
             **{name: version(name) for name in ("vae_pyro", "torch", "pyro-ppl", "optuna")},
         },
         subtitle="Search over the settings of a variational autoencoder",

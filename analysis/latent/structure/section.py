@@ -79,7 +79,7 @@ class LatentStructure(Diagnostic[StructureFindings]):
         x = context.test.batch(slice(0, _SHOWN))[0]
         found = None
         if len(codes) >= _FEWEST and np.ptp(codes, axis=0).max() > 0:
-            raw = None if context.test.mask is not None else context.test.values.flatten(1).cpu().numpy()
+            raw = None if context.test.mask is not None else context.test.stored(slice(None)).flatten(1).cpu().numpy()
             # Gaussian mixtures with their many starts take minutes; `analysis.latent.structure.clusters` has them.
             found = structure(
                 codes,

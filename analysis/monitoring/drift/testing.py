@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from analysis.draws.codes import drawn_means
-from analysis.monitoring.drift.result import GIVEN, Drift
+from analysis.monitoring.drift.result import Drift
 from analysis.monitoring.outliers.detection import evidence
 from analysis.stats.detection_scores import separation
 from analysis.stats.mmd import mmd
@@ -129,7 +129,7 @@ def drift_test(
         classifier=separation(scores[:m], scores[m:]),
         level=level,
         num_draws=num_draws,
-        space=samples[1].space,
+        space=str(samples[1].space),
     )
 
 
@@ -148,7 +148,7 @@ def _require_alike(reference: Split, new: Split, max_rows: int) -> None:
         )
     if reference.x_shape != new.x_shape:
         raise ValueError(f"reference data of shape {reference.x_shape} and new data of shape {new.x_shape} differ")
-    if reference.space != new.space and GIVEN not in (reference.space, new.space):
+    if not reference.space.compatible(new.space):
         raise ValueError(
             f"the reference data are {reference.space!r} and the new data {new.space!r}; prepare both alike, with the "
             "options that the model was fitted with"
@@ -159,7 +159,7 @@ def _require_alike(reference: Split, new: Split, max_rows: int) -> None:
         raise ValueError(
             f"classes are known of {one} reference data and of {other} new data, so that densities of data with and "
             "without their class would be compared; give y for both samples, or leave it out of both "
-            "(dataclasses.replace(split, y=None))"
+            "(split.replace(y=None))"
         )
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -44,7 +44,7 @@ class Rows:
 
     def numbers(self, rows: Array, fill: Array | float) -> Array:
         """Floating-point numbers, ``(row, element)``, with ``fill`` where nothing is observed."""
-        values = self.split.values[_index(self.split, rows)]
+        values = self.split.stored(_index(self.split, rows))
         if not values.dtype.is_floating_point:
             values = values.to(torch.float32)
         if self.split.top is not None:
@@ -57,7 +57,7 @@ class Rows:
         """A digest of each row, of the stored bytes or of the numbers, and of what is hidden."""
         digests: list[bytes] = []
         for _, rows in parts(np.arange(len(self))):
-            values = self.split.values[_index(self.split, rows)].cpu().numpy().reshape(len(rows), -1)
+            values = self.split.stored(_index(self.split, rows)).cpu().numpy().reshape(len(rows), -1)
             if not self.stored:
                 values = self.numbers(rows, 0.0).astype(np.float32)
             if values.dtype.kind == "f":
@@ -91,10 +91,12 @@ def comparable_rows(train: Split, test: Split, seed: int) -> tuple[Rows, Rows]:
         train, test = (split.fixed(derive_seed(seed, stream)) for stream, split in enumerate((train, test)))
     if (train.mask is None) != (test.mask is None):
         train, test = (
-            replace(split, mask=torch.ones_like(split.values, dtype=torch.bool)) if split.mask is None else split
+            split.replace(mask=torch.ones((len(split), *split.x_shape), dtype=torch.bool, device=split.device))
+            if split.mask is None
+            else split
             for split in (train, test)
         )
-    stored = train.values.dtype == test.values.dtype and train.top == test.top and train.draw == test.draw
+    stored = train.dtype == test.dtype and train.top == test.top and train.draw == test.draw
     return Rows(train, stored), Rows(test, stored)
 
 
@@ -104,4 +106,4 @@ def parts(rows: Array) -> Iterator[tuple[int, Array]]:
 
 
 def _index(split: Split, rows: Array) -> Tensor:
-    return torch.from_numpy(rows).to(split.values.device)
+    return torch.from_numpy(rows).to(split.device)

@@ -7,7 +7,6 @@ a ratio of sums over data.
 from typing import Any
 
 import numpy as np
-import torch
 
 from analysis.draws.weights import weigh
 from analysis.results.estimate import Estimate
@@ -132,9 +131,9 @@ def imputation_k(
         raise ValueError("nothing is missing in these data; there are no imputations to judge")
     incomplete = split.take((~split.mask.flatten(1).all(1)).nonzero().flatten())
     assert incomplete.mask is not None
-    if incomplete.values.dtype.is_floating_point:
+    if incomplete.dtype.is_floating_point:
         # As `impute` shows them to the programs.
-        values = torch.where(incomplete.mask, incomplete.values, torch.zeros_like(incomplete.values))
+        values = incomplete.stored(slice(None)).where(incomplete.mask, 0.0)
         incomplete = as_split(values, incomplete.mask, incomplete.y) if incomplete.top is None else incomplete
     return np.concatenate(
         weigh(pair, incomplete, lambda block: pareto_k(block.log_weight), num_draws=num_draws, seed=seed)

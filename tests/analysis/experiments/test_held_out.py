@@ -18,7 +18,8 @@ from tests.truths import PPCA, maximum_likelihood
 from vae_pyro import VAE, Dataset, FitConfig, Split, VAEConfig, evaluate, fit, load_data
 from vae_pyro.core.files import RunError
 from vae_pyro.data.dataset import DataConfig
-from vae_pyro.data.streams.split import StreamedSplit, open_store
+from vae_pyro.data.readers import open_source
+from vae_pyro.data.streams.split import StreamedSplit
 from vae_pyro.runs.folder import RunFolder
 
 DRAWS = 60
@@ -196,7 +197,7 @@ def test_other_posteriors_and_priors(data: Dataset, tmp_path: Path, posterior: s
 def test_streamed_data_give_the_same_bits(run: RunFolder, data: Dataset, tmp_path: Path) -> None:
     x = data.test.values[:80].float()
     np.save(tmp_path / "x.npy", x.numpy())
-    streamed = StreamedSplit(open_store(tmp_path / "x.npy"))
+    streamed = StreamedSplit(open_source(tmp_path / "x.npy"))
     vae = run.load_model()
     made = measure_run(run, vae, replace(data, test=streamed), num_draws=DRAWS)
     (run.path / "held_out.nc").unlink()

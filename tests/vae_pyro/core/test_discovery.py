@@ -11,6 +11,7 @@ import pytest
 from vae_pyro.core.discovery import import_siblings
 
 FOLDERS = [
+    "vae_pyro.data.readers",
     "vae_pyro.likelihoods",
     "vae_pyro.likelihoods.noise",
     "vae_pyro.models.posteriors",

@@ -83,9 +83,9 @@ def test_the_data_set_knows_its_factors() -> None:
     assert perf_counter() - start < 3
     grid = SpriteGrid()
     assert data.x_shape == (1, 32, 32)
-    assert sum(data.facts["sizes"].values()) == len(grid) == 11_520
-    assert data.facts["classes"] == list(SHAPES)
-    assert data.facts["factors"] == {"shape": 3, "scale": 6, "rotation": 10, "x": 8, "y": 8}
+    assert sum(data.facts.sizes.values()) == len(grid) == 11_520
+    assert data.facts.classes == SHAPES
+    assert data.facts.factors == {"shape": 3, "scale": 6, "rotation": 10, "x": 8, "y": 8}
     assert data.train.summary().integral
     factors = grid.factors_of(data.test.ids.numpy())
     assert torch.equal(data.test.labels, torch.from_numpy(factors[:, 0]))
@@ -113,7 +113,7 @@ def test_subsamples() -> None:
     [
         (lambda: SpriteGrid(size=8), "size of at least 16 pixels, got 8"),
         (lambda: SpriteGrid(scales=0), "at least 1 of scales, got 0"),
-        (lambda: SpriteGrid().render(np.array([11_520])), "sprite 11520 wanted, the grid has 0 to 11519"),
+        (lambda: SpriteGrid().render(np.array([11_520])), "sprite 11520 requested, the grid has 0 to 11519"),
         (lambda: SpriteGrid().render(np.array([0.5])), "ids are integers"),
         (lambda: SpriteGrid().ids_of(np.array([[0, 6, 0, 0, 0]])), "factor 'scale' has levels 0 to 5, got 6 to 6"),
         (lambda: SpriteGrid().ids_of(np.zeros((2, 4))), r"shape \(datum, 5\), got \(2, 4\)"),

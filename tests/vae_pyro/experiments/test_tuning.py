@@ -145,7 +145,7 @@ def test_the_best_settings_are_a_file_that_a_fit_takes(searched: Search) -> None
     assert again.model.model_dump(mode="json") == config["model"]
     assert again.fit.model_dump(mode="json") == config["fit"]
     assert again.seed == config["seed"] == 3
-    assert again.data.facts["fingerprint"] == config["facts"]["fingerprint"]
+    assert again.data.facts.fingerprint == config["facts"]["fingerprint"]
 
 
 def test_the_same_seed_gives_the_same_table_and_another_one_does_not(searched: Search, tmp_path: Path) -> None:

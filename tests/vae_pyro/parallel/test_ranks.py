@@ -15,8 +15,8 @@ import torch
 from tests.processes import WAIT_SECONDS, alive, wait_for
 from vae_pyro import VAE, FitConfig, RunFolder, VAEConfig
 from vae_pyro.core.files import read_tensors
-from vae_pyro.core.minibatches import BitStream
-from vae_pyro.data.split import Part, Split
+from vae_pyro.core.minibatches import BitStream, Part
+from vae_pyro.data.split import Split
 from vae_pyro.parallel.ranks import ALONE, RankLostError, Ranks, launched
 from vae_pyro.training.loop import Loop
 
@@ -29,7 +29,7 @@ import numpy as np, pyro, torch
 import pyro.distributions as dist
 from pyro.infer import Trace_ELBO
 from torch import nn
-from vae_pyro.data.dataset import Part
+from vae_pyro.core.minibatches import Part
 from vae_pyro.parallel.ranks import ALONE, launch
 from vae_pyro.svi.compiled_svi import CompiledSVI
 

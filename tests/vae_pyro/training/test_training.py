@@ -328,7 +328,7 @@ def test_the_run_folder_has_what_it_says(digits: Dataset, tmp_path: Path) -> Non
     config = run.config()
     assert config["seed"] == 5
     assert config["data"]["source"] == "digits"
-    assert config["facts"]["fingerprint"] == digits.facts["fingerprint"]
+    assert config["facts"]["fingerprint"] == digits.facts.fingerprint
     assert config["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert run.read_history() == [{k: pytest.approx(v) for k, v in row.items()} for row in result.history]
     assert run.data_config().load().facts == digits.facts

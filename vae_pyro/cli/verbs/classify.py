@@ -26,12 +26,11 @@ def classify(
     require_ending(out, ".csv", ARRAYS)
     from analysis import class_scores
     from vae_pyro.applications import classification
-    from vae_pyro.data.streams.split import StreamedSplit
 
     _, vae, chosen = source.open_data(classes=False)
     # Unlike take(), between() leaves sparse data sparse; streamed ones are read, since every class is tried on them.
     chosen = chosen if source.limit is None else chosen.between(0, min(source.limit, len(chosen)))
-    if isinstance(chosen, StreamedSplit):
+    if chosen.streamed:
         chosen = chosen.take(slice(None))
     made = classification.classify(vae, chosen, num_draws=draws, seed=source.seed)
     labels = made.labels

@@ -9,7 +9,7 @@ from vae_pyro.cli.registration import Topic, verb
 @verb(Topic.LIST, "vae-pyro datasets")
 def datasets() -> None:
     """Named data sets; fit also takes a path to .npy, .npz, .csv, .parquet, .zarr or a folder of images."""
-    from vae_pyro.data.sources import DATASETS
+    from vae_pyro.data.datasets import DATASETS
 
     table = Table("name", "content", title="fit NAME or fit PATH")
     for name in DATASETS:

@@ -109,7 +109,7 @@ def _clean(folder: "RunFolder", name: str, source: DataOptions, noisy: "Split") 
     if source.data is None:
         clean = config.load().split(source.split)
     else:
-        clean = load_all(config.replace(stream=None), folder.config()["facts"])
+        clean = load_all(config.replace(stream=None), folder.facts())
     if clean.ids.tolist() != noisy.ids.tolist():
         raise ValueError(
             f"--clean {name!r} gives {len(clean):,} data for {len(noisy):,} noisy ones, or other rows; write one for "

@@ -38,7 +38,7 @@ def evaluate(
     if limit is not None:
         data = data.take(slice(limit))
     result = estimate(vae, data, num_draws=draws, seed=source.seed)
-    observation = folder.config()["facts"]["evaluation"]
+    observation = folder.facts().evaluation
     metrics = {
         **result.summary(),
         "split": source.split,

@@ -43,7 +43,7 @@ def fit(
     # A resumed run starts from its own settings, so that no flag has to be repeated; one that differs is refused.
     stored = RunFolder(out).config() if resume else {}
     base: dict[str, Any] = {key: stored[key] for key in ("model", "fit", "data", "seed") if key in stored}
-    replayed = stored.get("facts", {}).get("replay")
+    replayed = RunFolder(out).facts().replay if resume else None
     if init_from is None and (replay or replayed):
         raise ValueError("draws to replay come from the parent run; name it with --init-from")
     if init_from is not None and not resume:
@@ -51,7 +51,7 @@ def fit(
     chosen = assemble(data, base=base, preset_name=settings.preset, file=settings.config, assignments=assignments)
     vae, loaded = VAE(chosen.model, seed=chosen.seed), chosen.data
     if init_from is not None:
-        share = replayed["share"] if replayed and not replay else replay
+        share = replayed.share if replayed and not replay else replay
         begun = continue_from(init_from, loaded, model=chosen.model, replay=share, seed=chosen.seed)
         vae, loaded = begun.vae, begun.data
     ranks, _ = chosen.fit.together()  # the other processes start here, and run this verb from its beginning
@@ -73,19 +73,17 @@ def fit(
 
 
 def _describe(name: str, data: "Dataset", init_from: Path | None) -> None:
-    from vae_pyro.data.tables.schema import Schema
-
     facts = data.facts
-    sizes = ", ".join(f"{size:,} {split}" for split, size in facts["sizes"].items())
-    print_line(f"{name} {facts['x_shape']}: {sizes}; observed: {facts['space']}")
-    if "schema" in facts:
-        print_line(str(Schema(**facts["schema"])))
-    elif facts.get("columns_left_out"):
-        print_line(f"columns left out, not numeric: {', '.join(facts['columns_left_out'])}", style="yellow")
-    if facts.get("missing"):
-        print_line(f"missing: {facts['missing']:.1%} of the training elements; the others are fitted")
-    if facts.get("replay"):
-        print_line(f"and {facts['replay']['draws']['train']:,} draws of {init_from}")
+    sizes = ", ".join(f"{size:,} {split}" for split, size in facts.sizes.items())
+    print_line(f"{name} {[*data.x_shape]}: {sizes}; observed: {facts.space}")
+    if facts.schema is not None:
+        print_line(str(facts.schema))
+    elif facts.columns_left_out:
+        print_line(f"columns left out, not numeric: {', '.join(facts.columns_left_out)}", style="yellow")
+    if facts.missing:
+        print_line(f"missing: {facts.missing:.1%} of the training elements; the others are fitted")
+    if facts.replay is not None:
+        print_line(f"and {facts.replay.draws['train']:,} draws of {init_from}")
 
 
 def _conclude(result: "FitResult", out: Path) -> None:

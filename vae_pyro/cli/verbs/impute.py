@@ -57,7 +57,7 @@ def impute(
         )
     if out.suffix in _TABLES and len(chosen.x_shape) != 1:
         raise ValueError(f"data of shape {chosen.x_shape} are no rows of a table; write .npy or .npz")
-    columns = folder.config()["facts"].get("columns")
+    columns = folder.facts().columns
     names = [str(name) for name in columns] if columns and len(columns) == chosen.x_shape[0] else None
     made = estimate(
         vae,

@@ -1,1 +1,1 @@
-"""Data that are not in memory: read block by block from where they are kept, ahead of the step that wants them."""
+"""Data that are not in memory: read block by block from where they are kept, ahead of the step that needs them."""

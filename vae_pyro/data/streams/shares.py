@@ -1,61 +1,15 @@
-"""Views of a store: a share of its rows, and rows that are changed as they are read."""
-
-from collections.abc import Callable
-from functools import cached_property
-from typing import Any
+"""Rows of a store dealt at random into shares for training, validation and testing."""
 
 import numpy as np
 
-from vae_pyro.data.streams.stores import Array, Extent, Store
+from vae_pyro.data.readers.store import Array, Store
+from vae_pyro.data.readers.views import Selection
 
 # Rows of which each share takes its part, where the store does not decide it; the fewest of them.
 _GROUP_ROWS, _FEWEST_ROWS = 256, 64
 
-type Change = Callable[[Array, Array], Array]
 
-
-class View(Store):
-    """Rows of another store: its facts, labels and errors."""
-
-    def __init__(self, store: Store) -> None:
-        super().__init__()
-        self.store = store
-        self.name, self.about, self.labelled = store.name, store.about, store.labelled
-        self.x_shape, self.dtype, self.edges = store.x_shape, store.dtype, store.edges
-
-    def __len__(self) -> int:
-        return len(self.store)
-
-    @property
-    def kind(self) -> str:
-        """Of the store."""
-        return self.store.kind
-
-    @cached_property
-    def top(self) -> float | None:
-        """Of the store."""
-        return self.store.top
-
-    @cached_property
-    def two_levels(self) -> bool:
-        """Of the whole store."""
-        return self.store.two_levels
-
-    @cached_property
-    def extent(self) -> Extent:
-        """Of the whole store, so that one pass serves all its shares."""
-        return self.store.extent
-
-    def labels(self, index: Array) -> Array | None:
-        """See `vae_pyro.data.streams.stores.Store.labels`."""
-        return self.store.labels(index)
-
-    def ids(self, index: Array) -> Array:
-        """See `vae_pyro.data.streams.stores.Store.ids`."""
-        return self.store.ids(index)
-
-
-class Share(View):
+class Share(Selection):
     """One of the shares into which rows are dealt at random: test data, validation data, or the rest.
 
     The rows are dealt group by group: of each group of consecutive rows (256, or a piece of the store, of at least 64),
@@ -93,14 +47,14 @@ class Share(View):
 
     @property
     def borders(self) -> Array:
-        """See `Store.borders` of `stores`: whole groups, dealt once, unless they are too large."""
+        """See `Store.borders`: whole groups, dealt once, unless they are too large."""
         groups = round(self.block * (len(self._starts) - 1) / max(len(self), 1))
         if self.edges is not None or groups == 0:
             return super().borders
         return np.unique(np.r_[self._starts[:-1:groups], self._starts[-1]])
 
-    def _source(self, index: Array) -> Array:
-        """Rows of the store."""
+    def source(self, index: Array) -> Array:
+        """See `Selection.source`."""
         index = np.asarray(index, np.int64)
         groups = np.searchsorted(self._starts, index, "right") - 1
         if len(index) and groups[0] == groups[-1] and (groups == groups[0]).all():
@@ -116,108 +70,9 @@ class Share(View):
         order = np.argsort(_hashes(rows, self.seed))
         return rows[np.sort(order[self._first[group] : self._last[group]])]
 
-    def read(self, start: int, stop: int) -> Array:
-        """See `vae_pyro.data.streams.stores.Store.read`."""
-        return self.store.rows(self._source(np.arange(start, stop)))
-
-    def rows(self, index: Array) -> Array:
-        """See `vae_pyro.data.streams.stores.Store.rows`."""
-        return self.store.rows(self._source(index))
-
-    def labels(self, index: Array) -> Array | None:
-        """See `vae_pyro.data.streams.stores.Store.labels`."""
-        return self.store.labels(self._source(index))
-
-    def ids(self, index: Array) -> Array:
-        """See `vae_pyro.data.streams.stores.Store.ids`."""
-        return self.store.ids(self._source(index))
-
     def digest(self) -> str:
         """Of the store, and of how it was dealt."""
         return f"{self.store.digest()} {self.which} {self.fractions} {self.seed}"
-
-
-class Between(View):
-    """Consecutive rows of another store.
-
-    Args:
-        store: of all rows.
-        start: first of them.
-        stop: last of them, exclusive.
-    """
-
-    def __init__(self, store: Store, start: int, stop: int) -> None:
-        super().__init__(store)
-        self.start, self.size = start, stop - start
-        if store.edges is not None:
-            self.edges = np.unique(np.clip(store.edges, start, stop)) - start
-
-    def __len__(self) -> int:
-        return self.size
-
-    def read(self, start: int, stop: int) -> Array:
-        """See `vae_pyro.data.streams.stores.Store.read`."""
-        return self.store.read(self.start + start, self.start + stop)
-
-    def rows(self, index: Array) -> Array:
-        """See `vae_pyro.data.streams.stores.Store.rows`."""
-        return self.store.rows(np.asarray(index, np.int64) + self.start)
-
-    def labels(self, index: Array) -> Array | None:
-        """See `vae_pyro.data.streams.stores.Store.labels`."""
-        return self.store.labels(np.asarray(index, np.int64) + self.start)
-
-    def ids(self, index: Array) -> Array:
-        """See `vae_pyro.data.streams.stores.Store.ids`."""
-        return self.store.ids(np.asarray(index, np.int64) + self.start)
-
-    def digest(self) -> str:
-        """Of the store, and of which rows."""
-        return f"{self.store.digest()} {self.start}-{self.start + self.size}"
-
-
-class Changed(View):
-    """Rows that go through a function as they are read.
-
-    Args:
-        store: of the rows.
-        change: gives the new values of ``(values, index)``; what it draws may depend on the index alone.
-        dtype: of the new values.
-        extent: of the new values.
-        about: names the change, for `digest`.
-    """
-
-    def __init__(self, store: Store, change: Change, *, dtype: Any, extent: Extent, about: str) -> None:
-        super().__init__(store)
-        self.dtype = np.dtype(dtype)
-        self._change, self._extent, self._named = change, extent, about
-
-    @property
-    def borders(self) -> Array:
-        """Of the store."""
-        return self.store.borders
-
-    @cached_property
-    def top(self) -> float | None:
-        """None: the new values are observations."""
-        return None
-
-    @cached_property
-    def extent(self) -> Extent:
-        """As it was given."""
-        return self._extent
-
-    def read(self, start: int, stop: int) -> Array:
-        """See `vae_pyro.data.streams.stores.Store.read`."""
-        return self._change(self.store.read(start, stop), np.arange(start, stop))
-
-    def rows(self, index: Array) -> Array:
-        """See `vae_pyro.data.streams.stores.Store.rows`."""
-        return self._change(self.store.rows(index), np.asarray(index, np.int64))
-
-    def digest(self) -> str:
-        """Of the store, and of the change."""
-        return f"{self.store.digest()} {self._named}"
 
 
 def _groups(store: Store) -> Array:

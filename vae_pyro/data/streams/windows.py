@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vae_pyro.core.isolation import derive_seed
-from vae_pyro.data.streams.stores import Array, Store
+from vae_pyro.data.readers.store import Array, Store
 
 # Rows among which an epoch is shuffled, and half of what reading ahead holds: at least so many blocks, whatever they
 # weigh, so that pieces of a store that can only be read whole are mixed with others.
@@ -63,6 +63,10 @@ class Order:
         some = slice(window * self._at_once, (window + 1) * self._at_once)
         return list(zip(self._starts[some].tolist(), self._stops[some].tolist(), strict=True))
 
+    def rows_of(self, window: int) -> Array:
+        """Numbers of the rows of a window, in the order in which they are read."""
+        return np.concatenate([np.arange(start, stop) for start, stop in self.blocks(window)])
+
     def shuffle(self, window: int) -> Array:
         """Order of the rows within a window."""
         size = int(self.bounds[window + 1] - self.bounds[window])
@@ -83,7 +87,7 @@ def windows(store: Store, order: Order, first: int, device: torch.device) -> Ite
         store: of the rows.
         order: of the epoch.
         first: window to begin with; those before it are not read.
-        device: where they are wanted.
+        device: where they are used.
 
     Yields:
         Rows of a window as they were read, ``(datum, *x_shape)``, and the order that shuffles them; both are good until

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from vae_pyro.data.tables.cells import Values, columns_of, listed, numbers, scalar
+from vae_pyro.data.tables.cells import Values, columns_of, listed, numbers, scalar, skewness, step_of
 from vae_pyro.data.tables.schema import CODED, CONTINUOUS, KINDS, Category, Column, Kind, Schema
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ DROP = "drop"
 _SKEWED = 1.0
 # Rows from which whole numbers without a gap or a repetition are taken for the numbers of the rows.
 _NUMBERED_ROWS = 10
-_MOST_DECIMALS = 6
 # A column whose spread is fewer steps of float32 than this, at its magnitude, cannot be fitted in float32.
 _FEWEST_STEPS = 100
 
@@ -41,15 +40,15 @@ def infer(frame: "DataFrame", kinds: Kinds | None = None) -> Schema:
 
     Args:
         frame: a pandas table.
-        kinds: kind by name of column, where the rules are not wanted: a kind, ``drop`` to leave the column out, or the
-            categories of an ordinal column from the lowest to the highest.
+        kinds: kind by name of column, where the inferred one is not meant: a kind, ``drop`` to leave the column out, or
+            the categories of an ordinal column from the lowest to the highest.
 
     Returns:
         The columns in the order of the table, and those that were left out with the reason.
 
     Raises:
         ValueError: a column that is not there, an unknown kind, a kind that cannot hold a value, dates, values that are
-            not scalars, numbers that float32 cannot tell apart, or no column that is left.
+            not scalars, numbers that float32 cannot resolve, or no column that is left.
 
     >>> import pandas as pd
     >>> print(infer(pd.DataFrame({"age": [31.5, 64.25, 47.0, 29.5], "smokes": [True, False, True, None]})))
@@ -102,21 +101,21 @@ def _check(name: str, kind: str | Sequence[Category], known: list[str]) -> None:
         )
 
 
-def _describe(name: str, series: "Series[Any]", wanted: str | Sequence[Category] | None) -> Column | str:
+def _describe(name: str, series: "Series[Any]", asked: str | Sequence[Category] | None) -> Column | str:
     """The column, or why it is left out."""
-    if wanted == DROP:
+    if asked == DROP:
         return "as asked"
     observed = series.dropna()
     missing = 1 - len(observed) / max(len(series), 1)
     if observed.empty:
-        return _or_refuse(name, wanted, "no value is observed")
+        return _or_refuse(name, asked, "no value is observed")
     dtype, series, numeric = _plain(name, series, observed)
     observed = series.dropna()
     levels = _levels(observed)
-    if len(levels) < 2 and isinstance(wanted, str | None):
-        return _or_refuse(name, wanted, f"every value is {levels[0]!r}")
+    if len(levels) < 2 and isinstance(asked, str | None):
+        return _or_refuse(name, asked, f"every value is {levels[0]!r}")
     about: dict[str, Any] = {"name": name, "dtype": dtype, "missing": missing}
-    if wanted is None:
+    if asked is None:
         chosen = (
             _kind_of_numbers(numbers(name, observed), levels, len(series))
             if numeric
@@ -124,25 +123,25 @@ def _describe(name: str, series: "Series[Any]", wanted: str | Sequence[Category]
         )
         if chosen not in KINDS:
             return chosen
-        wanted = chosen
-    if not isinstance(wanted, str) or wanted in CODED:
-        categories = _categories(name, series, levels, wanted)
-        kind = wanted if isinstance(wanted, str) else "ordinal"
+        asked = chosen
+    if not isinstance(asked, str) or asked in CODED:
+        categories = _categories(name, series, levels, asked)
+        kind = asked if isinstance(asked, str) else "ordinal"
         column = Column(**about, kind=cast(Kind, kind), categories=categories)
         column.encode(series)  # a category that the user did not name is refused here
         return column
-    values = _numbers(name, series, wanted, numeric)
-    step = _step(values, series) if wanted in CONTINUOUS else None
-    column = Column(**about, kind=cast(Kind, wanted), low=values.min(), high=values.max(), step=step)
+    values = _numbers(name, series, asked, numeric)
+    step = step_of(values, series) if asked in CONTINUOUS else None
+    column = Column(**about, kind=cast(Kind, asked), low=values.min(), high=values.max(), step=step)
     column.encode(series)
     _resolved(column, values)
     return column
 
 
-def _or_refuse(name: str, wanted: str | Sequence[Category] | None, reason: str) -> str:
-    if wanted is None:
+def _or_refuse(name: str, asked: str | Sequence[Category] | None, reason: str) -> str:
+    if asked is None:
         return f"{reason}; there is nothing to learn"
-    raise ValueError(f"column {name!r} cannot be {wanted!r}: {reason}; leave it out with {name}={DROP}")
+    raise ValueError(f"column {name!r} cannot be {asked!r}: {reason}; leave it out with {name}={DROP}")
 
 
 def _plain(name: str, series: "Series[Any]", observed: "Series[Any]") -> tuple[str, "Series[Any]", bool]:
@@ -225,35 +224,29 @@ def _kind_of_numbers(values: Values, levels: list[Any], rows: int) -> str:
             return "whole numbers without a gap or a repetition number the rows; to keep them, choose a kind"
         if low >= 0 and high <= MAX_COUNT:
             return "count"
-    if low > 0 and _skewness(values) > max(_SKEWED, abs(_skewness(np.log(values)))):
+    if low > 0 and skewness(values) > max(_SKEWED, abs(skewness(np.log(values)))):
         return "positive"
     return "real"
 
 
-def _skewness(values: Values) -> float:
-    deviation = values - values.mean()
-    variance = float((deviation**2).mean())
-    return float((deviation**3).mean()) / variance**1.5 if variance > 0 else 0.0
-
-
 def _categories(
-    name: str, series: "Series[Any]", levels: list[Any], wanted: str | Sequence[Category]
+    name: str, series: "Series[Any]", levels: list[Any], asked: str | Sequence[Category]
 ) -> tuple[Category, ...]:
     """Values in the order of their codes."""
     import pandas as pd
 
-    if not isinstance(wanted, str):
+    if not isinstance(asked, str):
         spelled = {str(level): level for level in levels}  # a command line knows text alone
-        return tuple(level if level in levels else spelled.get(str(level), level) for level in wanted)
+        return tuple(level if level in levels else spelled.get(str(level), level) for level in asked)
     if isinstance(series.dtype, pd.CategoricalDtype):
-        if wanted == "ordinal" and not series.dtype.ordered:
+        if asked == "ordinal" and not series.dtype.ordered:
             raise ValueError(_unordered(name, levels))
         declared = [scalar(value) for value in series.dtype.categories]
-        return tuple(levels if wanted == "binary" else declared)
-    if wanted == "ordinal" and any(isinstance(level, str) for level in levels):
+        return tuple(levels if asked == "binary" else declared)
+    if asked == "ordinal" and any(isinstance(level, str) for level in levels):
         raise ValueError(_unordered(name, levels))
-    if wanted == "binary" and len(levels) != 2:
-        raise ValueError(f"column {name!r} is binary and wants 2 values, got {len(levels)}: {listed(levels)}")
+    if asked == "binary" and len(levels) != 2:
+        raise ValueError(f"column {name!r} is binary and requires 2 values, got {len(levels)}: {listed(levels)}")
     return tuple(levels)
 
 
@@ -264,34 +257,19 @@ def _unordered(name: str, levels: list[Any]) -> str:
     )
 
 
-def _numbers(name: str, series: "Series[Any]", wanted: str, numeric: bool) -> Values:
+def _numbers(name: str, series: "Series[Any]", asked: str, numeric: bool) -> Values:
     if not numeric and str(series.dtype) not in ("bool", "boolean"):
         try:
             values = numbers(name, series)
         except ValueError as error:
-            raise ValueError(f"{error}, or choose a kind other than {wanted}") from None
+            raise ValueError(f"{error}, or choose a kind other than {asked}") from None
     else:
         values = numbers(name, series)
     return values[~np.isnan(values)]
 
 
-def _step(values: Values, series: "Series[Any]") -> float | None:
-    """Spacing of the lattice of decimals that numbers lie on, or ``None`` where they lie on none."""
-    precision = np.finfo(np.float32 if str(series.dtype).lower().startswith("float32") else np.float64).eps
-    for decimals in range(_MOST_DECIMALS + 1):
-        scaled = values * 10.0**decimals
-        error = 4 * precision * float(np.abs(scaled).max())
-        if error > 1e-2:
-            return None
-        whole = np.round(scaled)
-        if (np.abs(scaled - whole) <= max(error, 1e-12)).all():
-            step = int(np.gcd.reduce(np.abs(whole).astype(np.int64)))
-            return step / 10**decimals if step else None
-    return None
-
-
 def _resolved(column: Column, values: Values) -> None:
-    """Refuse numbers that float32, the type of a fit, cannot tell apart."""
+    """Refuse numbers that float32, the type of a fit, cannot resolve."""
     if column.kind != "real":
         return
     spacing, spread = float(np.spacing(np.float32(np.abs(values).max()))), float(values.std())

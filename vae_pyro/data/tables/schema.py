@@ -6,6 +6,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from vae_pyro.core.config import Config
+from vae_pyro.data.observation import Space
 from vae_pyro.data.tables.cells import Mask, Values, columns_of, listed, numbers, scalar, typed, unfit, within
 
 if TYPE_CHECKING:
@@ -60,9 +61,9 @@ class Column(Config):
         if self.kind not in CODED and count:
             raise ValueError(f"column {self.name!r} is {self.kind} and has no categories, got {count}")
         if self.kind in CODED and count < 2:
-            raise ValueError(f"column {self.name!r} is {self.kind} and wants at least 2 categories, got {count}")
+            raise ValueError(f"column {self.name!r} is {self.kind} and requires at least 2 categories, got {count}")
         if self.kind == "binary" and count != 2:
-            raise ValueError(f"column {self.name!r} is binary and wants 2 categories, got {count}")
+            raise ValueError(f"column {self.name!r} is binary and requires 2 categories, got {count}")
         if len(set(self.categories)) != count:
             raise ValueError(f"column {self.name!r} names a category twice: {listed(self.categories)}")
         return self
@@ -119,10 +120,10 @@ class Column(Config):
         observed = ~np.isnan(values)
         refuse = unfit(self.kind, values, observed)
         if refuse is not None:
-            wrong, wants, way = refuse
+            wrong, required, way = refuse
             row = int(np.flatnonzero(wrong)[0])
             raise ValueError(
-                f"column {self.name!r} is {self.kind} and wants {wants}, got {values[row]:g} in row {row}"
+                f"column {self.name!r} is {self.kind} and requires {required}, got {values[row]:g} in row {row}"
                 f"{f' (and {wrong.sum() - 1} more)' if wrong.sum() > 1 else ''}; {way}"
             )
         return values
@@ -205,8 +206,8 @@ class Schema(Config):
         return not any(column.kind in CONTINUOUS for column in self.columns)
 
     @property
-    def space(self) -> str:
-        """What log densities of a row are densities of, in words."""
+    def space(self) -> Space:
+        """What log densities of a row are densities of."""
         count = {kind: sum(column.kind == kind for column in self.columns) for kind in KINDS}
 
         def words(kinds: list[str]) -> str:
@@ -215,7 +216,7 @@ class Schema(Config):
         dense, certain = words(list(CONTINUOUS)), words([kind for kind in KINDS if kind not in CONTINUOUS])
         parts = [f"density of {dense} in their own units"] if dense else []
         parts += [f"probability of {certain}"] if certain else []
-        return f"columns of a table: {' times '.join(parts)}"
+        return Space(f"columns of a table: {' times '.join(parts)}")
 
     def encode(self, frame: "DataFrame") -> tuple[Values, Mask]:
         """A table as numbers.
@@ -256,7 +257,7 @@ class Schema(Config):
 
         array = np.asarray(values, dtype=np.float64)
         if array.ndim != 2 or array.shape[1] != len(self.columns):
-            raise ValueError(f"values of shape (datum, {len(self.columns)}) wanted, got {array.shape}")
+            raise ValueError(f"values of shape (datum, {len(self.columns)}) expected, got {array.shape}")
         if mask is not None:
             array = np.where(np.asarray(mask, dtype=bool), array, np.nan)
         return pd.DataFrame({column.name: column.decode(array[:, k]) for k, column in enumerate(self.columns)})

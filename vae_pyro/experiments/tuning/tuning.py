@@ -175,7 +175,7 @@ def _plan(settings: Settings, space: Sequence[Dimension], rest: dict[str, Any]) 
         "fit": settings.fit.model_dump(mode="json"),
         "data": settings.data.config.model_dump(mode="json"),
         "seed": settings.seed,
-        "facts": settings.data.facts,
+        "facts": settings.data.facts.to_json(),
         **rest,
     }
     _check(plan, space)
@@ -257,7 +257,7 @@ def _work(path: Path, num_trials: int, call: Mapping[str, Any], data: Dataset | 
     FitConfig(**plan["fit"]).torch_device()  # otherwise every trial would fail
     if data is None:
         data = DataConfig(**plan["data"]).load()
-    if data.facts["fingerprint"] != plan["facts"]["fingerprint"]:
+    if data.facts.fingerprint != plan["facts"]["fingerprint"]:
         raise RunError(f"the data have changed since the search in {str(path)!r} began; start another search")
     with quiet():
         study = open_study(path, plan)

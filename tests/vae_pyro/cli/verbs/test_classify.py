@@ -13,7 +13,7 @@ from scipy import sparse
 from tests.vae_pyro.cli.calls import done, refused
 from vae_pyro import VAE, Classification, FitConfig, VAEConfig, classify, fit, load_data, stream
 from vae_pyro.data.dataset import as_split
-from vae_pyro.data.sparse import SparseSplit
+from vae_pyro.data.memory.sparse import SparseSplit
 
 
 def test_classes_are_written_and_scored(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """``vae-pyro datasets``: every named data set."""
 
 from tests.vae_pyro.cli.calls import done
-from vae_pyro.data.sources import DATASETS
+from vae_pyro.data.datasets import DATASETS
 
 
 def test_every_data_set_is_listed() -> None:

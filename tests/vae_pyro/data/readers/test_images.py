@@ -1,0 +1,66 @@
+"""Folders of images."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.vae_pyro.data.makers import image_folder
+from vae_pyro import load_data
+from vae_pyro.core.isolation import seeded
+
+
+def test_folders_of_images(tmp_path: Path) -> None:
+    with seeded(0):
+        pixels = torch.randint(0, 256, (12, 5, 6), dtype=torch.uint8).numpy()
+    for index, image in enumerate(pixels):
+        folder = tmp_path / "pictures" / ("even" if index % 2 == 0 else "odd")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{index:02d}.png")
+    data = load_data(tmp_path / "pictures")
+    assert data.x_shape == (1, 5, 6)
+    assert data.facts.classes == ("even", "odd")
+    first_even = data.train.take(data.train.labels == 0)
+    stored = pixels[[0, 2, 4, 6, 8, 10]]
+    np.testing.assert_array_equal(first_even.values[0, 0].numpy(), stored[int(first_even.ids[0])])
+    Image.fromarray(np.zeros((5, 7), np.uint8)).save(tmp_path / "pictures" / "odd" / "99.png")
+    with pytest.raises(ValueError, match=r"images differ: .* is \(1, 5, 6\), .* is \(1, 5, 7\)"):
+        load_data(tmp_path / "pictures")
+    (tmp_path / "pictures" / "odd" / "99.png").write_bytes(b"not a picture")
+    with pytest.raises(ValueError, match="cannot read the image .*99.png"):
+        load_data(tmp_path / "pictures")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="has no image"):
+        load_data(tmp_path / "empty")
+
+
+def test_colour_images(tmp_path: Path) -> None:
+    for index in range(6):
+        Image.new("RGB", (4, 3), (index, 2 * index, 255)).save(tmp_path / f"{index}.png")
+    data = load_data(tmp_path)
+    assert data.x_shape == (3, 3, 4)
+    x, _ = data.test.batch(slice(0, 1))
+    torch.testing.assert_close(x[0, 2], torch.ones(3, 4))
+
+
+def test_deep_images_keep_their_levels(tmp_path: Path) -> None:
+    for index in range(6):
+        Image.fromarray(np.full((3, 3), 10_000 * index, np.uint16)).save(tmp_path / f"{index}.png")
+    data = load_data(tmp_path, validation_fraction=0)
+    x, _ = data.train.batch(slice(None))
+    np.testing.assert_allclose(x[:, 0, 0, 0].numpy(), 10_000 * data.train.ids / 65535, rtol=1e-6)
+
+
+def test_broken_images(tmp_path: Path) -> None:
+    store = image_folder(tmp_path)
+    Image.fromarray(np.zeros((5, 7), np.uint8)).save(tmp_path / "pictures" / "odd" / "01.png")
+    with pytest.raises(ValueError, match=r"images differ: .*00.png' is \(1, 5, 6\), .*01.png' is \(1, 5, 7\)"):
+        store.read(0, 60)
+    Image.fromarray(np.zeros((5, 6), np.uint16)).save(tmp_path / "pictures" / "odd" / "01.png")
+    with pytest.raises(ValueError, match=r"00.png' has 8 bits and .*01.png' 16: .* bring them to one depth"):
+        store.read(0, 60)
+    (tmp_path / "pictures" / "odd" / "01.png").write_bytes(b"not a picture")
+    with pytest.raises(ValueError, match="cannot read the image .*01.png"):
+        store.read(0, 60)

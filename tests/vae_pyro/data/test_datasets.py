@@ -1,0 +1,69 @@
+"""Named data sets, made or downloaded."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from vae_pyro import load_data
+
+
+def test_absent_downloads_say_where_to_put_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchvision
+
+    def refuse(root: str, train: bool, download: bool, **options: Any) -> None:
+        if not download:
+            raise RuntimeError("Dataset not found.")
+        raise OSError("no network")
+
+    monkeypatch.setattr(torchvision.datasets, "KMNIST", refuse)
+    with pytest.raises(
+        FileNotFoundError, match=r"'kmnist' is not under .*\(no network\); put torchvision's files .*--data-root"
+    ):
+        load_data("kmnist", root=str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "kmnist", "emnist"])
+def test_torchvision_sets_keep_their_own_test_data(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchvision
+
+    class Stored:
+        def __init__(self, root: str, train: bool, download: bool, **options: Any) -> None:
+            size = 20 if train else 10
+            self.data = torch.arange(size * 6, dtype=torch.uint8).reshape(size, 2, 3)
+            self.targets = torch.arange(size)
+
+    Stored.__name__ = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST", "emnist": "EMNIST"}[name]
+    monkeypatch.setattr(torchvision.datasets, Stored.__name__, Stored)
+    data = load_data(name, root=str(tmp_path))
+    assert data.facts.sizes == {"train": 18, "validation": 2, "test": 10}
+    assert data.x_shape == ((1, 3, 2) if name == "emnist" else (1, 2, 3))  # EMNIST is stored lying on its side
+    assert data.test.values[0, 0].flatten()[1] == (3 if name == "emnist" else 1)
+    assert data.test.labels.tolist() == list(range(10))
+
+
+def test_omniglot_is_reduced_and_inverted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchvision
+
+    class Stored:
+        def __init__(self, root: str, background: bool, download: bool) -> None:
+            self.size = 12 if background else 5
+
+        def __iter__(self) -> Any:
+            return iter((Image.new("L", (105, 105), 255), index) for index in range(self.size))
+
+    monkeypatch.setattr(torchvision.datasets, "Omniglot", Stored)
+    data = load_data("omniglot", root=str(tmp_path), validation_fraction=0)
+    assert data.facts.sizes == {"train": 12, "validation": 0, "test": 5}
+    assert data.x_shape == (1, 28, 28)
+    assert int(data.train.values.max()) == 0  # white paper is no ink
+
+
+@pytest.mark.mnist
+def test_mnist_as_it_is() -> None:
+    data = load_data("mnist", validation_fraction=0)
+    assert data.facts.sizes == {"train": 60000, "validation": 0, "test": 10000}
+    assert int(data.train.values.sum(dtype=torch.int64)) == 1567298545  # every pixel of the training images
+    assert data.test.labels[:5].tolist() == [7, 2, 1, 0, 4]

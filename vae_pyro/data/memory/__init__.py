@@ -1,0 +1,1 @@
+"""Splits whose data are in memory: dense, or as sparse rows."""

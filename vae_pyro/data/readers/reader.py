@@ -1,0 +1,137 @@
+"""What a data format has to say: which sources are of it, and how one is opened."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from vae_pyro.data.facts import About
+from vae_pyro.data.readers.arrays import ArrayStore
+from vae_pyro.data.readers.store import Store
+from vae_pyro.data.tables.encoding import encode
+from vae_pyro.data.tables.inference import Kinds
+from vae_pyro.data.tables.schema import Column, Schema
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+type Auto = Literal["auto"]
+
+
+class Reader(ABC):
+    """One data format.
+
+    Attributes:
+        expects: what the format is, as a message names it.
+        suffixes: endings of its files.
+        paths: whether its sources are paths.
+        streams: whether its rows can be read block by block.
+        general: whether it takes what others could take as well, and is asked after them.
+    """
+
+    expects: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    paths: ClassVar[bool] = True
+    streams: ClassVar[bool] = False
+    general: ClassVar[bool] = False
+
+    def recognises(self, source: Any) -> bool:
+        """Whether a source, a path or an object, is of this format."""
+        return isinstance(source, Path) and source.suffix in self.suffixes and not source.is_dir()
+
+    @abstractmethod
+    def open(self, source: Any) -> Store:
+        """The numbers of a source.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: contents that are not data.
+        """
+
+    def open_columns(self, source: Any, kinds: Kinds | Auto | None, columns: Sequence[Column] | None) -> Store:
+        """The columns of a table, of all kinds, as numbers.
+
+        Args:
+            source: see `open`.
+            kinds: kind by name, where the inferred one is not meant (`vae_pyro.data.tables.inference.infer`); ``auto``
+                infers kinds where some columns are no numbers, and is `open` where all are, or for what is no table.
+            columns: take these, and infer nothing.
+
+        Raises:
+            FileNotFoundError: see `open`.
+            ValueError: likewise; or no table; or columns that cannot be described.
+        """
+        if kinds == "auto":
+            return self.open(source)
+        raise no_table(source)
+
+    def frame(self, source: Any, schema: Schema | None = None) -> "DataFrame":
+        """A table in pandas.
+
+        Args:
+            source: see `open`.
+            schema: columns whose categories are text are read as text, also where a file holds digits alone.
+
+        Raises:
+            FileNotFoundError: see `open`.
+            ValueError: no table.
+        """
+        raise ValueError(f"cannot read {str(source)!r} as a table: expected .csv or .parquet")
+
+
+class TableReader(Reader):
+    """A format of tables that are read whole."""
+
+    @abstractmethod
+    def frame(self, source: Path, schema: Schema | None = None) -> "DataFrame":
+        """See `Reader.frame`."""
+
+    def open(self, source: Path) -> Store:
+        """The columns of numbers, as float64."""
+        return numbers_of(source, self.frame(source))
+
+    def open_columns(self, source: Path, kinds: Kinds | Auto | None, columns: Sequence[Column] | None) -> Store:
+        """See `Reader.open_columns`; the file is read once."""
+        schema = None if columns is None else Schema(columns=tuple(columns))
+        frame = self.frame(source, schema)
+        if kinds == "auto" and frame.select_dtypes("number").shape[1] == frame.shape[1]:
+            return numbers_of(source, frame)
+        return described(source, frame, {} if kinds == "auto" else kinds, schema)
+
+
+def no_table(source: Any) -> ValueError:
+    """What is raised where columns of all kinds are asked of what has none."""
+    return ValueError(
+        f"kinds of columns and the likelihood 'table' require a table (.csv, .parquet), got {str(source)!r}; save it "
+        "as one, or choose another likelihood"
+    )
+
+
+def numbers_of(path: Path, frame: "DataFrame") -> Store:
+    """The columns of numbers of a table.
+
+    Raises:
+        ValueError: no rows, or no such column.
+    """
+    numeric = frame.select_dtypes("number")
+    if numeric.shape[1] == 0 or len(numeric) == 0:
+        raise ValueError(f"{str(path)!r} has {len(frame)} rows and no numeric column")
+    about = About(
+        columns=tuple(str(name) for name in numeric.columns),
+        columns_left_out=tuple(str(name) for name in frame.columns if name not in numeric.columns),
+    )
+    return ArrayStore(repr(str(path)), numeric.to_numpy(np.float64), about=about)
+
+
+def described(path: Path, frame: "DataFrame", kinds: Kinds | None, schema: Schema | None) -> Store:
+    """Columns of all kinds, with the schema that codes them.
+
+    Raises:
+        ValueError: see `vae_pyro.data.tables.encoding.encode`.
+    """
+    table = encode(frame, kinds, schema=schema, name=repr(str(path)))
+    about = About(columns=tuple(table.schema.names), columns_left_out=tuple(table.schema.left_out), schema=table.schema)
+    return ArrayStore(repr(str(path)), table.values, mask=None if table.mask.all() else table.mask, about=about)

@@ -1,0 +1,87 @@
+"""``.npz`` files of sparse matrices."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from vae_pyro.data.facts import About
+from vae_pyro.data.readers import READERS
+from vae_pyro.data.readers.arrays import coded
+from vae_pyro.data.readers.reader import Reader
+from vae_pyro.data.readers.store import Array, Store, native, native_type
+
+
+@READERS.register("sparse npz")
+class SparseReader(Reader):
+    """A matrix that `scipy.sparse.save_npz` wrote, and the array ``y`` (labels) where one was added."""
+
+    expects = "a .npz file of scipy.sparse.save_npz"
+    suffixes = (".npz",)
+
+    def recognises(self, source: Any) -> bool:
+        """By the arrays that it holds."""
+        if not super().recognises(source) or not source.is_file():
+            return False
+        try:
+            with source.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return "format" in arrays and "shape" in arrays and "data" in arrays
+        except (OSError, ValueError, BadZipFile):  # the reader of dense arrays says what is wrong
+            return False
+
+    def open(self, source: Path) -> Store:
+        """See `Reader.open`; nothing is unpickled."""
+        from scipy import sparse
+
+        name = repr(str(source))
+        try:
+            matrix = sparse.csr_array(sparse.load_npz(source))
+            with np.load(source, allow_pickle=False) as arrays:
+                labels = arrays.get("y")
+        except (ValueError, KeyError, NotImplementedError) as error:
+            raise ValueError(f"cannot read the sparse matrix {name}: {error}") from None
+        if matrix.ndim != 2 or 0 in matrix.shape or matrix.dtype.kind not in "buif":
+            raise ValueError(f"{name} holds a sparse {matrix.dtype} of shape {matrix.shape}; expected are numbers")
+        return SparseStore(name, matrix, labels)
+
+
+class SparseStore(Store):
+    """Rows of a sparse matrix in memory.
+
+    Args:
+        name: of the source, for messages.
+        matrix: a ``scipy.sparse.csr_array``.
+        labels: ``(datum,)``; names are coded in their order.
+
+    Raises:
+        ValueError: labels of another shape.
+    """
+
+    def __init__(self, name: str, matrix: Any, labels: Array | None = None) -> None:
+        super().__init__()
+        self._labels, classes = coded(name, labels, matrix.shape[0])
+        self.name, self.matrix, self.labelled = name, matrix, labels is not None
+        self.x_shape, self.dtype = (matrix.shape[1],), native_type(matrix.dtype)
+        self.about = About(sparse=True, entries=int(matrix.nnz), classes=classes)
+
+    def __len__(self) -> int:
+        return int(self.matrix.shape[0])
+
+    def read(self, start: int, stop: int) -> Array:
+        """See `Store.read`."""
+        return native(self.matrix[start:stop].toarray())
+
+    def labels(self, index: Array) -> Array | None:
+        """See `Store.labels`."""
+        return None if self._labels is None else self._labels[index]
+
+    @cached_property
+    def reach(self) -> tuple[float, float]:
+        """See `Store.reach`; of the entries, and of the zeros that are not stored."""
+        entries = self.matrix.data
+        seen = entries if entries.dtype.kind != "f" else entries[~np.isnan(entries)]
+        zero = [0.0] if self.matrix.nnz < np.prod(self.matrix.shape) else []
+        values = [*zero, *((float(seen.min()), float(seen.max())) if seen.size else ())]
+        return min(values), max(values)
