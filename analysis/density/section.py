@@ -7,8 +7,8 @@ import numpy as np
 from analysis.density.elpd import elpd
 from analysis.density.plot import plot_khat
 from analysis.density.result import ELPD
-from analysis.diagnostics.context import Context
-from analysis.diagnostics.diagnostic import DIAGNOSTICS, Diagnostic
+from analysis.diagnostics.context import TREE, Context
+from analysis.diagnostics.diagnostic import DIAGNOSTICS, Diagnostic, Reducers
 from analysis.results.blocks import Listing, Picture, Section, Table
 from analysis.results.estimate import Estimate
 from analysis.results.text import flow
@@ -34,8 +34,11 @@ class Density(Diagnostic[ELPD]):
     name, title, order = "density", "Held-out log predictive density", 20
     question = "How probable are held-out data?"
 
+    def reducers(self, context: Context) -> Reducers:
+        return {TREE: context.tree_reducer}
+
     def run(self, context: Context) -> ELPD:
-        return elpd(context.tree)
+        return elpd(context.collected(TREE))
 
     def section(self, result: ELPD) -> Section:
         return Section(

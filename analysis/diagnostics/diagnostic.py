@@ -16,7 +16,7 @@ Nothing else names it: a report is made of the registry, in order.
 
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -25,9 +25,13 @@ from analysis.results.blocks import Section
 from vae_pyro.core.config import Config
 from vae_pyro.core.discovery import import_siblings
 from vae_pyro.core.registry import Registry
+from vae_pyro.densities.walk import Reducer
 
 # Folders of `analysis` whose modules, and the modules of whose folders, may hold diagnostics.
 _FOLDERS = ("report", "density", "predictive", "posterior", "latent", "samples", "monitoring", "tasks")
+
+
+type Reducers = Mapping[str, Callable[[], Reducer[Any]]]
 
 
 class Diagnostic[R](ABC):
@@ -56,6 +60,14 @@ class Diagnostic[R](ABC):
         if len(context.test) < self.min_data:
             return f"at least {self.min_data} held-out data are required, got {len(context.test)}"
         return None
+
+    def reducers(self, context: Context) -> Reducers:
+        """How to make what this diagnostic collects from the draws of the held-out data, by name.
+
+        The guide is run on these once, for all diagnostics together; `run` finds the results by
+        ``context.collected(name)``. Diagnostics that name the same one share it.
+        """
+        return {}
 
     @abstractmethod
     def run(self, context: Context) -> R:

@@ -8,7 +8,7 @@ import torch
 from vae_pyro.core.isolation import derive_seed
 from vae_pyro.data.split import Split
 from vae_pyro.densities.pair import PairLike
-from vae_pyro.densities.walk import bind, block_sizes, pieces
+from vae_pyro.densities.walk import Block, PairData, bind, block_sizes, pieces
 
 type Array = np.ndarray[Any, Any]
 
@@ -47,6 +47,33 @@ def posterior_means(
         mean = data.pair.posterior_means(batch, num_draws=num_draws, seed=derive_seed(seed, 1, number), **given)
         parts.append(mean.cpu().numpy())
     return np.concatenate(parts)
+
+
+class MeansReducer:
+    """Collects `posterior_means` from the blocks of a walk; the guide is run again where its means are no draws' means.
+
+    Args:
+        data: the pair and its data.
+        num_draws: see `posterior_means`.
+        seed: of draws of its own.
+    """
+
+    def __init__(self, data: PairData, *, num_draws: int = 100, seed: int = 0) -> None:
+        self._pair, self._num_draws, self._seed = data.pair, num_draws, seed
+        self._parts: list[Array] = []
+
+    @torch.no_grad()
+    def add(self, block: Block) -> None:
+        """Add the data of a block."""
+        means = self._pair.means_of(block.latents, block.distributions)
+        if means is None:
+            seed = derive_seed(self._seed, 1, len(self._parts))
+            means = self._pair.posterior_means(block.x, num_draws=self._num_draws, seed=seed, **block.given)
+        self._parts.append(means.cpu().numpy())
+
+    def result(self) -> Array:
+        """Posterior means, ``(datum, latent)``, float64."""
+        return np.concatenate(self._parts)
 
 
 def drawn_means(pair: PairLike, split: Split, *, num_draws: int, seed: int) -> tuple[list[str], Array]:

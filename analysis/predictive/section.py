@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from analysis.diagnostics.context import Context
-from analysis.diagnostics.diagnostic import DIAGNOSTICS, Diagnostic
+from analysis.diagnostics.context import PREDICTIVE_TREE, TREE, Context
+from analysis.diagnostics.diagnostic import DIAGNOSTICS, Diagnostic, Reducers
 from analysis.plotting.ecdf import plot_ecdf_difference
 from analysis.predictive.checking import predictive_checks
 from analysis.predictive.checks import PredictiveChecks
@@ -60,8 +60,11 @@ class Predictive(Diagnostic[PredictiveFindings]):
     name, title, order = "predictive", "Predictive checks", 30
     question = "Do data drawn from the model look like the data?"
 
+    def reducers(self, context: Context) -> Reducers:
+        return {TREE: context.tree_reducer} if context.few else {PREDICTIVE_TREE: context.predictive_reducer}
+
     def run(self, context: Context) -> PredictiveFindings:
-        tree = context.predictive_tree
+        tree = context.collected(TREE if context.few else PREDICTIVE_TREE)
         posterior = predictive_checks(tree, kind="posterior", seed=context.stream(2))
         held_out = predictive_checks(tree, kind="held_out", seed=context.stream(3))
         shown = None

@@ -31,6 +31,7 @@ from vae_pyro.core.isolation import derive_seed
 from vae_pyro.data.dataset import Dataset, as_split
 from vae_pyro.data.split import Split
 from vae_pyro.densities.pair import PairLike, as_pair
+from vae_pyro.densities.walk import Reducer
 from vae_pyro.models.vae import VAE
 from vae_pyro.runs.folder import RunFolder
 
@@ -148,10 +149,10 @@ def make_report(
     )
     sections: list[Section] = []
     made = Report(Page(title, []), None)
-    for name in DIAGNOSTICS:
-        if config.only and name not in config.only:
-            continue
-        section = _run(DIAGNOSTICS[name](), context, made, progress)
+    chosen = [DIAGNOSTICS[name]() for name in DIAGNOSTICS if not config.only or name in config.only]
+    _collect(chosen, context, made, progress)
+    for diagnostic in chosen:
+        section = _run(diagnostic, context, made, progress)
         if section is not None:
             sections.append(section)
     page = Page(
@@ -233,6 +234,21 @@ def report_run(
 
 def _in_memory(split: Split, seed: int) -> Split:
     return split if split.resident else split.sample(_MOST_STREAMED, derive_seed(seed, 15))
+
+
+def _collect(
+    chosen: Sequence[Diagnostic[Any]], context: Context, report: Report, progress: Callable[[str], None]
+) -> None:
+    """Run the guide on the held-out data, once, for all diagnostics that use draws of them."""
+    reducers: dict[str, Callable[[], Reducer[Any]]] = {}
+    for diagnostic in chosen:
+        if not context.lacks(diagnostic.requires) and diagnostic.available(context) is None:
+            reducers = {**diagnostic.reducers(context), **reducers}
+    if reducers:
+        progress("Draws of the held-out data")
+        began = perf_counter()
+        context.collect(reducers)
+        report.seconds["draws"] = perf_counter() - began
 
 
 def _run(

@@ -106,6 +106,15 @@ class Pair:
             latents, _ = draw_latents(self.guide, x, num_particles=num_draws, **given)
         return torch.cat([value.double().mean(0).reshape(len(x), -1) for value in latents.values()], 1)
 
+    def means_of(self, latents: dict[str, Tensor], distributions: dict[str, TorchDistribution]) -> Tensor | None:
+        """`posterior_means` from draws that are there already; ``None`` where the guide has to be run for them.
+
+        Args:
+            latents: draws of each latent site, ``(particle, datum, *event)``.
+            distributions: q of each latent site.
+        """
+        return torch.cat([value.double().mean(0).flatten(1) for value in latents.values()], 1)
+
     def sample(self, size: int, *, y: Any = None, seed: int = 0) -> Tensor:
         """Data drawn from the prior predictive, ``(size, *x_shape)``.
 

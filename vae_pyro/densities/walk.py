@@ -5,9 +5,9 @@ importance weights, predictive draws, posterior means, imputation. Several reduc
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -133,6 +133,27 @@ class Block:
         """Draws for each datum."""
         return len(self.log_guide)
 
+    def select(self, index: Tensor, rows: slice) -> "Block":
+        """Some data of this block with their draws, as a block of a smaller data set; without `distributions`.
+
+        Args:
+            index: of the data, within this block.
+            rows: their place in the smaller data set.
+        """
+        index = index.to(self.x.device)
+        given = {name: value[index] for name, value in self.given.items()}
+        latents = {name: value[:, index] for name, value in self.latents.items()}
+        return replace(
+            self,
+            rows=rows,
+            x=self.x[index],
+            given=given,
+            latents=latents,
+            log_guide=self.log_guide[:, index],
+            distributions={},
+            _scored=[],
+        )
+
     def scores(self) -> Iterator["Scores"]:
         """Log densities of some particles after the other; computed once, however many reductions read them."""
         done = 0
@@ -160,6 +181,16 @@ class Block:
         """The data of this block, NaN where not observed."""
         array: Array = visible(self.x, self.given).cpu().numpy()
         return array
+
+
+class Reducer[R](Protocol):
+    """What an estimate makes of the blocks of a walk; several reducers can be fed from one walk."""
+
+    def add(self, block: Block) -> None:
+        """Add the data of a block, of which each walk gives every datum once, in order."""
+
+    def result(self) -> R:
+        """The estimate, once every block was added."""
 
 
 @dataclass(frozen=True)

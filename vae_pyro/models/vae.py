@@ -159,6 +159,13 @@ class VAE(nn.Module, Pair):
         parts = (self.model.likelihood, self.model.decoder, self.model.prior)
         return max(super().width(split), *(part.max_width for part in parts))
 
+    def means_of(self, latents: dict[str, Tensor], distributions: dict[str, TorchDistribution]) -> Tensor | None:
+        """`posterior_means` where they are closed; ``None`` where they have draws of their own."""
+        if not self.guide.closed_moments:
+            return None
+        mean = distributions["z"].mean.double()
+        return mean[0] if mean.dim() > 2 else mean
+
     def check_shape(self, values: Tensor) -> None:
         """Refuse data whose shape is not ``config.x_shape``."""
         self.as_input(values)

@@ -7,17 +7,18 @@ from typing import Any
 import numpy as np
 
 from analysis.diagnostics.context import Context
-from analysis.diagnostics.diagnostic import DIAGNOSTICS, Diagnostic
+from analysis.diagnostics.diagnostic import DIAGNOSTICS, Diagnostic, Reducers
 from analysis.latent.information.layer_result import LayersSummary
 from analysis.latent.information.layers import describe_layers
 from analysis.latent.information.plot import plot_aggregate
 from analysis.latent.information.result import LatentSummary
-from analysis.latent.information.summary import describe_latent
+from analysis.latent.information.summary import LatentReducer
 from analysis.results.blocks import Block, Listing, Picture, Section, Table
 from analysis.results.estimate import Estimate
 from analysis.results.result import Findings, Result
 from analysis.results.text import flow
 
+_LATENT = "latent"
 _METHODS = """
     Rate and distortion are averages over all held-out data; rate = mutual information + marginal KL. Densities of the
     aggregate posterior are mixtures over the compared data, with and without the datum itself, which bracket the truth.
@@ -55,8 +56,13 @@ class Information(Diagnostic[InformationFindings]):
     question = "What do the latents carry?"
     min_data = 20
 
+    def reducers(self, context: Context) -> Reducers:
+        return {
+            _LATENT: lambda: LatentReducer(context.data, context.config.num_draws, seed=context.stream(6)),
+        }
+
     def run(self, context: Context) -> InformationFindings:
-        found = describe_latent(context.pair, context.test, seed=context.stream(6))
+        found = context.collected(_LATENT)
         if len({name.partition("[")[0] for name in found.names}) == 1:
             return InformationFindings(found)
         return InformationFindings(found, describe_layers(context.pair, context.test, seed=context.stream(6, 1)))

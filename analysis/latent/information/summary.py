@@ -25,7 +25,7 @@ from analysis.stats.mmd import mmd
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.split import Split
 from vae_pyro.densities.pair import PairLike
-from vae_pyro.densities.walk import PairData, bind
+from vae_pyro.densities.walk import Block, PairData, bind
 from vae_pyro.evaluation.evaluation import Evaluation, EvaluationReducer
 
 type Array = np.ndarray[Any, Any]
@@ -74,25 +74,52 @@ def describe_latent(
         ValueError: fewer than 20 data, or what `vae_pyro.evaluate` raises.
     """
     data = bind(pair, x, mask=mask, y=y, seed=seed, check=False)
-    split = data.split
-    if len(split) < 20 or (num_data is not None and num_data < 20):
-        raise ValueError(f"at least 20 data are required to compare, got {len(split)} with num_data={num_data}")
-    if num_draws < 2:
-        raise ValueError(f"num_draws must be at least 2, got {num_draws}")
-    data.pair.check_data(split)
-    order = np.random.default_rng(derive_seed(seed, 2)).permutation(len(split))
-    evaluation, aggregate = EvaluationReducer(data, num_draws), AggregateReducer(data, order[: num_data or _NUM_DATA])
+    reducer = LatentReducer(data, num_draws, num_data=num_data, seed=seed, epsilon=epsilon, delta=delta)
+    data.pair.check_data(data.split)
     for block in data.walk(num_draws, seed=seed):
-        evaluation.add(block)
-        aggregate.add(block)
-    return summarize_latent(
-        data, evaluation.result(), aggregate.result(), order,
-        num_data=num_data, seed=seed, epsilon=epsilon, delta=delta,
-    )  # fmt: skip
+        reducer.add(block)
+    return reducer.result()
+
+
+class LatentReducer:
+    """Collects what `describe_latent` summarizes from the blocks of a walk; the arguments are those of the function.
+
+    Raises:
+        ValueError: fewer than 20 data, or fewer than 2 draws.
+    """
+
+    def __init__(
+        self,
+        data: PairData,
+        num_draws: int,
+        *,
+        num_data: int | None = None,
+        seed: int = 0,
+        epsilon: float = 0.01,
+        delta: float = 0.01,
+    ) -> None:
+        if len(data) < 20 or (num_data is not None and num_data < 20):
+            raise ValueError(f"at least 20 data are required to compare, got {len(data)} with num_data={num_data}")
+        if num_draws < 2:
+            raise ValueError(f"num_draws must be at least 2, got {num_draws}")
+        self._data, self._options = data, {"num_data": num_data, "seed": seed, "epsilon": epsilon, "delta": delta}
+        self._order = np.random.default_rng(derive_seed(seed, 2)).permutation(len(data))
+        self._evaluation = EvaluationReducer(data, num_draws)
+        self._aggregate = AggregateReducer(data, self._order[: num_data or _NUM_DATA])
+
+    def add(self, block: Block) -> None:
+        """Add the data of a block."""
+        self._evaluation.add(block)
+        self._aggregate.add(block)
+
+    def result(self) -> LatentSummary:
+        """The summary, once every block was added."""
+        evaluation, drawn = self._evaluation.result(), self._aggregate.result()
+        return _summarized(self._data, evaluation, drawn, self._order, **self._options)  # type: ignore[arg-type]
 
 
 @torch.no_grad()
-def summarize_latent(
+def _summarized(
     data: PairData,
     evaluation: Evaluation,
     drawn: AggregateDraws,
@@ -103,18 +130,7 @@ def summarize_latent(
     epsilon: float = 0.01,
     delta: float = 0.01,
 ) -> LatentSummary:
-    """What `describe_latent` makes of the draws of a walk.
-
-    Args:
-        data: the pair and its data.
-        evaluation: of all data.
-        drawn: draws of all data, with the factors of those that are compared.
-        order: of the data, whose first ones are compared and the others fit a mixture.
-        num_data: see `describe_latent`.
-        seed: of the prior's draws, the mixture and the permutations.
-        epsilon: see `describe_latent`.
-        delta: see `describe_latent`.
-    """
+    """The first data of ``order`` are compared with each other; the others fit a mixture."""
     split = data.split
     size = num_data or (_NUM_DATA if drawn.closed else _NUM_DATA_REPLAYED)
     rows, others = order[:size], order[size:]

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from analysis.diagnostics.context import Context
-from analysis.diagnostics.diagnostic import DIAGNOSTICS, Diagnostic
+from analysis.diagnostics.diagnostic import DIAGNOSTICS, Diagnostic, Reducers
+from analysis.draws.codes import MeansReducer
 from analysis.latent.structure.clustering import Clustering
 from analysis.latent.structure.geometry import Structure, structure
 from analysis.latent.structure.projection import Projection
@@ -23,6 +24,7 @@ type Array = np.ndarray[Any, Any]
 
 # Below so many data there is only the plane; above so many, a random part is projected and clustered.
 _FEWEST, _MOST = 30, 2000
+_CODES = "codes"
 _SHOWN = 16
 _PAIRS = 4
 _REFERENCES = (
@@ -74,8 +76,11 @@ class LatentStructure(Diagnostic[StructureFindings]):
     name, title, order = "structure", "Latent-space structure", 70
     question = "How do data lie in the latent space?"
 
+    def reducers(self, context: Context) -> Reducers:
+        return {_CODES: lambda: MeansReducer(context.data, seed=context.stream(7))}
+
     def run(self, context: Context) -> StructureFindings:
-        codes, labels = context.codes, context.labels
+        codes, labels = context.collected(_CODES), context.labels
         x = context.test.batch(slice(0, _SHOWN))[0]
         found = None
         if len(codes) >= _FEWEST and np.ptp(codes, axis=0).max() > 0:

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.draws.weights import Weighed, weigh
 from analysis.monitoring.outliers.result import Detection
 from analysis.stats.conformal import conformal_p_values, conformal_rank
 from analysis.stats.importance import log_evidence
@@ -24,6 +23,7 @@ from vae_pyro.core.isolation import derive_seed
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
 from vae_pyro.densities.pair import PairLike
+from vae_pyro.densities.walk import Block, walk
 
 type Array = np.ndarray[Any, Any]
 
@@ -54,6 +54,29 @@ SCORES: dict[str, Callable[[Evidence, float], Array]] = {
 }
 
 
+class EvidenceReducer:
+    """Collects `evidence` from the blocks of a walk, of its first draws.
+
+    Args:
+        num_draws: how many of the draws of each datum are used.
+    """
+
+    def __init__(self, num_draws: int) -> None:
+        self._num_draws = num_draws
+        self._parts: list[Evidence] = []
+
+    def add(self, block: Block) -> None:
+        """Add the data of a block."""
+        densities = block.log_densities()
+        log_weight = densities.log_likelihood + densities.log_prior - densities.log_guide
+        weight, likelihood = (part[: self._num_draws].numpy() for part in (log_weight, densities.log_likelihood))
+        self._parts.append(Evidence(log_evidence(weight)[0], weight.mean(0), likelihood.mean(0)))
+
+    def result(self) -> Evidence:
+        """What scores are made of, for each datum."""
+        return Evidence(*(np.concatenate(values) for values in zip(*self._parts, strict=True)))
+
+
 def evidence(pair: PairLike, x: Split | Tensor | Array, *, num_draws: int = 100, seed: int = 0) -> Evidence:
     """What scores are made of, for each datum, streamed.
 
@@ -64,13 +87,10 @@ def evidence(pair: PairLike, x: Split | Tensor | Array, *, num_draws: int = 100,
         seed: of the draws.
     """
 
-    def reduce(block: Weighed) -> Evidence:
-        return Evidence(log_evidence(block.log_weight)[0], block.log_weight.mean(0), block.log_likelihood.mean(0))
-
-    if num_draws < 1:
-        raise ValueError(f"num_draws must be at least 1, got {num_draws}")
-    parts = weigh(pair, x, reduce, num_draws=num_draws, seed=seed)
-    return Evidence(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+    reducer = EvidenceReducer(num_draws)
+    for block in walk(pair, x, num_draws=num_draws, seed=seed):
+        reducer.add(block)
+    return reducer.result()
 
 
 def detect(

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from analysis.diagnostics.context import Context
-from analysis.diagnostics.diagnostic import DIAGNOSTICS, Diagnostic
-from analysis.monitoring.outliers.detection import detect
+from analysis.diagnostics.diagnostic import DIAGNOSTICS, Diagnostic, Reducers
+from analysis.monitoring.outliers.detection import EvidenceReducer, conformal, evidence
 from analysis.monitoring.outliers.result import Detection
 from analysis.plotting import plot_data, plot_scores
 from analysis.results.blocks import Listing, Picture, Section
@@ -20,6 +20,9 @@ type Array = np.ndarray[Any, Any]
 
 _FEWEST_VALIDATION = 100
 _SHOWN = 16
+# Draws of each datum, as many for validation as for held-out data; those of the latter are the first of the report's.
+_NUM_DRAWS = 100
+_EVIDENCE = "evidence"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -52,10 +55,15 @@ class Outliers(Diagnostic[OutlierFindings]):
             return f"at least {_FEWEST_VALIDATION} validation data are required, got {len(context.validation)}"
         return super().available(context)
 
+    def reducers(self, context: Context) -> Reducers:
+        return {_EVIDENCE: lambda: EvidenceReducer(_NUM_DRAWS)}
+
     def run(self, context: Context) -> OutlierFindings:
         assert context.validation is not None
         seed = context.stream(13)
-        found = detect(context.pair, context.validation.fixed(seed), context.test, seed=seed)
+        normal = evidence(context.pair, context.validation.fixed(seed), num_draws=_NUM_DRAWS, seed=seed)
+        scores = [-found.log_px for found in (normal, context.collected(_EVIDENCE))]
+        found = conformal(*scores, score="log_px", ids=context.test.ids.cpu().numpy())
         order = np.argsort(-found.scores)[:_SHOWN]
         rows = context.test.take(torch.from_numpy(order.copy()))
         return OutlierFindings(found, rows.batch(slice(None))[0].cpu().numpy())

@@ -136,37 +136,69 @@ def test_a_diagnostic_needs_nothing_but_its_registration() -> None:
     assert raised.absent == [("Number of data", "Not made: thirteen data are not counted.")]
     assert "Not made: thirteen data are not counted." in str(raised)
     assert "trial" not in raised.results
-    assert set(raised.seconds) == {"density", "trial"}
+    assert set(raised.seconds) == {"draws", "density", "trial"}
     with pytest.raises(ValueError, match="diagnostic 'trial' is registered already"):
         DIAGNOSTICS.add(Trial)
 
 
-def test_a_context_draws_once_and_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
-    truth = example(seed=1)
-    test = Split(truth.sample(30, seed=0))
-    drawn: list[int] = []
+def counted(guide: Any, seen: list[int]) -> Any:
+    def counting(x: Any, **rest: Any) -> Any:
+        seen.append(len(x))
+        return guide(x, **rest)
 
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        drawn.append(len(args[1]))
-        return real(*args, **kwargs)
+    return counting
 
-    from analysis.draws.datatree import to_datatree as real
 
-    monkeypatch.setattr("analysis.diagnostics.context.to_datatree", counted)
+def test_the_guide_runs_once_on_the_held_out_data_whatever_is_collected() -> None:
+    model, guide = example(seed=1).programs()
+    seen: list[int] = []
+    test = Split(example(seed=1).sample(30, seed=0))
     config = ReportConfig(num_draws=100, num_predictive=10)
-    context = Context(as_pair(truth.programs()), test, test, config=config, seed=5)
+    context = Context(as_pair((model, counted(guide, seen))), test, test, config=config, seed=5)
     assert context.drawn is None
-    assert context.tree is context.tree
-    assert drawn == [30]
-    subset = context.predictive_tree
-    assert drawn == [30, 10]
-    assert context.predictive_tree is subset
-    assert set(context.drawn["predictive_subset"].children) == set(subset.children)  # type: ignore[index]
+    diagnostics = [DIAGNOSTICS[name]() for name in ("density", "predictive", "latent", "structure", "outliers")]
+    context.collect({name: make for one in diagnostics for name, make in one.reducers(context).items()})
+    assert seen == [30]
+    whole, subset = context.collected("tree"), context.collected("predictive_tree")
+    assert "posterior_predictive" not in whole.children
+    assert "posterior_predictive" in subset.children
+    assert context.drawn is whole
+    assert set(whole["predictive_subset"].children) == set(subset.children)
     ids = subset["observed_data"]["datum"].values
+    assert len(ids) == 10
     assert (np.diff(ids) > 0).all()
-    whole = Context(as_pair(truth.programs()), test, test, config=config.replace(num_predictive=30), seed=5)
-    assert whole.predictive_tree is whole.tree
-    assert "posterior_predictive" in whole.tree.children
+    for name in ("log_weight", "log_guide"):  # the subset has the draws of the whole
+        of_whole = whole["sample_stats"][name].sel(datum=ids).values
+        np.testing.assert_allclose(subset["sample_stats"][name].values, of_whole, rtol=1e-12)
+    np.testing.assert_allclose(context.collected("evidence").elbo, whole["sample_stats"]["log_weight"][0].mean("draw"))
+    assert context.collected("codes").shape == (30, 2)
+    assert context.collected("latent").evaluation.num_draws == 100
+
+
+def test_a_reducer_that_fails_leaves_the_others_their_draws() -> None:
+    class Failing:
+        def __init__(self, at: str) -> None:
+            self.at = at
+            if at == "start":
+                raise ValueError("not at the start")
+
+        def add(self, block: Any) -> None:
+            if self.at == "block":
+                raise ValueError("not at a block")
+
+        def result(self) -> int:
+            raise ArithmeticError("not at the end")
+
+    test = Split(example(seed=1).sample(8, seed=0))
+    context = Context(as_pair(example(seed=1).programs()), test, test, config=ReportConfig(num_draws=100), seed=5)
+    failing: Any = {at: lambda at=at: Failing(at) for at in ("start", "block", "end")}
+    context.collect({**failing, "tree": context.tree_reducer})
+    assert context.collected("tree")["posterior"].sizes["datum"] == 8
+    for at in failing:
+        with pytest.raises((ValueError, ArithmeticError), match=f"not at .*{at}"):
+            context.collected(at)
+    with pytest.raises(KeyError):
+        context.collected("nothing")
 
 
 def test_streams_are_those_of_the_seed_and_names_have_their_own() -> None:
