@@ -192,7 +192,7 @@ def tune_filter(name: str, noisy: Array, clean: Array, *, data_range: float, pea
     """
     seen, truth = np.asarray(noisy, dtype=np.float64), np.asarray(clean, dtype=np.float64)
     if seen.shape != truth.shape:  # which would broadcast, and compare each image with all
-        raise ValueError(f"noisy and clean images of one shape required, got {seen.shape} and {truth.shape}")
+        raise ValueError(f"noisy and clean images must have one shape, got {seen.shape} and {truth.shape}")
     if not (np.isfinite(seen).all() and np.isfinite(truth).all()):
         raise ValueError("noisy and clean images are finite numbers, and some of them are not")
     best: TunedFilter | None = None

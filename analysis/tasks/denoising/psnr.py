@@ -82,7 +82,7 @@ def psnr(clean: Array, estimate: Array, *, data_range: float, method: str = "", 
     truth, found = np.asarray(clean, np.float64), np.asarray(estimate, np.float64)
     if truth.shape != found.shape or truth.size == 0 or truth.ndim < 2:
         raise ValueError(
-            f"clean data and estimates of one shape (datum, *x_shape) required, got {truth.shape} and {found.shape}"
+            f"clean data and estimates must have one shape (datum, *x_shape), got {truth.shape} and {found.shape}"
         )
     if not (data_range > 0 and isfinite(data_range)):
         raise ValueError(f"data_range is the full intensity of clean data, finite and above 0; got {data_range}")

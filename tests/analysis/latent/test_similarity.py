@@ -217,5 +217,5 @@ def test_passive_latents_do_not_count_and_a_collapsed_seed_is_left_out() -> None
 def test_what_does_not_agree_in_shape_is_refused() -> None:
     with pytest.raises(ValueError, match="agreement is of at least 2 models, got 1"):
         agreement([codes(0)])
-    with pytest.raises(ValueError, match=re.escape("active is to be of shapes [(5,), (5,)], got [(5,), (4,)]")):
+    with pytest.raises(ValueError, match=re.escape("active must have the shapes [(5,), (5,)], got [(5,), (4,)]")):
         agreement([codes(0), codes(1)], [np.ones(5), np.ones(4)])

@@ -270,7 +270,7 @@ def test_scores_far_beyond_are_counted_in_the_last_bin_and_the_label_says_so() -
     assert "beyond" not in plain.get_xlabel() or plain.get_xlim()[1] < inside.max() + 1
     axes = plots.plot_scores(inside, np.concatenate([random(499), [1e6]]), threshold=2.0).axes[0]
     assert axes.get_xlim()[1] < 10
-    assert "beyond stand in the last bin" in axes.get_xlabel()
+    assert "beyond are in the last bin" in axes.get_xlabel()
     for patch in axes.patches:
         data = patch.get_data()
         assert (data.values * np.diff(data.edges)).sum() == pytest.approx(1)

@@ -1,4 +1,4 @@
-"""False alarms come at the promised rate over repetitions, discoveries too, and a broken promise is noticed."""
+"""False alarms and discoveries come at the nominal rate over repetitions, and another rate is noticed."""
 
 from math import ceil, sqrt
 from typing import Any
@@ -33,8 +33,8 @@ def test_the_threshold_flags_what_the_p_values_do(n: int, alpha: float, ties: bo
         return
     found = conformal(calibration, scores, alpha=alpha)
     np.testing.assert_array_equal(found.flagged, scores > found.threshold)
-    assert found.promised == pytest.approx(np.floor(round((n + 1) * alpha, 9)) / (n + 1))
-    assert found.promised <= alpha
+    assert found.nominal == pytest.approx(np.floor(round((n + 1) * alpha, 9)) / (n + 1))
+    assert found.nominal <= alpha
 
 
 def alarms(n: int, count: int, alpha: float, repetitions: int) -> Any:
@@ -49,7 +49,7 @@ def alarms(n: int, count: int, alpha: float, repetitions: int) -> Any:
 
 
 @pytest.mark.parametrize(("n", "alpha"), [(99, 0.05), (30, 0.1), (199, 0.013)])
-def test_false_alarms_are_as_rare_as_promised(n: int, alpha: float) -> None:
+def test_false_alarms_are_as_rare_as_the_nominal_rate(n: int, alpha: float) -> None:
     """Mean over 2,000 calibration sets of 50 new data, within 4 standard errors of the beta-binomial law (6e-5); its
     variance within 15 %, where the binomial one of a fixed rate would be off by a factor of 1.3 to 2.6."""
     rank = int(alpha * (n + 1) + 1e-9)
@@ -73,7 +73,7 @@ def test_the_rate_of_a_calibration_set_lies_in_its_interval() -> None:
 
 
 def fdr(n: int, shift: float, repetitions: int, alarm: Any) -> tuple[np.ndarray, np.ndarray]:
-    """False discovery proportion and share of anomalies found, of 80 normal data and 20 anomalies."""
+    """False discovery proportion and share of anomalies detected, of 80 normal data and 20 anomalies."""
     random = np.random.default_rng(7)
     anomalous = np.arange(100) < 20
     proportions, found = [], []
@@ -146,8 +146,8 @@ def test_it_prints_and_sums_up() -> None:
     found = conformal(random.normal(size=199), random.normal(size=60) + 2 * labels, anomalous=labels, alpha=0.05)
     text = str(found)
     assert 2 <= len(text.splitlines()) <= 6
-    assert "5.0% false alarms promised" in text
-    assert "anomalies found" in text
+    assert "nominal false-alarm rate 5.0%" in text
+    assert "anomalies detected" in text
     assert "AUROC" in text
     summary = found.summary()
     assert set(summary) >= {"alpha", "promised", "false_alarms", "false_alarms_se", "power", "power_se", "auroc"}
@@ -163,7 +163,7 @@ def test_it_prints_and_sums_up() -> None:
 
 def test_bad_input_is_refused() -> None:
     scores = np.zeros(5)
-    with pytest.raises(ValueError, match="calibration data; got \\(0,\\) and \\(5,\\)"):
+    with pytest.raises(ValueError, match="calibration data are required, got \\(0,\\) and \\(5,\\)"):
         conformal_p_values(np.zeros(0), scores)
     with pytest.raises(ValueError, match="2 calibration scores are NaN, the first is 1"):
         conformal_p_values(np.array([0.0, np.nan, np.nan]), scores)

@@ -222,7 +222,7 @@ def test_calibrated_probabilities_are_accepted() -> None:
     assert 0.4 < p_values.mean() < 0.6  # 5 standard errors of 0.02
 
 
-@pytest.mark.parametrize(("sharpen", "side"), [(2.0, "too confident"), (0.5, "not confident enough")])
+@pytest.mark.parametrize(("sharpen", "side"), [(2.0, "overconfident"), (0.5, "underconfident")])
 def test_other_probabilities_are_rejected(sharpen: float, side: str) -> None:
     scores = class_scores(*simulated(2000, 0, sharpen), seed=0)
     found = next(one for one in scores.verdicts if one.name == "class_calibration")

@@ -292,7 +292,7 @@ def test_psnr_is_what_it_says() -> None:
     assert found.value == pytest.approx(skimage.peak_signal_noise_ratio(clean, estimate, data_range=1))
     broken = np.where(np.arange(16).reshape(4, 2, 2) == 0, np.nan, clean)
     for truth, other, data_range, message in (
-        (clean, estimate[:2], 1.0, "wanted"),
+        (clean, estimate[:2], 1.0, "must have one shape"),
         (clean, estimate, 0.0, "above 0"),
         (clean, estimate, np.inf, "finite and above 0; got inf"),
         (clean, estimate, np.nan, "finite and above 0; got nan"),
@@ -389,9 +389,9 @@ def test_calibration_refuses_what_it_cannot_judge() -> None:
         calibrate_denoising(vae, noisy, torch.where(torch.arange(900).reshape(150, 6) < 2, torch.nan, clean))
     with pytest.raises(ValueError, match="num_bins must be at least 2, got 1"):
         calibrate_denoising(vae, noisy, clean, num_bins=1)
-    with pytest.raises(ValueError, match="in 10 bins wants at least 150 data, got 149"):
+    with pytest.raises(ValueError, match="in 10 bins requires at least 150 data, got 149"):
         calibrate_denoising(vae, noisy[:149], clean[:149])
-    with pytest.raises(ValueError, match="in 11 bins wants at least 165 data, got 150"):
+    with pytest.raises(ValueError, match="in 11 bins requires at least 165 data, got 150"):
         calibrate_denoising(vae, noisy, clean, num_bins=11)
 
 
@@ -402,7 +402,7 @@ def test_a_comparison_with_filters_refuses_incomplete_data() -> None:
     mask = torch.ones_like(noisy, dtype=torch.bool)
     mask[3, 1:3] = False
     for given in (Split(noisy, mask=mask), torch.where(mask, noisy, torch.nan)):
-        with pytest.raises(ValueError, match=r"2 elements are missing; .* or call denoise\(\)"):
+        with pytest.raises(ValueError, match=r"requires complete data, and 2 are missing; .* or call denoise\(\)"):
             check_denoising(vae, given, clean, data_range=1)
     whole = check_denoising(vae, Split(noisy, mask=torch.ones_like(mask)), clean, data_range=1, num_draws=19)
     assert whole.noisy.value == pytest.approx(psnr(clean.numpy(), noisy.numpy(), data_range=1).value)
@@ -443,14 +443,14 @@ def test_a_transform_of_counts_is_undone() -> None:
     np.testing.assert_allclose(same, counts + 0.25 / 20, atol=1e-6)
 
 
-def test_filters_say_what_they_want(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_filters_refuse_other_input(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="unknown filter 'mean'; choose from gaussian"):
         filtered("mean", {}, np.zeros((2, 4, 4)), data_range=1)
     with pytest.raises(ValueError, match=r"got \(2, 4\)"):
         filtered("gaussian", {"sigma": 1}, np.zeros((2, 4)), data_range=1)
     images = np.zeros((3, 4, 4))
     for clean in (images[:, None], images[:1]):  # each would broadcast
-        with pytest.raises(ValueError, match=r"of one shape wanted, got \(3, 4, 4\)"):
+        with pytest.raises(ValueError, match=r"must have one shape, got \(3, 4, 4\)"):
             tune_filter("gaussian", images, clean, data_range=1)
     for noisy, clean in ((images + np.nan, images), (images, images + np.inf)):
         with pytest.raises(ValueError, match="are finite numbers"):

@@ -62,7 +62,7 @@ def test_lines_and_tables_show_brackets(capsys: pytest.CaptureFixture[str], tmp_
     print_line("x[bold] is 3")
     print_written(tmp_path / "a[", tmp_path / "b")
     verdict = Verdict(
-        question="Is [this] so?", figure=1.25, error=0.5, unit="nats", threshold="below 1", source="", outcome="warn",
+        question="Is [this] so?", value=1.25, error=0.5, unit="nats", threshold="below 1", source="", outcome="warn",
         advice="", name="trial",
     )  # fmt: skip
     print_verdicts("of [/b]", [verdict])

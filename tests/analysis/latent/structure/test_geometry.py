@@ -95,7 +95,7 @@ def test_pictures_say_whether_they_can_be_believed(method: Any) -> None:
     codes, _ = groups(200)
     good = project(codes[:, :2], method=method)
     assert good.verdicts[0].outcome == "pass"
-    assert "can be believed" in str(good)
+    assert "neighbourhoods are preserved" in str(good)
     # White noise in thirty dimensions has no neighbourhoods that a plane can keep.
     noise = project(np.random.default_rng(3).normal(size=(200, 30)), method=method)
     assert noise.verdicts[0].outcome == "warn"
@@ -220,7 +220,7 @@ def test_codes_without_labels_in_them_fail() -> None:
         known += found.verdicts[0].outcome == "pass"
     assert known <= 1
     assert found.verdicts[0].outcome == "fail"
-    assert "do not tell" in str(found)
+    assert "not informative of the labels" in str(found)
 
 
 def test_a_probe_beside_the_data_themselves() -> None:
@@ -438,5 +438,5 @@ def test_bad_places(vae: VAE, x: torch.Tensor) -> None:
         interpolate(vae, x[:1], x[1:2], steps=1)
     with pytest.raises(ValueError, match="unknown kind 'cubic' of interpolation; choose from linear, spherical"):
         interpolate(vae, x[:1], x[1:2], kind="cubic")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="pairs of data required, got 1 and 2"):
+    with pytest.raises(ValueError, match="pairs of data are required, got 1 and 2"):
         interpolate(vae, x[:1], x[1:3])

@@ -263,7 +263,7 @@ def test_data_of_the_same_distribution_are_let_through(digits: tuple[VAE, Split]
         found = drift_test(vae, known, new, num_permutations=199, num_draws=30, seed=seed, level=0.005)
         p.append(found.p_value)
         assert found.verdicts[0].outcome == "pass"
-        assert "no change is seen" in str(found)
+        assert "no change is detected" in str(found)
     assert max(p) > 0.05
 
 
@@ -492,5 +492,5 @@ def test_the_page_holds_the_figures(moved: Drift) -> None:
 
 def test_the_page_names_a_small_level(moved: Drift) -> None:
     text = drift_page(replace(moved, level=0.001)).render()
-    assert "less likely than all but 0.1% of the held-out data; 0.06 would be without a change" in text
-    assert "all but 5% of the held-out data; 3 would be" in drift_page(moved).render()
+    assert "less likely than all but 0.1% of the held-out data; 0.06 are expected without a change" in text
+    assert "all but 5% of the held-out data; 3 are expected" in drift_page(moved).render()

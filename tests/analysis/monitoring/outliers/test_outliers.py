@@ -67,22 +67,22 @@ def test_the_power_against_a_shifted_mean_is_exact(truth: PPCA, size: float) -> 
     assert verdict(found, "auroc") == "pass"
 
 
-def test_false_alarms_are_as_promised_whatever_guide_and_score(truth: PPCA) -> None:
+def test_the_false_alarm_rate_is_nominal_whatever_guide_and_score(truth: PPCA) -> None:
     """A wrong model, a wrong guide and two draws: 100 calibration sets of 99, each with 100 new data. The mean of the
     alarms is within 4 of its standard errors (6e-5) for each score."""
     wrong = PPCA(truth.weight * 0.3, truth.mean + 1, 2.0)
     pair = wrong.programs(stretch=0.4)
     x = truth.sample(100 * 199, seed=3).reshape(100, 199, -1)
     for score in SCORES:
-        rates, promised, error = [], 0.0, 0.0
+        rates, nominal, error = [], 0.0, 0.0
         for seed, data in enumerate(x):
             labels = np.zeros(100, dtype=bool)
             found = detect(pair, data[:99], data[99:], alpha=0.1, score=score, num_draws=2, seed=seed, anomalous=labels)
             assert found.false_alarms is not None
             rates.append(found.false_alarms[0])
-            promised, error = found.promised, found.false_alarms[1]
-        assert abs(np.mean(rates) - promised) < 4 * error / sqrt(100)
-        assert promised <= 0.1
+            nominal, error = found.nominal, found.false_alarms[1]
+        assert abs(np.mean(rates) - nominal) < 4 * error / sqrt(100)
+        assert nominal <= 0.1
 
 
 def test_typicality_sees_what_is_too_likely(truth: PPCA) -> None:
@@ -188,7 +188,7 @@ def test_mnist_digits_against_others_and_against_turned_and_inverted_ones() -> N
     """0 to 4 fitted. No letters are to be had without a download, so that the anomalies are digits 5 to 9, the fitted
     digits turned by a quarter, and the fitted digits with black and white exchanged.
 
-    Each is told from the fitted digits better than by chance, by 4 standard errors, with false alarms as promised:
+    Each is told from the fitted digits better than by chance, by 4 standard errors, with false alarms at the nominal rate:
     2,000 calibration data and 2,000 normal new ones have a beta-binomial error of 0.007 at a rate of 0.05. How well is
     a figure of the score and not of the code: with this fit AUROC is 0.75, 0.85 and 1.00. -log p(x) follows how much
     there is to draw (a 1 costs 50 nats, a 2 costs 114), so that 7 and 9 hide among the fitted 1 and 4 (0.6 for either).

@@ -75,7 +75,7 @@ def test_a_model_that_is_too_wide_is_rejected() -> None:
     verdicts = {verdict.name: verdict for verdict in quality.verdicts}
     assert verdicts["imputation_coverage"].outcome == "fail"
     assert "too wide" in verdicts["imputation_coverage"].advice
-    assert verdicts["imputation_spread"].figure < 0.8
+    assert verdicts["imputation_spread"].value < 0.8
 
 
 def test_a_shift_is_seen(right: tuple[Imputation, Tensor]) -> None:
@@ -131,11 +131,11 @@ def test_probabilities_are_judged_by_what_happens() -> None:
     brier, score = quality.estimates["brier"], quality.estimates["log_score"]
     assert abs(brier.value - 1 / 6) < 4 * brier.error  # type: ignore[operator]
     assert abs(score.value + 0.5) < 4 * score.error  # type: ignore[operator]
-    # Odds to the power of 2: too sure.
+    # Odds to the power of 2: overconfident.
     sure = p**2 / (p**2 + (1 - p) ** 2)
     verdicts = imputation_quality(_imputation(sure, np.sqrt(sure * (1 - sure))), x).verdicts
     assert (verdicts[0].name, verdicts[0].outcome) == ("imputation_probability", "fail")
-    assert "too sure" in verdicts[0].advice
+    assert "overconfident" in verdicts[0].advice
 
 
 def test_classes_have_an_error_rate() -> None:

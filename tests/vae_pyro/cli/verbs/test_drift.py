@@ -37,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_drift_prints_writes_and_exits(run: Path, tmp_path: Path) -> None:
     fast = ["--permutations", "99", "--draws", "10"]
     same = done("drift", run, run.parent / "same.npy", "--alpha", "0.01", "--fail", "--out", tmp_path / "d.json", *fast)
-    assert "no change is seen" in same
+    assert "no change is detected" in same
     for column in ("question", "estimate", "threshold"):
         assert column in same
     stored = json.loads((tmp_path / "d.json").read_text())
