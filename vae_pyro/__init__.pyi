@@ -32,8 +32,8 @@ from .data.streams.split import StreamedSplit as StreamedSplit
 from .data.tables.inference import infer as infer
 from .data.tables.schema import Column as Column
 from .data.tables.schema import Schema as Schema
-from .densities.log_densities import LogDensities as LogDensities
-from .densities.log_densities import log_densities as log_densities
+from .densities.log_density import LogDensities as LogDensities
+from .densities.log_density import log_densities as log_densities
 from .densities.pair import Pair as Pair
 from .densities.walk import walk as walk
 from .evaluation.evaluation import Evaluation as Evaluation
@@ -50,6 +50,7 @@ from .likelihoods import Likelihood as Likelihood
 from .likelihoods.noise import NOISES as NOISES
 from .likelihoods.noise import Noise as Noise
 from .likelihoods.noise import add_noise as add_noise
+from .models.config import VAEConfig as VAEConfig
 from .models.posteriors import POSTERIORS as POSTERIORS
 from .models.posteriors import Posterior as Posterior
 from .models.presets import PRESETS as PRESETS
@@ -59,7 +60,6 @@ from .models.priors import Prior as Prior
 from .models.structures import STRUCTURES as STRUCTURES
 from .models.structures import Structure as Structure
 from .models.vae import VAE as VAE
-from .models.vae import VAEConfig as VAEConfig
 from .nn import DECODERS as DECODERS
 from .nn import ENCODERS as ENCODERS
 from .nn import Decoder as Decoder

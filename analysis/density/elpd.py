@@ -58,7 +58,7 @@ def elpd_of(
     """Held-out log predictive density straight from a pair: as `elpd`, and no draws are kept.
 
     Args:
-        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities.log_densities`.
+        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.Pair`.
         x: ``(datum, *x_shape)``. A split whose observations are random is fixed with ``seed`` first.
         num_draws: draws for each datum, at least 25.
         seed: of the draws.

@@ -25,7 +25,7 @@ def posterior_means(
     """E_q[z | x] of each datum: the codes that `geometry` and `disentanglement` look at.
 
     Args:
-        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities.log_densities`; the
+        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.Pair`; the
             sites of several latents stand side by side.
         x: ``(datum, *x_shape)``. A split whose observations are random is fixed with ``seed`` first.
         num_draws: of the guide for each datum, where its mean is not known in closed form.
@@ -82,7 +82,7 @@ def drawn_means(pair: PairLike, split: Split, *, num_draws: int, seed: int) -> t
     Unlike `posterior_means` it takes draws of any guide alike, of every layer, and leaves classes out.
 
     Args:
-        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities.log_densities`.
+        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.Pair`.
         split: data with fixed observations.
         num_draws: draws for each datum.
         seed: of the draws.

@@ -65,7 +65,7 @@ def to_datatree(
     never all predictive draws.
 
     Args:
-        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities.log_densities`.
+        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.Pair`.
         x: ``(datum, *x_shape)``. A split whose observations are random is fixed with ``seed`` first.
         num_draws: draws for each datum.
         seed: of the draws. Latents are those of `vae_pyro.evaluate` with the same seed and number of draws.

@@ -19,8 +19,8 @@ from analysis.stats.test_statistics import measure
 from vae_pyro.core.isolation import RandomStream, derive_seed, isolated
 from vae_pyro.core.registry import Choice
 from vae_pyro.data.split import Given, visible
-from vae_pyro.densities.log_densities import Program, score_sites
 from vae_pyro.densities.moments import merge_moments
+from vae_pyro.densities.sites import Program, score_sites
 from vae_pyro.densities.walk import ELEMENTS_AT_ONCE, Block, PairData, pieces, take
 
 type Array = np.ndarray[Any, Any]

@@ -34,7 +34,7 @@ def weigh[T](
     """Reduce the log weights of one block of data after another, all draws of a block at once.
 
     Args:
-        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities.log_densities`.
+        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.Pair`.
         x: ``(datum, *x_shape)``. A split whose observations are random is fixed with ``seed`` first.
         reduce: what to keep of a block.
         num_draws: draws for each datum.

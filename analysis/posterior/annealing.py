@@ -72,7 +72,7 @@ def annealed_importance_sampling(
     weights unbiased. Directions are scaled by the guide's covariance.
 
     Args:
-        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities.log_densities`,
+        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.Pair`,
             with real-valued latents.
         x: ``(datum, *x_shape)``. A split whose observations are random is fixed with ``seed`` first.
         start: where chains start. The guide is nearer to the posterior, so that a short path does; the prior does not

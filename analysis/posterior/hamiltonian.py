@@ -14,7 +14,7 @@ from pyro import poutine
 from torch import Tensor
 
 from analysis.posterior.joint import Gaussian, LogJoint, guide_gaussian, latent_sites
-from vae_pyro.densities.log_densities import draw_latents
+from vae_pyro.densities.sites import draw_latents
 
 type Array = np.ndarray[Any, Any]
 type Start = Literal["guide", "prior"]

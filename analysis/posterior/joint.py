@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from vae_pyro.data.split import Given
-from vae_pyro.densities.log_densities import Program, log_densities
+from vae_pyro.densities.log_density import log_densities
+from vae_pyro.densities.sites import Program
 
 _MOMENT_DRAWS = 500
 
@@ -28,7 +29,7 @@ class LogJoint:
     The latents of all sites are concatenated in one vector of length `dim`.
 
     Args:
-        model: Pyro model that keeps the contract of `vae_pyro.densities.log_densities`.
+        model: Pyro model that keeps the contract of `vae_pyro.Pair`.
         guide: its guide, which names the latent sites.
         x: data, shape ``(datum, *event)``.
         mask: boolean, shape of ``x``, true where observed.
@@ -52,8 +53,8 @@ class LogJoint:
         self.given: Given = {name: value for name, value in (("mask", mask), ("y", y)) if value is not None}
         with torch.no_grad():
             one = {name: value[:1] for name, value in self.given.items()}
-            ledger = log_densities(model, guide, x[:1], num_particles=1, **one)
-        for name, (prior, _) in ledger.distributions.items():
+            densities = log_densities(model, guide, x[:1], num_particles=1, **one)
+        for name, (prior, _) in densities.distributions.items():
             support = prior.support
             while isinstance(support, constraints.independent):
                 support = support.base_constraint
@@ -63,7 +64,7 @@ class LogJoint:
                     "write it as a transform of a real-valued site, or use analysis.elpd, whose importance sampling "
                     "takes any support"
                 )
-        self.shapes = {name: tuple(prior.event_shape) for name, (prior, _) in ledger.distributions.items()}
+        self.shapes = {name: tuple(prior.event_shape) for name, (prior, _) in densities.distributions.items()}
         self.dim = sum(prod(shape) for shape in self.shapes.values())
 
     def __len__(self) -> int:
@@ -83,8 +84,8 @@ class LogJoint:
 
     def densities(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """log p(x | z) and log p(z), each ``(particle, datum)``, differentiable in ``z`` of shape ``(..., dim)``."""
-        ledger = log_densities(self.model, self._at(z), self.x, num_particles=len(z), **self.given)
-        return ledger.log_likelihood, ledger.log_prior
+        densities = log_densities(self.model, self._at(z), self.x, num_particles=len(z), **self.given)
+        return densities.log_likelihood, densities.log_prior
 
     def log_guide(self, z: Tensor) -> Tensor:
         """log q(z | x), ``(particle, datum)``, differentiable in ``z``."""
@@ -180,8 +181,8 @@ def guide_gaussian(joint: LogJoint, *, num_draws: int = _MOMENT_DRAWS) -> tuple[
         return Gaussian(loc, scale_tril, all(part[2] for part in exact)), True
     draws = []
     for _ in range(0, num_draws, 50):
-        ledger = log_densities(joint.model, joint.guide, joint.x, num_particles=50, **joint.given)
-        draws.append(joint.flat(ledger.latents))
+        densities = log_densities(joint.model, joint.guide, joint.x, num_particles=50, **joint.given)
+        draws.append(joint.flat(densities.latents))
     drawn = torch.cat(draws)
     return Gaussian(drawn.mean(0), torch.diag_embed(drawn.std(0)), True), False
 

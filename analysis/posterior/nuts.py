@@ -144,7 +144,7 @@ def nuts_moments(
     """Run Pyro's NUTS on the posterior of a few data, all in one chain, from the guide's mean.
 
     Args:
-        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities.log_densities`,
+        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.Pair`,
             with real-valued latents.
         x: ``(datum, *x_shape)``; the cost of a draw grows with the data, so a few.
         num_draws: draws kept, at least 100.

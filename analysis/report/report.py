@@ -111,7 +111,7 @@ def make_report(
     gives the reason; one whose inputs are not given is left out.
 
     Args:
-        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities.log_densities`.
+        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.Pair`.
         test: held-out data, ``(datum, *x_shape)``.
         train: data of the fit: whether test data are among them, and whether generated data copy them.
         validation: data that are like the held-out ones, against which outliers are judged.

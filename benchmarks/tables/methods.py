@@ -15,7 +15,7 @@ from vae_pyro import VAE, FitConfig, VAEConfig, fit
 from vae_pyro.core.isolation import isolated
 from vae_pyro.data.tables.reading import read_table
 from vae_pyro.data.tables.schema import CODED, Schema
-from vae_pyro.densities.log_densities import log_densities
+from vae_pyro.densities.log_density import log_densities
 from vae_pyro.likelihoods.table import Table
 
 type Array = np.ndarray[Any, Any]

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from vae_pyro.applications.imputation import Imputation, impute
 from vae_pyro.core.isolation import derive_seed, isolated
-from vae_pyro.densities.log_densities import score_latents
 from vae_pyro.densities.moments import WeightSums
+from vae_pyro.densities.sites import score_latents
 from vae_pyro.densities.walk import ELEMENTS_AT_ONCE
-from vae_pyro.models.vae import VAE, VAEConfig
+from vae_pyro.models.config import VAEConfig
+from vae_pyro.models.vae import VAE
 from vae_pyro.training.config import FitConfig
 from vae_pyro.training.fitting import fit
 

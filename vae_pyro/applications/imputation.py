@@ -18,9 +18,9 @@ from torch import Tensor
 
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.split import Given, Split
-from vae_pyro.densities.log_densities import MISSING_SITE
 from vae_pyro.densities.moments import WeightSums
 from vae_pyro.densities.pair import Pair, PairLike
+from vae_pyro.densities.sites import MISSING_SITE
 from vae_pyro.densities.walk import ELEMENTS_AT_ONCE, Block, Latents, bind, pieces, take
 from vae_pyro.likelihoods.table_columns import Columns
 
@@ -133,7 +133,7 @@ def impute(
     Streams over data and particles. Data that miss nothing cost nothing.
 
     Args:
-        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities.log_densities`,
+        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.Pair`,
             gives p(x | z) at the site ``x`` when called as ``model(size=n)``, and whose elements of x are independent
             given z.
         x: ``(datum, *x_shape)``; NaN is unobserved. A split whose observations are random is fixed with ``seed`` first.

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from vae_pyro.densities.log_densities import LogDensities
+from vae_pyro.densities.log_density import LogDensities
 
 
 class WeightSums:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from vae_pyro.core.isolation import isolated
 from vae_pyro.data.split import Split
-from vae_pyro.densities.log_densities import Program, draw_latents
 from vae_pyro.densities.measure import Measure, Target
+from vae_pyro.densities.sites import Program, draw_latents
 
 
 class Pair:

@@ -8,17 +8,17 @@ from torch import Tensor
 from vae_pyro.compilation.capture import CaptureError, capture_function
 from vae_pyro.compilation.inductor import CompileError, disagreement, inductor
 from vae_pyro.data.split import Given
-from vae_pyro.densities.log_densities import Program, score_sites
+from vae_pyro.densities.sites import Program, score_sites
 
 # Elements of x, over particles and data, beyond which compiling the model's density repays its seconds.
 _WORTH_COMPILING = 1_000_000_000
 
 
 class Scorer:
-    """`vae_pyro.densities.log_densities.score_sites` of one model, compiled for the first shape where that pays.
+    """`vae_pyro.densities.sites.score_sites` of one model, compiled for the first shape where that pays.
 
     Args:
-        model: Pyro model that keeps the contract of `vae_pyro.densities.log_densities`.
+        model: Pyro model that keeps the contract of `vae_pyro.densities.sites`.
         elements: numbers that all calls together will hold: draws times data times the width of a pass.
     """
 

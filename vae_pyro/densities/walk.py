@@ -17,9 +17,10 @@ from torch import Tensor
 from vae_pyro.core.isolation import RandomStream, derive_seed, isolated
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Given, Split, visible
-from vae_pyro.densities.log_densities import LogDensities, SiteKind, draw_latents, draw_sites
+from vae_pyro.densities.log_density import LogDensities
 from vae_pyro.densities.pair import Pair, PairLike, as_pair
 from vae_pyro.densities.scorer import Scorer
+from vae_pyro.densities.sites import SiteKind, draw_latents, draw_sites
 
 type Array = np.ndarray[Any, Any]
 type Latents = dict[str, Tensor]
@@ -108,7 +109,7 @@ class Block:
         given: ``mask`` and ``y`` that the programs are given.
         latents: draws of each latent site, ``(particle, datum, *event)``.
         log_guide: log q(z | x), nats, ``(particle, datum)``.
-        kinds: what each latent site is, see `vae_pyro.densities.log_densities.GuideDraws`.
+        kinds: what each latent site is, see `vae_pyro.densities.sites.GuideDraws`.
         distributions: q of each latent site.
         at_once: particles that one pass of the model takes.
     """

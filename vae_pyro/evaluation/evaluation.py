@@ -32,7 +32,7 @@ class Evaluation:
         effective_sample_size: of the importance weights, between 1 and the number of draws.
         activity: variance over data of the posterior mean of each latent, with its Monte Carlo standard error; several
             sites stand one after the other, without classes and missing data
-            (`vae_pyro.densities.log_densities.draw_sites`).
+            (`vae_pyro.densities.sites.draw_sites`).
         num_elements: observed elements of each datum, which bits per dimension divide by.
         num_draws: draws for each datum.
         discrete: whether log p(x) is the log of a probability; if not, of a density in the units of x.
@@ -162,7 +162,7 @@ def evaluate(
     Streams over data and particles; memory does not grow with either.
 
     Args:
-        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities.log_densities`.
+        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.Pair`.
         x: ``(datum, *x_shape)``. A split whose observations are random is fixed with ``seed`` first.
         num_draws: draws for each datum, at least 2.
         seed: of the draws. The same seed and sizes give the same draws, so that runs can be compared.

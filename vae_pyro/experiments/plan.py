@@ -14,7 +14,8 @@ from vae_pyro.data.dataset import DataConfig, Dataset
 from vae_pyro.densities.measure import Measure
 from vae_pyro.experiments.config import NOT_FITTED, ExperimentConfig, first_difference, objective_text, point_text
 from vae_pyro.likelihoods.noise import likelihood_of
-from vae_pyro.models.vae import VAE, VAEConfig
+from vae_pyro.models.config import VAEConfig
+from vae_pyro.models.vae import VAE
 from vae_pyro.objectives import OBJECTIVES
 from vae_pyro.training.config import FitConfig
 from vae_pyro.training.ensemble import fit_ensemble

@@ -13,7 +13,8 @@ from vae_pyro.core.files import RunError, read_tensors, write_json
 from vae_pyro.data.dataset import DataConfig, Dataset
 from vae_pyro.experiments.config import first_difference
 from vae_pyro.experiments.folder import Finish, identity, lock_file, measured_files, record_file, sound_weights
-from vae_pyro.models.vae import VAE, VAEConfig
+from vae_pyro.models.config import VAEConfig
+from vae_pyro.models.vae import VAE
 from vae_pyro.parallel.locks import locked
 from vae_pyro.parallel.process import in_words
 from vae_pyro.runs.folder import RunFolder

@@ -1,14 +1,11 @@
 """The variational autoencoder: a Pyro model and its amortized guide, built from one validated configuration."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Self
 
 import torch
-from pydantic import Field, model_validator
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from vae_pyro.core.config import Config, choice_of
 from vae_pyro.core.isolation import isolated, seeded
 from vae_pyro.data.memory.sparse_rows import SparseRows, is_sparse
 from vae_pyro.data.split import Split
@@ -16,76 +13,11 @@ from vae_pyro.data.summary import DataSummary
 from vae_pyro.densities.measure import Measure, Target
 from vae_pyro.densities.moments import merge_moments
 from vae_pyro.densities.pair import Pair
-from vae_pyro.likelihoods import LIKELIHOODS
-from vae_pyro.likelihoods.noise import NOISES, likelihood_of
+from vae_pyro.likelihoods.noise import likelihood_of
+from vae_pyro.models.config import VAEConfig
 from vae_pyro.models.guide import Guide
 from vae_pyro.models.model import Model
-from vae_pyro.models.posteriors import POSTERIORS
-from vae_pyro.models.priors import PRIORS
 from vae_pyro.models.structures import STRUCTURES, Parts
-from vae_pyro.nn import DECODERS, ENCODERS
-
-
-class VAEConfig(Config):
-    """What a VAE is made of. Each choice is a name, ``"name:option=value"``, or a mapping with ``name`` and options.
-
-    Attributes:
-        x_shape: event shape of one datum.
-        latent_dim: dimension of z.
-        likelihood: p(x | z), see `vae_pyro.likelihoods`.
-        prior: p(z), see `vae_pyro.models.priors`.
-        posterior: q(z | x), see `vae_pyro.models.posteriors`.
-        encoder: body of the guide, see `vae_pyro.nn`.
-        decoder: body of the model; ``None`` mirrors the encoder.
-        init: of the weights of encoder, posterior and decoder: ``torch`` keeps torch's own (uniform, of variance
-            1 / (3 fan-in)), ``glorot`` is uniform with biases at zero (Glorot & Bengio 2010), ``he`` normal with the
-            variance 2 / fan-in of He et al. 2015 (arXiv:1502.01852) and biases at zero.
-        structure: how latents and labels hang together, see `vae_pyro.models.structures`.
-        noise: what stands between the clean signal, which the likelihood then describes, and x, see
-            `vae_pyro.likelihoods.noise`.
-        encode_mask: the encoder is told which elements are observed, see `vae_pyro.nn.features.Inputs`.
-    """
-
-    x_shape: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1, max_length=3)]
-    latent_dim: Annotated[int, Field(gt=0)]
-    likelihood: choice_of(LIKELIHOODS) = "bernoulli"  # type: ignore[valid-type]
-    prior: choice_of(PRIORS) = "normal"  # type: ignore[valid-type]
-    posterior: choice_of(POSTERIORS) = "mean_field"  # type: ignore[valid-type]
-    encoder: choice_of(ENCODERS) = "mlp"  # type: ignore[valid-type]
-    decoder: choice_of(DECODERS) | None = None  # type: ignore[valid-type]
-    init: Literal["torch", "glorot", "he"] = "torch"
-    structure: choice_of(STRUCTURES) = "single"  # type: ignore[valid-type]
-    noise: choice_of(NOISES) | None = None  # type: ignore[valid-type]
-    encode_mask: bool = False
-
-    def replace(self, **changes: Any) -> Self:
-        """A validated copy with some fields changed; a decoder that mirrors the encoder goes on doing so."""
-        kept = self.model_dump()
-        mirrored = type(self)(**{**kept, "decoder": None}).decoder == self.decoder
-        if "encoder" in changes and mirrored:
-            changes.setdefault("decoder", None)
-        return type(self)(**{**kept, **changes})
-
-    @model_validator(mode="before")
-    @classmethod
-    def _mirror(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and values.get("decoder") is None:
-            encoder = ENCODERS.resolve(values.get("encoder", "mlp"))
-            mirrored = {key: encoder.options[key] for key in encoder.options}
-            for layers in ("hidden", "channels"):
-                if isinstance(mirrored.get(layers), tuple | list):
-                    mirrored[layers] = tuple(reversed(mirrored[layers]))
-            return {**values, "decoder": {"name": encoder.name, **mirrored}}
-        return values
-
-    @model_validator(mode="after")
-    def _combine(self) -> Self:
-        posterior = POSTERIORS[self.posterior.name]
-        posterior.check(self.latent_dim)
-        PRIORS[self.prior.name].check(self.latent_dim, posterior)
-        STRUCTURES.build(self.structure).check(self)
-        return self
-
 
 _MOMENT_DRAWS = 50
 # Data whose values are looked at together.
@@ -189,7 +121,7 @@ class VAE(nn.Module, Pair):
         x = torch.as_tensor(x, dtype=self.dtype, device=self.device)
         shape = self.config.x_shape
         if x.dim() != len(shape) + 1 or x.shape[1:] != shape:
-            raise ValueError(f"data of shape (datum, {', '.join(map(str, shape))}) wanted, got {tuple(x.shape)}")
+            raise ValueError(f"data of shape (datum, {', '.join(map(str, shape))}) expected, got {tuple(x.shape)}")
         return x
 
     def check_data(self, split: Split, *, blank: bool = False, y: Tensor | None = None) -> None:
@@ -257,7 +189,8 @@ class VAE(nn.Module, Pair):
             y: classes ``(datum,)``, of a VAE that has labels; -1 where it infers one.
 
         Raises:
-            ValueError: wrong shape, labels that are missing or not wanted, or a structure without such a distribution.
+            ValueError: wrong shape, labels that are missing or not expected, or a structure without such a
+                distribution.
         """
         return self.guide.encode(self.as_input(x), *self._given(mask, y))
 
@@ -289,7 +222,7 @@ class VAE(nn.Module, Pair):
     def _latent(self, z: Any) -> Tensor:
         z = torch.as_tensor(z, dtype=self.dtype, device=self.device)
         if z.shape[-1:] != (self.config.latent_dim,):
-            raise ValueError(f"z of shape (..., {self.config.latent_dim}) wanted, got {tuple(z.shape)}")
+            raise ValueError(f"z of shape (..., {self.config.latent_dim}) expected, got {tuple(z.shape)}")
         return z
 
     def decode(self, z: Any, *, y: Any = None) -> TorchDistribution:
@@ -300,7 +233,7 @@ class VAE(nn.Module, Pair):
             y: classes that broadcast to ``batch``, of a VAE that has labels.
 
         Raises:
-            ValueError: wrong shape, or labels that are missing or not wanted.
+            ValueError: wrong shape, or labels that are missing or not expected.
         """
         return self.model.likelihood.observed(self.model.output(self._latent(z), self._class(y)))
 
@@ -378,7 +311,7 @@ class VAE(nn.Module, Pair):
 
         Args:
             size: number of data.
-            y: classes ``(size,)``, which a conditional VAE wants.
+            y: classes ``(size,)``, which a conditional VAE requires.
             seed: of the draws.
             expectation: give E[x | z] for each z drawn from the prior, instead of a draw of x.
 

@@ -18,7 +18,8 @@ from pyro.util import warn_if_nan
 from torch import Tensor
 
 from vae_pyro.core.registry import ClassRegistry
-from vae_pyro.densities.log_densities import LogDensities, Program, log_densities
+from vae_pyro.densities.log_density import LogDensities, log_densities
+from vae_pyro.densities.sites import Program
 
 type Particles = Annotated[int, Field(ge=1)]
 type Weight = Annotated[float, Field(ge=0)]
@@ -132,7 +133,7 @@ class MonteCarloObjective(Objective):
         num_particles: draws of z for each datum.
 
     Attributes:
-        stop_guide: option of `vae_pyro.densities.log_densities.log_densities` that the objective requires.
+        stop_guide: option of `vae_pyro.densities.log_density.log_densities` that the objective requires.
         stop_draws: likewise; without it the guide has to be reparameterised.
 
     References:
@@ -162,10 +163,10 @@ class MonteCarloObjective(Objective):
         """Negative bound summed over data, in nats, 0-d; its gradient is the objective's gradient estimate.
 
         Args:
-            model: Pyro model, see `vae_pyro.densities.log_densities`.
+            model: Pyro model, see `vae_pyro.Pair`.
             guide: Pyro guide.
             x: data, shape ``(datum, *event)``.
-            kwargs: ``mask`` and ``y``, see `vae_pyro.densities.log_densities.log_densities`.
+            kwargs: ``mask`` and ``y``, see `vae_pyro.densities.log_density.log_densities`.
 
         Raises:
             ValueError: the programs do not keep the contract, or the guide does not suit the objective.

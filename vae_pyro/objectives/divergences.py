@@ -6,7 +6,7 @@ from pyro.distributions import Independent, TorchDistribution
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from vae_pyro.densities.log_densities import LogDensities
+from vae_pyro.densities.log_density import LogDensities
 
 
 def factors_of(distribution: TorchDistribution) -> TorchDistribution | None:

@@ -6,7 +6,7 @@ from typing import Any
 from pyro.infer import TraceMeanField_ELBO
 from pyro.poutine.util import site_is_subsample
 
-from vae_pyro.densities.log_densities import Program
+from vae_pyro.densities.sites import Program
 from vae_pyro.objectives.base import OBJECTIVES, TracedObjective
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vae_pyro.densities.log_densities import LogDensities
+from vae_pyro.densities.log_density import LogDensities
 from vae_pyro.objectives.base import OBJECTIVES, MonteCarloObjective, Particles, Weight
 from vae_pyro.objectives.divergences import kl_terms
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 from torch.overrides import TorchFunctionMode
 
-from vae_pyro.densities.log_densities import Program
+from vae_pyro.densities.sites import Program
 from vae_pyro.objectives.base import OBJECTIVES, KLWeight, Particles, TracedObjective
 
 

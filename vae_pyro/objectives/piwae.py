@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from vae_pyro.densities.log_densities import LogDensities, zero_with_slope
+from vae_pyro.densities.log_density import LogDensities, zero_with_gradient
 from vae_pyro.objectives.base import OBJECTIVES
 from vae_pyro.objectives.importance_weights import log_mean_exp, normalized_weights
 from vae_pyro.objectives.miwae import MIWAE
@@ -37,5 +37,5 @@ class PIWAE(MIWAE):
         missing = ((of_guide - of_model) * log_joint).sum()
         slopes = torch.autograd.grad(missing, draws, retain_graph=True) if draws else ()
         for draw, slope in zip(draws, slopes, strict=True):
-            total = total + zero_with_slope(draw, slope)
+            total = total + zero_with_gradient(draw, slope)
         return total.sum(0)

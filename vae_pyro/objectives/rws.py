@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from vae_pyro.densities.log_densities import LogDensities
+from vae_pyro.densities.log_density import LogDensities
 from vae_pyro.objectives.base import OBJECTIVES
 from vae_pyro.objectives.importance_weights import normalized_weights
 from vae_pyro.objectives.iwae import IWAE

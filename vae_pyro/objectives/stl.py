@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from vae_pyro.densities.log_densities import LogDensities
+from vae_pyro.densities.log_density import LogDensities
 from vae_pyro.objectives.base import OBJECTIVES, MonteCarloObjective
 
 

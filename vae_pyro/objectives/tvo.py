@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vae_pyro.densities.log_densities import LogDensities
+from vae_pyro.densities.log_density import LogDensities
 from vae_pyro.objectives.base import OBJECTIVES, MonteCarloObjective
 from vae_pyro.objectives.importance_weights import normalized_weights
 

@@ -19,7 +19,8 @@ from vae_pyro.core.files import FORMAT, RunError, read_json, read_tensors, write
 from vae_pyro.core.versions import installed_versions
 from vae_pyro.data.dataset import DataConfig
 from vae_pyro.data.facts import DataFacts
-from vae_pyro.models.vae import VAE, VAEConfig
+from vae_pyro.models.config import VAEConfig
+from vae_pyro.models.vae import VAE
 
 _VERSIONED = ("vae_pyro", "torch", "pyro-ppl", "torchvision", "arviz", "numpy")
 

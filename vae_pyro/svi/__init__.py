@@ -1,8 +1,5 @@
-"""Stochastic variational inference as one compiled step."""
+"""Stochastic variational inference as one compiled step; `CompiledSVI` is the front, imported when it is first used."""
 
-from typing import TYPE_CHECKING
+import lazy_loader
 
-if not TYPE_CHECKING:  # the former module of this name had what vae_pyro exports
-    from vae_pyro.core.renamed import exported_above
-
-    __getattr__ = exported_above(__name__)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,7 +8,8 @@ from vae_pyro.core.files import RunError
 from vae_pyro.data.dataset import Dataset
 from vae_pyro.data.facts import DataFacts
 from vae_pyro.data.split import Split, fingerprint
-from vae_pyro.models.vae import VAE, VAEConfig
+from vae_pyro.models.config import VAEConfig
+from vae_pyro.models.vae import VAE
 from vae_pyro.runs.folder import RunFolder
 from vae_pyro.training.config import FitConfig
 from vae_pyro.training.warm_start import require_parent

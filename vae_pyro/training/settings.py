@@ -12,11 +12,11 @@ from vae_pyro.core.registry import Registry, parse_choice, parse_scalar
 from vae_pyro.data.dataset import DataConfig, Dataset
 from vae_pyro.likelihoods import LIKELIHOODS, DataForm, Likelihood
 from vae_pyro.likelihoods.noise import NOISES
+from vae_pyro.models.config import VAEConfig
 from vae_pyro.models.posteriors import POSTERIORS
 from vae_pyro.models.presets import preset
 from vae_pyro.models.priors import PRIORS
 from vae_pyro.models.structures import STRUCTURES
-from vae_pyro.models.vae import VAEConfig
 from vae_pyro.nn import DECODERS, ENCODERS
 from vae_pyro.objectives import OBJECTIVES
 from vae_pyro.training.config import FitConfig

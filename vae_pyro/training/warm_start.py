@@ -13,7 +13,8 @@ from vae_pyro.core.isolation import derive_seed
 from vae_pyro.data.dataset import Dataset
 from vae_pyro.data.facts import DataFacts, Replay
 from vae_pyro.data.split import fingerprint
-from vae_pyro.models.vae import VAE, VAEConfig
+from vae_pyro.models.config import VAEConfig
+from vae_pyro.models.vae import VAE
 from vae_pyro.runs.folder import RunFolder, set_weights, weights
 from vae_pyro.training.rehearsal import TRAIN_STREAM, VALIDATION_STREAM, rehearsal
 

@@ -36,7 +36,7 @@ def rate_distortion(
 
     Args:
         pairs: each with the beta that it was fitted with (``None`` where none), as a list or by label; a pair is a
-            `VAE` or a Pyro ``(model, guide)`` that follows the contract of `vae_pyro.densities.log_densities`.
+            `VAE` or a Pyro ``(model, guide)`` that follows the contract of `vae_pyro.Pair`.
         x: ``(datum, *x_shape)``. A split whose observations are random is fixed with ``seed`` first.
         num_draws: draws for each datum, at least 2.
         seed: seed of the draws.

@@ -71,7 +71,7 @@ def factor_information(codes: Any, factors: Any, *, num_bins: int = 20) -> Array
 
 
 def mig(codes: Any, factors: Any, *, num_bins: int = 20, num_resamples: int = 100, seed: int = 0) -> Score:
-    """Mutual information gap: how much more the best latent tells of a factor than the second best, in its entropy.
+    """Mutual information gap: information on a factor in the best latent less that in the second best, in its entropy.
 
     Args:
         codes: posterior means (as in Locatello et al.) or draws of q(z | x) (as in Chen et al.), ``(datum, latent)``.
@@ -99,11 +99,11 @@ def mig(codes: Any, factors: Any, *, num_bins: int = 20, num_resamples: int = 10
 
 
 def modularity(codes: Any, factors: Any, *, num_bins: int = 20, num_resamples: int = 100, seed: int = 0) -> Score:
-    """Modularity: whether each latent tells of one factor at most.
+    """Modularity: whether each latent is informative of one factor at most.
 
     One less the mean squared deviation of a latent's informations from those of a latent that keeps only the largest,
     in units of it, averaged over latents. Left out are latents that tell of no factor (a G-test at 0.001 over all
-    pairs), for which it is 0 / 0: noise would have any value. NaN where no latent tells of any.
+    pairs), for which it is 0 / 0: noise would have any value. NaN where no latent is informative of any.
 
     Args:
         codes: ``(datum, latent)``.

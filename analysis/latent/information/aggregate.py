@@ -19,7 +19,7 @@ from analysis.stats.mixtures import (
 )
 from vae_pyro.core.isolation import isolated
 from vae_pyro.data.split import Given
-from vae_pyro.densities.log_densities import Program, SiteKind, score_latents, score_sites
+from vae_pyro.densities.sites import Program, SiteKind, score_latents, score_sites
 from vae_pyro.densities.walk import ELEMENTS_AT_ONCE, Block, PairData, pieces, take
 
 type Array = np.ndarray[Any, Any]
@@ -34,7 +34,7 @@ _PAIR_NUMBERS = 4_000_000
 class AggregateDraws:
     """Draws of the guide at all data, and what is known of it in closed form.
 
-    The sites are the codes of `vae_pyro.densities.log_densities.draw_sites`. A class is summed out of their densities;
+    The sites are the codes of `vae_pyro.densities.sites.draw_sites`. A class is summed out of their densities;
     what is missing of x is left out.
 
     Attributes:

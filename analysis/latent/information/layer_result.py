@@ -29,8 +29,8 @@ class Layer:
         name: of its site.
         kl: E_q[log q(z_l | .) - log p(z_l | .)], ``(datum,)``; where ``closed``, the mean of closed conditional KLs.
         kl_mcse: its Monte Carlo standard error, ``(datum,)``; 0 where the KL depends on no draw.
-        kl_draws: the same from log densities of the draws alone, ``(datum,)``; over layers it adds up to the ledger's
-            log q(z | x) - log p(z), draw by draw.
+        kl_draws: the same from log densities of the draws alone, ``(datum,)``; over layers it adds up to the
+            the pair's log q(z | x) - log p(z), draw by draw.
         kl_draws_mcse: its Monte Carlo standard error.
         conditional: the term is a KL, given the draws of the layers that the guide draws before, see
             `vae_pyro.objectives.divergences.conditional_sites`. Where not, it is this layer's part of the KL, which

@@ -18,8 +18,9 @@ from analysis.stats.information import Bracket, best_floor, collapsed, mutual_in
 from analysis.stats.mixtures import fitted_log_density, gaussian_densities
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.split import Split
-from vae_pyro.densities.log_densities import Ledger, draw_sites, log_densities
+from vae_pyro.densities.log_density import LogDensities, log_densities
 from vae_pyro.densities.pair import PairLike
+from vae_pyro.densities.sites import draw_sites
 from vae_pyro.densities.walk import bind
 from vae_pyro.evaluation.evaluation import activity_of
 from vae_pyro.objectives.divergences import conditional_sites
@@ -46,8 +47,8 @@ def describe_layers(
     """The KL, active units and collapse of each layer of latents.
 
     Args:
-        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities.log_densities`; its
-            codes, see `vae_pyro.densities.log_densities.draw_sites`, are the layers, and the one that the model draws
+        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.Pair`; its
+            codes, see `vae_pyro.densities.sites.draw_sites`, are the layers, and the one that the model draws
             last the lowest.
         x: ``(datum, *x_shape)``, at least 2 data. A split whose observations are random is fixed with ``seed`` first.
         num_draws: draws for each datum, at least 2.
@@ -62,7 +63,7 @@ def describe_layers(
         The summary.
 
     Raises:
-        ValueError: fewer than 2 draws or data, no layer at all, or a site whose log density the ledger cannot have.
+        ValueError: fewer than 2 draws or data, no layer at all, or a site whose log density the densities cannot have.
     """
     if num_draws < 2:
         raise ValueError(f"num_draws must be at least 2 for a standard error, got {num_draws}")
@@ -83,13 +84,13 @@ def describe_layers(
             raise ValueError(f"no layer: the guide draws {', '.join(order) or 'nothing'}, and none of it is continuous")
         for piece in data.rows(num_draws):
             block, given = data.batch(piece)
-            ledger = log_densities(model, guide, block, num_particles=num_draws, **given)
-            conditional = conditional_sites(_in_order(ledger, order))
-            totals.append(_array(_moments(ledger.log_guide - ledger.log_prior)))
-            beside = [log_q - log_p for name, (log_p, log_q) in ledger.sites.items() if name not in names]
+            densities = log_densities(model, guide, block, num_particles=num_draws, **given)
+            conditional = conditional_sites(_in_order(densities, order))
+            totals.append(_array(_moments(densities.log_guide - densities.log_prior)))
+            beside = [log_q - log_p for name, (log_p, log_q) in densities.sites.items() if name not in names]
             if beside:
                 others.append(_array(torch.stack(beside).double().sum(0).mean(0)))
-            for name, found, closed in _block(ledger, conditional, names, first=order[0]):
+            for name, found, closed in _block(densities, conditional, names, first=order[0]):
                 kinds[name] = name in conditional, closed
                 for key, values in found.items():
                     parts.setdefault(name, {}).setdefault(key, []).append(values)
@@ -112,23 +113,27 @@ def describe_layers(
 _WIDE = ("dimension_kl", "mean", "variance", "draws", "loc", "scale")
 
 
-def _in_order(ledger: Ledger, order: tuple[str, ...]) -> Ledger:
-    """The ledger with its draws in the order of the guide."""
-    latents = {name: ledger.latents[name] for name in order}
-    return Ledger(
-        ledger.log_likelihood, ledger.log_prior, ledger.log_guide, latents, distributions=ledger.distributions
+def _in_order(densities: LogDensities, order: tuple[str, ...]) -> LogDensities:
+    """The densities with its draws in the order of the guide."""
+    latents = {name: densities.latents[name] for name in order}
+    return LogDensities(
+        densities.log_likelihood,
+        densities.log_prior,
+        densities.log_guide,
+        latents,
+        distributions=densities.distributions,
     )
 
 
 def _block(
-    ledger: Ledger, conditional: set[str], names: tuple[str, ...], first: str
+    densities: LogDensities, conditional: set[str], names: tuple[str, ...], first: str
 ) -> Iterator[tuple[str, dict[str, Array], bool]]:
     """What one block of data adds to each layer, in the order of the model, and whether its KL is closed."""
-    for name, (prior, guide) in ledger.distributions.items():
+    for name, (prior, guide) in densities.distributions.items():
         if name not in names:
             continue
-        draws = ledger.latents[name]
-        log_p, log_q = ledger.sites[name]
+        draws = densities.latents[name]
+        log_p, log_q = densities.sites[name]
         flat = draws.reshape(*draws.shape[:2], -1)
         found = {"draws_kl": _array(_moments(log_q - log_p))}
         products = isinstance(prior, Independent) and isinstance(guide, Independent)

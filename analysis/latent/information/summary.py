@@ -55,7 +55,7 @@ def describe_latent(
     Gaussian mixture fitted to draws of other data.
 
     Args:
-        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities.log_densities`;
+        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.Pair`;
             ``model(size=n)`` draws from the prior.
         x: ``(datum, *x_shape)``, at least 20 data. A split whose observations are random is fixed with ``seed`` first.
         num_draws: draws for each datum, for rate, distortion and activity.

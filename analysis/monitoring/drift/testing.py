@@ -7,7 +7,7 @@ degree. The test data of a run are, where they were set apart at random; where a
 question is whether new data are like those.
 
 Three statistics look at different things: log p(x), what the model thinks of each datum; the kernel discrepancy of the
-latents, a difference of any kind in where data lie; and how well a classifier tells latents apart, which is sharp
+latents, a difference of any kind in where data lie; and how well a classifier separates the latents, which is sharp
 where few of many latents move. They share one set of relabellings, by which they are judged one by one and together, so
 that the false-alarm rate of all three is the nominal one and no less.
 """
@@ -55,7 +55,7 @@ def drift_test(
     and joined by `analysis.stats.two_sample.min_p`. Power is that of the model: what it is blind to is not seen.
 
     Args:
-        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities.log_densities`.
+        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.Pair`.
         reference: held-out data of the distribution that the pair was fitted to, ``(datum, *x_shape)``: neither its
             training data, nor data that decided when the fit stopped.
         new: the data in question; copies of training data among them look likelier than new data are.

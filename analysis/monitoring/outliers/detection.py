@@ -81,7 +81,7 @@ def evidence(pair: PairLike, x: Split | Tensor | Array, *, num_draws: int = 100,
     """What scores are made of, for each datum, streamed.
 
     Args:
-        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities.log_densities`.
+        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.Pair`.
         x: ``(datum, *x_shape)``. A split whose observations are random is fixed with ``seed`` first.
         num_draws: draws for each datum.
         seed: of the draws.
@@ -110,7 +110,7 @@ def detect(
     Both are scored from the same number of draws, so that the estimates' bias and noise are in both.
 
     Args:
-        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities.log_densities`.
+        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.Pair`.
         calibration: normal data, ``(datum, *x_shape)``, not those of the fit.
         new: data to be judged.
         alpha: nominal false-alarm rate, an upper bound.

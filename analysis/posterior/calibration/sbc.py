@@ -16,8 +16,8 @@ from analysis.posterior.calibration.result import HIGHEST_DENSITY, TARP, Calibra
 from analysis.stats.ranks import ranks, standardize, tarp
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.split import Given, Split
-from vae_pyro.densities.log_densities import Program, draw_latents, score_latents
 from vae_pyro.densities.pair import PairLike, as_pair
+from vae_pyro.densities.sites import Program, draw_latents, score_latents
 from vae_pyro.densities.walk import ELEMENTS_AT_ONCE
 
 type Array = np.ndarray[Any, Any]
@@ -49,7 +49,7 @@ def calibrate(
     a random point (TARP). Streams over simulations and particles in bounded memory.
 
     Args:
-        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities.log_densities`.
+        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.Pair`.
         num_simulations: latents and data to draw, at least 20.
         num_draws: independent draws of the guide at each datum, at least 19. ``num_draws + 1`` should have divisors,
             for histograms: 99 gives 100 ranks.

@@ -18,7 +18,7 @@ from analysis.stats.pareto_smoothing import pareto_k
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
-from vae_pyro.densities.log_densities import log_densities
+from vae_pyro.densities.log_density import log_densities
 from vae_pyro.densities.pair import PairLike, as_pair
 
 type Array = np.ndarray[Any, Any]
@@ -47,7 +47,7 @@ def inference_gaps(
     best of a family for each datum, found by gradient ascent from q. log p(x) comes from annealing that starts at q*.
 
     Args:
-        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities.log_densities`,
+        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.Pair`,
             with real-valued latents.
         x: ``(datum, *x_shape)``. A split whose observations are random is fixed with ``seed`` first.
         num_data: how many of the data to look at, a random subset; all where there are fewer.
@@ -149,8 +149,8 @@ def _log_weights(joint: LogJoint, guide: Gaussian | None, best: Gaussian, num_dr
         noise = torch.randn(count, *best.loc.shape).to(best.loc)
         for q, kept in zip((guide, best), weights, strict=True):
             if q is None:
-                ledger = log_densities(joint.model, joint.guide, joint.x, num_particles=count, **joint.given)
-                kept.append(ledger.log_joint - ledger.log_guide)
+                densities = log_densities(joint.model, joint.guide, joint.x, num_particles=count, **joint.given)
+                kept.append(densities.log_joint - densities.log_guide)
             else:
                 z = q.shift(noise)
                 kept.append(joint.value(z) - q.log_prob(z))

@@ -13,7 +13,7 @@ from analysis.results.estimate import Estimate
 from analysis.results.text import flow
 from vae_pyro.core.config import Config
 from vae_pyro.core.isolation import isolated
-from vae_pyro.densities.log_densities import draw_sites
+from vae_pyro.densities.sites import draw_sites
 from vae_pyro.densities.walk import bind
 
 _METHODS = """

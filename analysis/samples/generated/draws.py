@@ -33,7 +33,7 @@ def check_samples(
     """Draw from the prior predictive of a fitted pair, and compare with data.
 
     Args:
-        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.densities.log_densities`.
+        pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.Pair`.
         x: held-out data, ``(datum, *x_shape)``, of which ``num_samples`` at most are used, chosen at random. A split
             whose observations are random is fixed with ``seed`` first. Where elements are hidden, as many are hidden in
             each generated datum, in the pattern of some real one, and both count as the mean of what is observed.

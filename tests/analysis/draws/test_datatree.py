@@ -143,7 +143,7 @@ def test_what_is_streamed_is_what_whole_draws_give(truth: PPCA, monkeypatch: pyt
     pit = summary["pit"].values
     assert (np.isnan(pit) == ~mask.numpy()).all()
     assert ((pit * 131 >= rank) & (pit * 131 <= rank + 1))[mask.numpy()].all()
-    # The ledger belongs to the draws, block by block.
+    # The densities belongs to the draws, block by block.
     z = torch.from_numpy(tree["posterior"]["z"].values[0])
     np.testing.assert_allclose(tree["log_prior"]["z"][0], torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1))
     element = torch.distributions.Normal(z @ truth.weight.T + truth.mean, truth.variance**0.5).log_prob(x)

@@ -18,7 +18,7 @@ from vae_pyro.applications.imputation import Imputation, impute
 from vae_pyro.applications.rubin import pool
 from vae_pyro.core.isolation import derive_seed, isolated, seeded
 from vae_pyro.data.dataset import as_split
-from vae_pyro.densities.log_densities import draw_latents, score_latents
+from vae_pyro.densities.sites import draw_latents, score_latents
 
 TRUTH = example(d=5, q=2, variance=0.5)
 

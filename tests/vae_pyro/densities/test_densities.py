@@ -1,4 +1,4 @@
-"""The ledger against closed forms, for hand-written pairs and for the VAE."""
+"""The densities against closed forms, for hand-written pairs and for the VAE."""
 
 from dataclasses import replace
 from typing import Any
@@ -13,8 +13,8 @@ from pyro.infer import Trace_ELBO
 from tests.truths import PPCA, example
 from vae_pyro import VAE, LogDensities, VAEConfig, log_densities
 from vae_pyro.core.isolation import isolated, seeded
-from vae_pyro.densities.log_densities import draw_latents, score_latents
 from vae_pyro.densities.moments import LogDensityMoments, WeightSums
+from vae_pyro.densities.sites import draw_latents, score_latents
 from vae_pyro.objectives.cubo import cubo
 
 
@@ -32,24 +32,24 @@ def ledger_of(
 
 
 def test_an_exact_guide_has_constant_weights_equal_to_the_evidence(truth: PPCA) -> None:
-    x, ledger = ledger_of(truth)
-    assert ledger.log_weight.shape == (50, 7)
-    assert ledger.latents["z"].shape == (50, 7, 2)
-    torch.testing.assert_close(ledger.log_weight, truth.log_evidence(x).expand(50, 7), atol=1e-10, rtol=0)
+    x, densities = ledger_of(truth)
+    assert densities.log_weight.shape == (50, 7)
+    assert densities.latents["z"].shape == (50, 7, 2)
+    torch.testing.assert_close(densities.log_weight, truth.log_evidence(x).expand(50, 7), atol=1e-10, rtol=0)
 
 
 def test_each_entry_is_the_density_that_it_says(truth: PPCA) -> None:
-    x, ledger = ledger_of(truth, diagonal=True)
-    z = ledger.latents["z"]
+    x, densities = ledger_of(truth, diagonal=True)
+    z = densities.latents["z"]
     loc, _ = truth.posterior(x)
     normal = torch.distributions.Normal
     one = torch.ones((), dtype=torch.float64)
-    torch.testing.assert_close(ledger.log_prior, normal(0 * one, one).log_prob(z).sum(-1))
-    torch.testing.assert_close(ledger.log_guide, normal(loc, truth.mean_field_scale).log_prob(z).sum(-1))
+    torch.testing.assert_close(densities.log_prior, normal(0 * one, one).log_prob(z).sum(-1))
+    torch.testing.assert_close(densities.log_guide, normal(loc, truth.mean_field_scale).log_prob(z).sum(-1))
     likelihood = normal(z @ truth.weight.T + truth.mean, truth.variance**0.5 * one).log_prob(x).sum(-1)
-    torch.testing.assert_close(ledger.log_likelihood, likelihood)
-    torch.testing.assert_close(ledger.log_weight, ledger.log_joint - ledger.log_guide)
-    torch.testing.assert_close(ledger.sites["z"][0], ledger.log_prior)
+    torch.testing.assert_close(densities.log_likelihood, likelihood)
+    torch.testing.assert_close(densities.log_weight, densities.log_joint - densities.log_guide)
+    torch.testing.assert_close(densities.sites["z"][0], densities.log_prior)
 
 
 def test_the_mean_of_the_weights_is_the_stock_elbo_at_the_same_noise() -> None:
@@ -58,13 +58,13 @@ def test_the_mean_of_the_weights_is_the_stock_elbo_at_the_same_noise() -> None:
         x = torch.randn(5, 6, dtype=torch.float64)
     parameters = list(vae.parameters())
     with isolated(3):
-        ledger = log_densities(vae.model, vae.guide, x, num_particles=4)
-        ours = torch.autograd.grad(-ledger.log_weight.mean(0).sum(), parameters, allow_unused=True)
+        densities = log_densities(vae.model, vae.guide, x, num_particles=4)
+        ours = torch.autograd.grad(-densities.log_weight.mean(0).sum(), parameters, allow_unused=True)
     with isolated(3):
         stock = Trace_ELBO(num_particles=4, vectorize_particles=True, max_plate_nesting=1)
         loss = stock.differentiable_loss(vae.model, vae.guide, x)
         theirs = torch.autograd.grad(loss, parameters, allow_unused=True)
-    torch.testing.assert_close(-ledger.log_weight.mean(0).sum(), loss)
+    torch.testing.assert_close(-densities.log_weight.mean(0).sum(), loss)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b)
 
@@ -81,8 +81,8 @@ def test_a_subsampling_plate_does_not_scale_densities(truth: PPCA) -> None:
         return run
 
     with isolated(0):
-        ledger = log_densities(scaled(model), scaled(guide), x, num_particles=2)
-    torch.testing.assert_close(ledger.log_weight, truth.log_evidence(x).expand(2, 7))
+        densities = log_densities(scaled(model), scaled(guide), x, num_particles=2)
+    torch.testing.assert_close(densities.log_weight, truth.log_evidence(x).expand(2, 7))
 
 
 def test_several_latent_sites_are_kept_apart(truth: PPCA) -> None:
@@ -100,10 +100,10 @@ def test_several_latent_sites_are_kept_apart(truth: PPCA) -> None:
             pyro.sample("b", dist.Normal(a, 0.5))
 
     with isolated(0):
-        ledger = log_densities(model, guide, x, num_particles=3)
-    assert set(ledger.sites) == {"a", "b"}
-    torch.testing.assert_close(ledger.sites["a"][0] + ledger.sites["b"][0], ledger.log_prior)
-    torch.testing.assert_close(ledger.sites["a"][1] + ledger.sites["b"][1], ledger.log_guide)
+        densities = log_densities(model, guide, x, num_particles=3)
+    assert set(densities.sites) == {"a", "b"}
+    torch.testing.assert_close(densities.sites["a"][0] + densities.sites["b"][0], densities.log_prior)
+    torch.testing.assert_close(densities.sites["a"][1] + densities.sites["b"][1], densities.log_guide)
 
 
 def chain(scale_a: torch.Tensor, shift_b: torch.Tensor) -> tuple[Any, Any]:
@@ -159,11 +159,11 @@ def test_stopped_draws_leave_the_score() -> None:
     scale = torch.full((6,), 0.4, dtype=torch.float64, requires_grad=True)
     shift = torch.full((6,), 0.5, dtype=torch.float64, requires_grad=True)
     with isolated(1):
-        ledger = log_densities(*chain(scale, shift), x, num_particles=4, stop_draws=True)
-    assert not ledger.log_joint.requires_grad
-    assert not any(draw.requires_grad for draw in ledger.latents.values())
-    a, b = ledger.latents["a"], ledger.latents["b"]
-    found = torch.autograd.grad(ledger.log_guide.sum(), [scale, shift])
+        densities = log_densities(*chain(scale, shift), x, num_particles=4, stop_draws=True)
+    assert not densities.log_joint.requires_grad
+    assert not any(draw.requires_grad for draw in densities.latents.values())
+    a, b = densities.latents["a"], densities.latents["b"]
+    found = torch.autograd.grad(densities.log_guide.sum(), [scale, shift])
     off_a, off_b = a - b / 2 - 0.3 * shift, b - 2 * x / 3 - shift
     torch.testing.assert_close(found[0], (off_a**2 / scale**3 - 1 / scale).sum(0).detach())
     torch.testing.assert_close(found[1], (0.3 * off_a / scale**2 + off_b / (2 / 3)).sum(0).detach())
@@ -183,12 +183,12 @@ def test_either_part_of_the_gradient_can_be_stopped_for_every_posterior(posterio
     values, gradients = [], []
     for options in ({}, {"stop_guide": True}, {"stop_draws": True}):
         with isolated(3):
-            ledger = log_densities(vae.model, vae.guide, x, num_particles=3, **options)
-        values.append(ledger.log_weight.detach())
-        found = torch.autograd.grad(ledger.log_guide.sum(), parameters, allow_unused=True, retain_graph=True)
+            densities = log_densities(vae.model, vae.guide, x, num_particles=3, **options)
+        values.append(densities.log_weight.detach())
+        found = torch.autograd.grad(densities.log_guide.sum(), parameters, allow_unused=True, retain_graph=True)
         gradients.append([0.0 if part is None else part for part in found])
         if prior != "normal" and options == {"stop_guide": True}:
-            through = torch.autograd.grad(ledger.log_prior.sum(), [*parameters, vae.model.prior.pseudo_inputs])
+            through = torch.autograd.grad(densities.log_prior.sum(), [*parameters, vae.model.prior.pseudo_inputs])
             assert all(part.abs().max() > 0 for part in through)  # the prior's own use of the encoder stays
     torch.testing.assert_close(values[1], values[0])
     torch.testing.assert_close(values[2], values[0])
@@ -204,10 +204,10 @@ def test_a_scale_on_the_draws_reaches_the_guide_and_not_the_model() -> None:
     found = []
     for scale in (1.0, 3.0):
         with isolated(3):
-            ledger = log_densities(vae.model, vae.guide, x, num_particles=3, stop_guide=True)
-        ledger.scale_draw_gradients(torch.full((3, 5), scale, dtype=torch.float64))
+            densities = log_densities(vae.model, vae.guide, x, num_particles=3, stop_guide=True)
+        densities.scale_draw_gradients(torch.full((3, 5), scale, dtype=torch.float64))
         # A fit divides the loss by the size of the batch: what is registered on the draws has to follow.
-        found.append(torch.autograd.grad(ledger.log_weight.sum() / len(x), [*guide, *model]))
+        found.append(torch.autograd.grad(densities.log_weight.sum() / len(x), [*guide, *model]))
     for number, (plain, scaled) in enumerate(zip(*found, strict=True)):
         torch.testing.assert_close(scaled, 3 * plain if number < len(guide) else plain)
 
@@ -219,21 +219,23 @@ def test_gradients_that_cannot_be_stopped_are_refused(truth: PPCA) -> None:
 
     x = truth.sample(4, seed=0)
     with isolated(0):
-        with pytest.raises(ValueError, match="stop_guide wants reparameterised draws, and site 'z' is a Bernoulli"):
+        with pytest.raises(ValueError, match="stop_guide requires reparameterised draws, and site 'z' is a Bernoulli"):
             log_densities(discrete, discrete, x, stop_guide=True)
         with pytest.raises(ValueError, match="ask for one of them"):
             log_densities(*truth.programs(), x, stop_guide=True, stop_draws=True)
 
 
 def test_the_kl_weight_enters_the_weight_alone(truth: PPCA) -> None:
-    _, ledger = ledger_of(truth, diagonal=True)
-    half = replace(ledger, kl_weight=torch.tensor(0.5))
+    _, densities = ledger_of(truth, diagonal=True)
+    half = replace(densities, kl_weight=torch.tensor(0.5))
     assert half.log_weight.dtype == torch.float64
-    torch.testing.assert_close(half.log_weight, ledger.log_likelihood + (ledger.log_prior - ledger.log_guide) / 2)
-    torch.testing.assert_close(half.log_joint, ledger.log_joint)
-    prior, guide = ledger.distributions["z"]
-    torch.testing.assert_close(prior.log_prob(ledger.latents["z"]), ledger.log_prior)
-    torch.testing.assert_close(guide.log_prob(ledger.latents["z"]), ledger.log_guide)
+    torch.testing.assert_close(
+        half.log_weight, densities.log_likelihood + (densities.log_prior - densities.log_guide) / 2
+    )
+    torch.testing.assert_close(half.log_joint, densities.log_joint)
+    prior, guide = densities.distributions["z"]
+    torch.testing.assert_close(prior.log_prob(densities.latents["z"]), densities.log_prior)
+    torch.testing.assert_close(guide.log_prob(densities.latents["z"]), densities.log_guide)
 
 
 def test_programs_outside_the_contract_are_named() -> None:
@@ -266,17 +268,17 @@ def test_programs_outside_the_contract_are_named() -> None:
 
 
 def test_moments_do_not_depend_on_the_blocks(truth: PPCA) -> None:
-    _, ledger = ledger_of(truth, diagonal=True, num_particles=60)
+    _, densities = ledger_of(truth, diagonal=True, num_particles=60)
     whole = LogDensityMoments()
-    whole.update(ledger)
+    whole.update(densities)
     parts = LogDensityMoments()
     for start, stop in ((0, 1), (1, 20), (20, 60)):
         parts.update(
             LogDensities(
-                ledger.log_likelihood[start:stop],
-                ledger.log_prior[start:stop],
-                ledger.log_guide[start:stop],
-                {"z": ledger.latents["z"][start:stop]},
+                densities.log_likelihood[start:stop],
+                densities.log_prior[start:stop],
+                densities.log_guide[start:stop],
+                {"z": densities.latents["z"][start:stop]},
             )
         )
     for name in ("elbo", "kl", "reconstruction"):
@@ -285,10 +287,10 @@ def test_moments_do_not_depend_on_the_blocks(truth: PPCA) -> None:
     for a, b in zip(whole.weights.log_evidence(), parts.weights.log_evidence(), strict=True):
         torch.testing.assert_close(a, b)
     torch.testing.assert_close(whole.weights.effective_sample_size(), parts.weights.effective_sample_size())
-    weight = ledger.log_weight
+    weight = densities.log_weight
     torch.testing.assert_close(whole.term("elbo")[0], weight.mean(0))
     torch.testing.assert_close(whole.term("elbo")[1], weight.std(0) / 60**0.5)
-    torch.testing.assert_close(whole.latent("z")[1], ledger.latents["z"].var(0))
+    torch.testing.assert_close(whole.latent("z")[1], densities.latents["z"].var(0))
     # The delta method's error in its textbook form: sd(w) / (mean(w) sqrt(K)), with the 1/K variance.
     w = weight.exp()
     torch.testing.assert_close(whole.weights.log_evidence()[1], w.std(0, correction=0) / w.mean(0) / 60**0.5)
@@ -304,11 +306,11 @@ def test_weights_of_zero_and_huge_ranges_do_not_break_the_sum() -> None:
 
 
 def test_the_upper_bound_does_not_depend_on_the_blocks(truth: PPCA) -> None:
-    _, ledger = ledger_of(truth, diagonal=True, num_particles=200)
+    _, densities = ledger_of(truth, diagonal=True, num_particles=200)
     sums = WeightSums()
     for start in range(0, 200, 7):
-        sums.update(ledger.log_weight[start : start + 7])
-    torch.testing.assert_close(sums.upper_bound(), cubo(ledger.log_weight))
+        sums.update(densities.log_weight[start : start + 7])
+    torch.testing.assert_close(sums.upper_bound(), cubo(densities.log_weight))
     assert (sums.upper_bound() >= sums.log_evidence()[0]).all()
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from vae_pyro import VAE, VAEConfig
 from vae_pyro.core.isolation import isolated, seeded
 from vae_pyro.data.summary import DataSummary
-from vae_pyro.densities.log_densities import log_densities
+from vae_pyro.densities.log_density import log_densities
 from vae_pyro.likelihoods import LIKELIHOODS
 from vae_pyro.likelihoods.noise import NOISES, Noise, add_noise
 from vae_pyro.likelihoods.noise.mixtures import AtomMixture, OrderedCategorical
@@ -385,8 +385,8 @@ def test_a_vae_takes_a_noise_like_any_likelihood(likelihood: str, noise: str) ->
     with isolated(0, validate=True):
         whole = log_densities(vae.model, vae.guide, x, num_particles=3)
         part = log_densities(vae.model, vae.guide, torch.where(mask, x, torch.nan), num_particles=3, mask=mask)
-    for ledger in (whole, part):
-        assert ledger.log_weight.isfinite().all()
+    for densities in (whole, part):
+        assert densities.log_weight.isfinite().all()
     whole.log_weight.sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in vae.parameters())
     stored = VAEConfig(**vae.config.model_dump(mode="json"))

@@ -12,7 +12,8 @@ from torch import Tensor
 from tests.vae_pyro.models.hierarchies import Hierarchy, data, exact, hierarchy, small
 from vae_pyro import VAE, FitConfig, fit
 from vae_pyro.core.isolation import isolated
-from vae_pyro.densities.log_densities import LogDensities, draw_latents, log_densities
+from vae_pyro.densities.log_density import LogDensities, log_densities
+from vae_pyro.densities.sites import draw_latents
 from vae_pyro.models.structures.layered import layer_names
 from vae_pyro.objectives.capacity import Capacity
 from vae_pyro.objectives.divergences import conditional_sites
@@ -58,47 +59,47 @@ def test_the_closed_kl_of_each_site_is_wrong_for_a_guide_that_goes_up() -> None:
     assert abs(float(truth.log_evidence(x)) - elbo - jeffreys(truth)) < 4.5 * error
 
 
-def in_guide_order(kind: str, ledger: LogDensities) -> LogDensities:
-    """The ledger with its draws in the order of the guide, whatever it came in."""
-    names = layer_names(len(ledger.latents))
+def in_guide_order(kind: str, densities: LogDensities) -> LogDensities:
+    """The densities with its draws in the order of the guide, whatever it came in."""
+    names = layer_names(len(densities.latents))
     order = names if kind == "bottom_up" else names[::-1]
-    return replace(ledger, latents={name: ledger.latents[name] for name in order})
+    return replace(densities, latents={name: densities.latents[name] for name in order})
 
 
 def test_a_closed_kl_is_conditional_where_the_guide_draws_in_the_order_of_the_model() -> None:
     for kind, expected in (("ladder", {"z", "z2", "z3"}), ("bottom_up", {"z3"})):
         vae = small(kind)
         with isolated(0):
-            ledger = log_densities(vae.model, vae.guide, data())
-            assert list(ledger.latents) == list(draw_latents(vae.guide, data(), num_particles=1)[0])
-        assert conditional_sites(ledger) == expected
-        assert conditional_sites(in_guide_order(kind, ledger)) == expected
+            densities = log_densities(vae.model, vae.guide, data())
+            assert list(densities.latents) == list(draw_latents(vae.guide, data(), num_particles=1)[0])
+        assert conditional_sites(densities) == expected
+        assert conditional_sites(in_guide_order(kind, densities)) == expected
 
 
-def bound(ledger: LogDensities, **options: Any) -> Tensor:
-    """Free bits of a ledger, averaged over data."""
-    return FreeBits(**options).bound(ledger).mean()
+def bound(densities: LogDensities, **options: Any) -> Tensor:
+    """Free bits of a densities, averaged over data."""
+    return FreeBits(**options).bound(densities).mean()
 
 
 def test_free_bits_floor_the_conditional_kl_of_each_dimension_or_layer_of_a_ladder() -> None:
     vae, x = small("ladder"), data()
     with isolated(0), torch.no_grad():
-        ledger = in_guide_order("ladder", log_densities(vae.model, vae.guide, x, num_particles=3))
+        densities = in_guide_order("ladder", log_densities(vae.model, vae.guide, x, num_particles=3))
     kls = []
     for name in ("z", "z2", "z3"):
-        prior, guide = (distribution.base_dist for distribution in ledger.distributions[name])
+        prior, guide = (distribution.base_dist for distribution in densities.distributions[name])
         ratio = (guide.scale / prior.scale) ** 2
         each = 0.5 * (ratio + ((guide.loc - prior.loc) / prior.scale) ** 2 - 1 - ratio.log())
         kls.append(each.expand(3, 9, -1).mean((0, 1)))  # over particles and the batch
-    reconstruction = ledger.log_likelihood.mean()
+    reconstruction = densities.log_likelihood.mean()
     nats = float(torch.cat(kls).median())
     per_dimension = sum(kl.clamp(min=nats).sum() for kl in kls)
-    torch.testing.assert_close(bound(ledger, nats=nats), reconstruction - per_dimension)
+    torch.testing.assert_close(bound(densities, nats=nats), reconstruction - per_dimension)
     floor = float(sorted(kl.sum() for kl in kls)[1]) + 0.01  # two of the layers lie below
     per_layer = sum(kl.sum().clamp(min=floor) for kl in kls)
-    torch.testing.assert_close(bound(ledger, nats=floor, per="layer"), reconstruction - per_layer)
+    torch.testing.assert_close(bound(densities, nats=floor, per="layer"), reconstruction - per_layer)
     for per in ("dimension", "layer"):
-        torch.testing.assert_close(bound(ledger, nats=0.0, per=per), reconstruction - sum(kl.sum() for kl in kls))
+        torch.testing.assert_close(bound(densities, nats=0.0, per=per), reconstruction - sum(kl.sum() for kl in kls))
 
 
 def test_floors_of_a_guide_that_goes_up_take_draws_below_the_top() -> None:
@@ -109,8 +110,8 @@ def test_floors_of_a_guide_that_goes_up_take_draws_below_the_top() -> None:
     values = []
     with isolated(0), torch.no_grad():
         for _ in range(30):
-            ledger = in_guide_order("bottom_up", log_densities(vae.model, vae.guide, x, num_particles=300))
-            values.append(float(Capacity(gamma=1.0, capacity=0.0).bound(ledger)))
+            densities = in_guide_order("bottom_up", log_densities(vae.model, vae.guide, x, num_particles=300))
+            values.append(float(Capacity(gamma=1.0, capacity=0.0).bound(densities)))
     error = float(np.std(values, ddof=1) / 30**0.5)
     assert jeffreys(truth) > 20 * error
     assert abs(np.mean(values) - float(truth.log_evidence(x))) < 4.5 * error
@@ -119,18 +120,18 @@ def test_floors_of_a_guide_that_goes_up_take_draws_below_the_top() -> None:
 def test_free_bits_of_a_guide_that_goes_up_by_hand() -> None:
     vae, x = small("bottom_up"), data()
     with isolated(0), torch.no_grad():
-        ledger = in_guide_order("bottom_up", log_densities(vae.model, vae.guide, x, num_particles=3))
+        densities = in_guide_order("bottom_up", log_densities(vae.model, vae.guide, x, num_particles=3))
     parts = []
     for name in ("z", "z2"):
-        prior, guide = (distribution.base_dist for distribution in ledger.distributions[name])
-        draw = ledger.latents[name]
+        prior, guide = (distribution.base_dist for distribution in densities.distributions[name])
+        draw = densities.latents[name]
         parts.append((guide.log_prob(draw) - prior.log_prob(draw)).mean((0, 1)))
-    prior, guide = (distribution.base_dist for distribution in ledger.distributions["z3"])
+    prior, guide = (distribution.base_dist for distribution in densities.distributions["z3"])
     kl = torch.distributions.kl_divergence(guide, prior)
     parts.append(kl.mean((0, 1)))
     nats = float(torch.cat(parts).median())
-    expected = ledger.log_likelihood.mean() - sum(part.clamp(min=nats).sum() for part in parts)
-    torch.testing.assert_close(bound(ledger, nats=nats), expected)
+    expected = densities.log_likelihood.mean() - sum(part.clamp(min=nats).sum() for part in parts)
+    torch.testing.assert_close(bound(densities, nats=nats), expected)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from tests.vae_pyro.models.hierarchies import (
 )
 from vae_pyro import evaluate
 from vae_pyro.core.isolation import isolated, seeded
-from vae_pyro.densities.log_densities import draw_latents, log_densities, score_latents
+from vae_pyro.densities.log_density import log_densities
+from vae_pyro.densities.sites import draw_latents, score_latents
 from vae_pyro.models.structures.ladder import precision_weighted
 
 
@@ -27,8 +28,8 @@ def test_an_exact_guide_has_constant_weights_equal_to_the_evidence(kind: str, di
     truth = hierarchy(kind, dims=dims)
     vae, x = exact(kind, truth), truth.sample(20, seed=1)
     with isolated(0):
-        ledger = log_densities(vae.model, vae.guide, x, num_particles=7)
-    torch.testing.assert_close(ledger.log_weight, truth.log_evidence(x).expand(7, -1), rtol=0, atol=1e-9)
+        densities = log_densities(vae.model, vae.guide, x, num_particles=7)
+    torch.testing.assert_close(densities.log_weight, truth.log_evidence(x).expand(7, -1), rtol=0, atol=1e-9)
     evaluation = evaluate(vae, x, num_draws=5)
     np.testing.assert_allclose(evaluation.elbo, truth.log_evidence(x).numpy(), atol=1e-9)
     np.testing.assert_allclose(evaluation.log_px, truth.log_evidence(x).numpy(), atol=1e-9)
@@ -40,8 +41,8 @@ def test_both_guides_are_exact_where_every_conditional_is_diagonal() -> None:
     x = truth.sample(20, seed=1)
     for vae in (exact("bottom_up", truth, "mean_field"), exact("ladder", truth)):
         with isolated(0):
-            ledger = log_densities(vae.model, vae.guide, x, num_particles=2)
-        torch.testing.assert_close(ledger.log_weight, truth.log_evidence(x).expand(2, -1), rtol=0, atol=1e-9)
+            densities = log_densities(vae.model, vae.guide, x, num_particles=2)
+        torch.testing.assert_close(densities.log_weight, truth.log_evidence(x).expand(2, -1), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -97,8 +98,8 @@ def test_densities_of_three_layers_are_those_written_by_hand(kind: str) -> None:
     guide: Any = vae.guide
     normal = torch.distributions.Normal
     with isolated(0), torch.no_grad():
-        ledger = log_densities(model, guide, x, num_particles=3)
-        z, z2, z3 = (ledger.latents[name] for name in ("z", "z2", "z3"))
+        densities = log_densities(model, guide, x, num_particles=3)
+        z, z2, z3 = (densities.latents[name] for name in ("z", "z2", "z3"))
         prior = {
             "z3": normal(0.0, 1.0).log_prob(z3).sum(-1),
             "z2": normal(*model.layers[1](z3)).log_prob(z2).sum(-1),
@@ -123,12 +124,14 @@ def test_densities_of_three_layers_are_those_written_by_hand(kind: str) -> None:
                 weighted = (loc / scale**2 + prior_loc / prior_scale**2) / precision
                 moments[name] = (weighted, 1 / precision.sqrt())
         for name, expected in prior.items():
-            torch.testing.assert_close(ledger.sites[name][0], expected)
+            torch.testing.assert_close(densities.sites[name][0], expected)
             loc, scale = moments[name]
-            torch.testing.assert_close(ledger.sites[name][1], normal(loc, scale).log_prob(ledger.latents[name]).sum(-1))
-        again = score_latents(model, x, ledger.latents)
-        torch.testing.assert_close(again[0], ledger.log_likelihood)
-        torch.testing.assert_close(again[1], ledger.log_prior)
+            torch.testing.assert_close(
+                densities.sites[name][1], normal(loc, scale).log_prob(densities.latents[name]).sum(-1)
+            )
+        again = score_latents(model, x, densities.latents)
+        torch.testing.assert_close(again[0], densities.log_likelihood)
+        torch.testing.assert_close(again[1], densities.log_prior)
 
 
 def test_precision_weighting_is_the_product_of_two_gaussians() -> None:
@@ -164,9 +167,9 @@ def test_the_guide_of_a_ladder_learns_through_layers_that_the_model_owns() -> No
     assert not {id(p) for p in vae.guide.parameters()} & {id(p) for p in vae.model.parameters()}
     assert len(list(vae.state_dict())) == len(set(vae.state_dict()))
     with isolated(0):
-        ledger = log_densities(vae.model, vae.guide, x)
+        densities = log_densities(vae.model, vae.guide, x)
     shared = list(vae.model.layers.parameters())
-    slopes = torch.autograd.grad(ledger.log_guide.sum(), shared, allow_unused=True)
+    slopes = torch.autograd.grad(densities.log_guide.sum(), shared, allow_unused=True)
     assert all(slope is not None and bool((slope != 0).any()) for slope in slopes)
     twin = copy.deepcopy(vae)
     with torch.no_grad():
@@ -175,7 +178,7 @@ def test_the_guide_of_a_ladder_learns_through_layers_that_the_model_owns() -> No
     with isolated(0):  # the copy's guide has the copy's layers, not those of the first
         before, after = (log_densities(v.model, v.guide, x).log_guide for v in (vae, twin))
     assert not torch.allclose(before, after)
-    torch.testing.assert_close(before, ledger.log_guide)
+    torch.testing.assert_close(before, densities.log_guide)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -186,10 +189,10 @@ def test_a_masked_element_never_matters(kind: str) -> None:
     other = torch.where(mask, x, torch.nan)
     for value in (x, other):
         with isolated(4):
-            ledger = log_densities(vae.model, vae.guide, value, num_particles=2, mask=mask)
-        slopes = torch.autograd.grad(ledger.log_weight.sum(), list(vae.parameters()))
+            densities = log_densities(vae.model, vae.guide, value, num_particles=2, mask=mask)
+        slopes = torch.autograd.grad(densities.log_weight.sum(), list(vae.parameters()))
         if value is x:
-            first, first_slopes = ledger.log_weight, slopes
-    torch.testing.assert_close(first, ledger.log_weight, rtol=0, atol=0)
+            first, first_slopes = densities.log_weight, slopes
+    torch.testing.assert_close(first, densities.log_weight, rtol=0, atol=0)
     for one, two in zip(first_slopes, slopes, strict=True):
         torch.testing.assert_close(one, two, rtol=0, atol=0)

@@ -14,7 +14,7 @@ from pyro.infer import SVI, Predictive, Trace_ELBO
 from tests.vae_pyro.models.hierarchies import KINDS, data, small
 from vae_pyro import FitConfig, fit
 from vae_pyro.core.isolation import isolated
-from vae_pyro.densities.log_densities import log_densities
+from vae_pyro.densities.log_density import log_densities
 from vae_pyro.models.structures.bottom_up import BottomUpGuide
 from vae_pyro.models.structures.ladder import LadderGuide
 from vae_pyro.models.structures.layered import LayeredModel, layer_names
@@ -69,10 +69,10 @@ def test_a_prior_made_of_posteriors_sits_on_top_of_a_ladder() -> None:
     vae, x = small("ladder", prior="vamp:components=5"), data(32)
     vae.initialize(x)
     with isolated(0), torch.no_grad():
-        ledger = log_densities(vae.model, vae.guide, x, num_particles=2)
+        densities = log_densities(vae.model, vae.guide, x, num_particles=2)
         components: Any = vae.guide.encode_features(vae.model.prior.pseudo_inputs)  # type: ignore[arg-type]
-        each = components.log_prob(ledger.latents["z3"].unsqueeze(-2))
-    torch.testing.assert_close(ledger.sites["z3"][0], each.logsumexp(-1) - log(5))
+        each = components.log_prob(densities.latents["z3"].unsqueeze(-2))
+    torch.testing.assert_close(densities.sites["z3"][0], each.logsumexp(-1) - log(5))
 
 
 @pytest.mark.parametrize("prior", ["mixture:components=3", "flow"])
@@ -80,9 +80,9 @@ def test_a_prior_made_of_posteriors_sits_on_top_of_a_ladder() -> None:
 def test_any_other_prior_sits_on_top(kind: str, prior: str) -> None:
     vae = small(kind, prior=prior)
     with isolated(0), torch.no_grad():
-        ledger = log_densities(vae.model, vae.guide, data(), num_particles=2)
-        expected = vae.model.prior(vae.guide.encode_features).log_prob(ledger.latents["z3"])
-    torch.testing.assert_close(ledger.sites["z3"][0], expected)
+        densities = log_densities(vae.model, vae.guide, data(), num_particles=2)
+        expected = vae.model.prior(vae.guide.encode_features).log_prob(densities.latents["z3"])
+    torch.testing.assert_close(densities.sites["z3"][0], expected)
     assert vae.sample(3, seed=0).shape == (3, 6)
 
 

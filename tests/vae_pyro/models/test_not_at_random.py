@@ -17,7 +17,7 @@ from analysis.report.report import ReportConfig, make_report
 from vae_pyro import VAE, FitConfig, Split, VAEConfig, evaluate, fit
 from vae_pyro.applications.imputation import impute
 from vae_pyro.core.isolation import isolated, seeded
-from vae_pyro.densities.log_densities import log_densities
+from vae_pyro.densities.log_density import log_densities
 from vae_pyro.objectives import OBJECTIVES
 from vae_pyro.svi.compiled_svi import CompiledSVI
 
@@ -104,8 +104,10 @@ def test_an_imputation_is_the_posterior_mean_of_what_is_missing() -> None:
 def test_the_density_of_what_is_missing_cancels_exactly() -> None:
     vae = linear_vae()
     with isolated(0), torch.no_grad():
-        ledger = log_densities(vae.model, vae.guide, torch.from_numpy(X), num_particles=7, mask=torch.from_numpy(MASK))
-    log_prior, log_guide = ledger.sites["x_missing"]
+        densities = log_densities(
+            vae.model, vae.guide, torch.from_numpy(X), num_particles=7, mask=torch.from_numpy(MASK)
+        )
+    log_prior, log_guide = densities.sites["x_missing"]
     assert torch.equal(log_prior, log_guide)
     assert bool((log_prior[:, 1:] != 0).all())
     assert bool((log_prior[:, 0] == 0).all())  # of a datum that misses nothing
@@ -167,10 +169,10 @@ def test_constant_draws_leave_the_decoder_to_the_model() -> None:
     """Under score-function objectives the guide's log q(x_missing | z) is the model's own, and has no gradient."""
     vae = linear_vae()
     with isolated(0):
-        ledger = log_densities(
+        densities = log_densities(
             vae.model, vae.guide, torch.from_numpy(X), num_particles=5, mask=torch.from_numpy(MASK), stop_draws=True
         )
-        ledger.log_guide.sum().backward()
+        densities.log_guide.sum().backward()
     assert vae.model.decoder.layers[-1].weight.grad is None
     assert float(vae.guide.posterior.normal.linear.weight.grad.abs().sum()) > 0
 

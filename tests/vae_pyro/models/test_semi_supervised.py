@@ -19,7 +19,7 @@ from analysis.latent.information.summary import describe_latent
 from vae_pyro import VAE, FitConfig, Split, VAEConfig, evaluate, fit
 from vae_pyro.core.isolation import isolated
 from vae_pyro.data.labels import repeat_labelled
-from vae_pyro.densities.log_densities import log_densities
+from vae_pyro.densities.log_density import log_densities
 from vae_pyro.densities.walk import bind
 from vae_pyro.models.structures.partly_given import PartlyGiven
 from vae_pyro.objectives import OBJECTIVES

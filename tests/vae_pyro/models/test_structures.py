@@ -14,7 +14,7 @@ from analysis.latent.information.summary import describe_latent
 from analysis.samples.generated.draws import draw_samples
 from vae_pyro import VAE, FitConfig, Split, VAEConfig, evaluate, fit, load_data
 from vae_pyro.core.isolation import isolated, seeded
-from vae_pyro.densities.log_densities import log_densities
+from vae_pyro.densities.log_density import log_densities
 from vae_pyro.models.structures import STRUCTURES
 from vae_pyro.nn.features import Features, Inputs, OneHot
 
@@ -76,10 +76,10 @@ def test_the_label_conditions_both_programs() -> None:
     vae = conditional()
     x, y = data()
     with isolated(0):
-        ledger = log_densities(vae.model, vae.guide, x, num_particles=5, y=y)
-    z = ledger.latents["z"]
-    torch.testing.assert_close(ledger.log_likelihood, vae.decode(z, y=y).log_prob(x))
-    torch.testing.assert_close(ledger.log_guide, vae.encode(x, y=y).log_prob(z))
+        densities = log_densities(vae.model, vae.guide, x, num_particles=5, y=y)
+    z = densities.latents["z"]
+    torch.testing.assert_close(densities.log_likelihood, vae.decode(z, y=y).log_prob(x))
+    torch.testing.assert_close(densities.log_guide, vae.encode(x, y=y).log_prob(z))
     assert not torch.allclose(vae.encode(x, y=y).mean, vae.encode(x, y=(y + 1) % 3).mean)
     assert not torch.allclose(vae.expectation(z, y=y), vae.expectation(z, y=(y + 1) % 3))
     assert vae.sample(5, y=[0, 1, 2, 0, 1], seed=2).shape == (5, 4)

@@ -48,7 +48,7 @@ def test_bad_calls_are_named() -> None:
         vae.model(binary(), y=torch.zeros(6))
     with pytest.raises(ValueError, match="not conditional"):
         vae.guide(binary(), y=torch.zeros(6))
-    with pytest.raises(ValueError, match=r"\(datum, 1, 4, 5\) wanted, got \(6, 20\)"):
+    with pytest.raises(ValueError, match=r"\(datum, 1, 4, 5\) expected, got \(6, 20\)"):
         vae.encode(binary().flatten(1))
     with pytest.raises(ValueError, match=r"z of shape \(\.\.\., 3\) wanted"):
         vae.decode(torch.zeros(2, 4))

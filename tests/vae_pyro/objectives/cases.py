@@ -44,7 +44,7 @@ class Rows:
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(self.loc, self.log_scale.exp()).to_event(1))
 
-    def ledger(self, num_particles: int, seed: int = 1) -> LogDensities:
+    def densities(self, num_particles: int, seed: int = 1) -> LogDensities:
         with isolated(seed), torch.no_grad():
             return log_densities(self.model, self.guide, self.x, num_particles=num_particles)
 

@@ -95,9 +95,9 @@ def test_a_floored_dimension_has_no_gradient_from_its_kl() -> None:
     with isolated(1):
         loss = objective.differentiable_loss(vae.model, vae.guide, x)
     with isolated(1):
-        ledger = log_densities(vae.model, vae.guide, x)
+        densities = log_densities(vae.model, vae.guide, x)
     parameters = list(vae.guide.parameters())
-    expected = torch.autograd.grad(-ledger.log_likelihood.sum(), parameters)
+    expected = torch.autograd.grad(-densities.log_likelihood.sum(), parameters)
     for a, b in zip(torch.autograd.grad(loss, parameters), expected, strict=True):
         torch.testing.assert_close(a, b)
 
@@ -117,7 +117,7 @@ class Aggregate:
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(x, self.scale).to_event(1))
 
-    def ledger(self, x: Tensor, num_particles: int = 1, seed: int = 1) -> LogDensities:
+    def densities(self, x: Tensor, num_particles: int = 1, seed: int = 1) -> LogDensities:
         with isolated(seed):
             return log_densities(self.model, self.guide, x, num_particles=num_particles)
 
@@ -145,8 +145,8 @@ def test_total_correlation_of_a_gaussian_aggregate_and_its_bias() -> None:
     pair = Aggregate(scale)
     objective = OBJECTIVES.build(OBJECTIVES.resolve(f"beta_tcvae:dataset_size={count}"))
     with torch.no_grad():
-        whole = objective.parts(pair.ledger(x))[1].flatten()
-        split = [objective.parts(pair.ledger(batch, 5, number))[1] for number, batch in enumerate(x.split(20), 2)]
+        whole = objective.parts(pair.densities(x))[1].flatten()
+        split = [objective.parts(pair.densities(batch, 5, number))[1] for number, batch in enumerate(x.split(20), 2)]
     of_batches = torch.cat(split, 1).mean(0)
     assert abs(float(whole.mean()) - log(count) - truth) < 5 * float(standard_error(whole)) + 0.02
     assert of_batches.mean() - log(count) - truth > 5 * standard_error(of_batches)
@@ -159,21 +159,21 @@ def test_the_parts_of_the_kl_add_up_whatever_the_estimate() -> None:
         assert loss == pytest.approx(kl - reconstruction)
     # One direction of pairs, by hand: log 1/(N B) sum_j q(z_i | x_j).
     with isolated(1):
-        ledger = log_densities(vae.model, vae.guide, x, num_particles=3)
+        densities = log_densities(vae.model, vae.guide, x, num_particles=3)
     objective = OBJECTIVES.build(OBJECTIVES.resolve("beta_tcvae:dataset_size=40"))
-    information, correlation, dimensions = objective.parts(ledger)
+    information, correlation, dimensions = objective.parts(densities)
     posterior = vae.encode(x)
     pairs = torch.distributions.Normal(posterior.mean, posterior.variance.sqrt()).log_prob(
-        ledger.latents["z"][:, :, None]
+        densities.latents["z"][:, :, None]
     )
     joint = pairs.sum(-1).exp().sum(2).log() - log(40 * 5)
     marginal = (pairs.exp().sum(2).log() - log(40 * 5)).sum(-1)
-    torch.testing.assert_close(information, ledger.log_guide - joint)
+    torch.testing.assert_close(information, densities.log_guide - joint)
     torch.testing.assert_close(correlation, joint - marginal)
-    torch.testing.assert_close(dimensions, marginal - ledger.log_prior)
+    torch.testing.assert_close(dimensions, marginal - densities.log_prior)
     objective = OBJECTIVES.build(OBJECTIVES.resolve("beta_tcvae:dataset_size=40,alpha=2,beta=3,gamma=5"))
-    expected = ledger.log_likelihood - (2 * information + 3 * correlation + 5 * dimensions)
-    torch.testing.assert_close(objective.bound(ledger), expected.mean(0))
+    expected = densities.log_likelihood - (2 * information + 3 * correlation + 5 * dimensions)
+    torch.testing.assert_close(objective.bound(densities), expected.mean(0))
 
 
 def test_dip_penalises_what_is_not_white() -> None:
@@ -182,19 +182,19 @@ def test_dip_penalises_what_is_not_white() -> None:
     for kind, noise in (("i", 0.0), ("ii", 0.36)):
         objective = OBJECTIVES.build(OBJECTIVES.resolve(f"dip:kind={kind},lambda_od=3,lambda_d=5"))
         pair = Aggregate(0.6)
-        white = pair.ledger(with_covariance(eye - noise * eye, 50), num_particles=2)
+        white = pair.densities(with_covariance(eye - noise * eye, 50), num_particles=2)
         assert float(objective.penalty(white)) == pytest.approx(0, abs=1e-12)
-        ledger = pair.ledger(with_covariance(oblique - noise * eye, 50))
-        assert float(objective.penalty(ledger)) == pytest.approx(3 * 2 * 0.5**2 + 5 * 1.0)
-        expected = ledger.log_weight.mean(0) - objective.penalty(ledger)
-        torch.testing.assert_close(objective.bound(ledger), expected)
+        densities = pair.densities(with_covariance(oblique - noise * eye, 50))
+        assert float(objective.penalty(densities)) == pytest.approx(3 * 2 * 0.5**2 + 5 * 1.0)
+        expected = densities.log_weight.mean(0) - objective.penalty(densities)
+        torch.testing.assert_close(objective.bound(densities), expected)
     vae, x = small(prior="normal", posterior="full_rank")
     objective = OBJECTIVES.build(OBJECTIVES.resolve("dip:lambda_od=1,lambda_d=1"))
     with isolated(1):
-        ledger = log_densities(vae.model, vae.guide, x)
+        densities = log_densities(vae.model, vae.guide, x)
     posterior = vae.encode(x)
     covariance = torch.cov(posterior.mean.T, correction=0) + posterior.covariance_matrix.mean(0)
-    torch.testing.assert_close(objective.penalty(ledger), ((covariance - eye) ** 2).sum())
+    torch.testing.assert_close(objective.penalty(densities), ((covariance - eye) ** 2).sum())
 
 
 def test_the_mmd_of_infovae_is_zero_on_average_at_the_prior_and_positive_elsewhere() -> None:
@@ -222,15 +222,15 @@ def test_infovae_by_hand() -> None:
     assert loss == pytest.approx(0.7 * kl - reconstruction)
     objective = OBJECTIVES.build(OBJECTIVES.resolve("infovae:alpha=1,lambda_=9"))
     with isolated(1):
-        ledger = log_densities(vae.model, vae.guide, x)
+        densities = log_densities(vae.model, vae.guide, x)
         prior = torch.randn(5, 2, dtype=torch.float64)
     with isolated(1):
         loss = objective.loss(vae.model, vae.guide, x)
-    z = ledger.latents["z"][0].detach()
+    z = densities.latents["z"][0].detach()
     c = 2 * 2
     kernel = [[c / (c + ((a - b) ** 2).sum(-1)) for b in (z, prior)] for a in (z[:, None], prior[:, None])]
     off = 1 - torch.eye(5, dtype=torch.float64)
     by_hand = ((kernel[0][0] + kernel[1][1]) * off).sum() / 20 - 2 * kernel[0][1].mean()
-    assert loss == pytest.approx(float((-ledger.log_likelihood.sum() + 5 * 9 * by_hand).detach()))
+    assert loss == pytest.approx(float((-densities.log_likelihood.sum() + 5 * 9 * by_hand).detach()))
     with pytest.raises(ValueError, match=r"alpha \+ lambda_ >= 1, got 0 \+ 0.5"):
         OBJECTIVES.build(OBJECTIVES.resolve("infovae:lambda_=0.5"))

@@ -25,7 +25,7 @@ from vae_pyro.objectives.cubo import cubo
 
 
 def test_the_bound_of_missing_data_is_that_of_the_observed_elements() -> None:
-    """`miwae_missing` is `iwae` of the ledger; with the exact posterior given what is seen it is log p(x_obs)."""
+    """`miwae_missing` is `iwae` of the densities; with the exact posterior given what is seen it is log p(x_obs)."""
     truth = example()
     x = truth.sample(6, seed=3)
     seen = torch.tensor([True, True, False, True, False])
@@ -56,7 +56,7 @@ def test_bounds_are_ordered_between_elbo_and_evidence_and_cubo_is_above() -> Non
     """Paired over the same draws; a comparison that misses by chance does so with probability below 1e-6 (5 SE)."""
     truth = example()
     pair = rows(truth, 3000, shift=0.0, stretch=1.3)
-    log_weight = pair.ledger(64).log_weight
+    log_weight = pair.densities(64).log_weight
     evidence = truth.log_evidence(pair.x)
     values = {k: torch.logsumexp(log_weight.unflatten(0, (-1, k)), 1).mean(0) - log(k) for k in (1, 2, 4, 16, 64)}
     for lower, upper in pairwise([*values.values(), evidence]):
@@ -80,11 +80,11 @@ def test_limits_of_renyi_tvo_and_cubo_are_their_closed_forms() -> None:
     truth = orthogonal()
     x = truth.sample(1, seed=0)
     pair = Rows(truth, x, shift=0.0, stretch=s)
-    ledger = pair.ledger(200_000)
+    densities = pair.densities(200_000)
     evidence = float(truth.log_evidence(x))
 
     def value(choice: str) -> float:
-        return float(OBJECTIVES.build(OBJECTIVES.resolve(choice)).bound(ledger))
+        return float(OBJECTIVES.build(OBJECTIVES.resolve(choice)).bound(densities))
 
     for alpha in (-0.5, 0.5, 1.3):  # from 1.6 on the mean of w^(1 - alpha) has no variance
         mixed = alpha + (1 - alpha) * s**2
@@ -99,25 +99,25 @@ def test_limits_of_renyi_tvo_and_cubo_are_their_closed_forms() -> None:
             (b - a) * (evidence + q * (log(s) - (1 - 1 / s**2) / ((1 - a) / s**2 + a) / 2))
             for a, b in pairwise(tvo.points)
         ]
-        assert float(tvo.bound(ledger)) == pytest.approx(sum(exact), abs=0.02)
+        assert float(tvo.bound(densities)) == pytest.approx(sum(exact), abs=0.02)
     assert sum(exact) == pytest.approx(evidence, abs=0.02)  # the last, of many partitions
-    assert value("tvo:partitions=1") == pytest.approx(float(ledger.log_weight.mean()))
+    assert value("tvo:partitions=1") == pytest.approx(float(densities.log_weight.mean()))
     upper = evidence + q / 2 * log(s**2 / (2 * s**2 - 1) ** 0.5)
-    assert float(cubo(ledger.log_weight)) == pytest.approx(upper, abs=0.02)
+    assert float(cubo(densities.log_weight)) == pytest.approx(upper, abs=0.02)
 
 
 def test_renyi_falls_with_alpha_and_joins_iwae_at_0() -> None:
     """For every datum and any draws: power means of the same weights are ordered."""
     truth = example()
-    ledger = rows(truth, 20).ledger(8)
+    densities = rows(truth, 20).densities(8)
     orders = ["max", "-5", "-1", "0", "0.5", "0.9999", "1.0001", "3"]
-    values = [OBJECTIVES.build(OBJECTIVES.resolve(f"renyi:alpha={alpha}")).bound(ledger) for alpha in orders]
+    values = [OBJECTIVES.build(OBJECTIVES.resolve(f"renyi:alpha={alpha}")).bound(densities) for alpha in orders]
     for larger, smaller in pairwise(values):
         assert (larger > smaller).all()
-    torch.testing.assert_close(values[3], OBJECTIVES.build(OBJECTIVES.resolve("iwae")).bound(ledger))
+    torch.testing.assert_close(values[3], OBJECTIVES.build(OBJECTIVES.resolve("iwae")).bound(densities))
     middle = (values[5] + values[6]) / 2
-    torch.testing.assert_close(middle, ledger.log_weight.mean(0), atol=1e-3, rtol=0)
-    torch.testing.assert_close(values[0], ledger.log_weight.max(0).values)
+    torch.testing.assert_close(middle, densities.log_weight.mean(0), atol=1e-3, rtol=0)
+    torch.testing.assert_close(values[0], densities.log_weight.max(0).values)
     with pytest.raises(ValueError, match="alpha = 1 is the ELBO; choose objective 'elbo'"):
         OBJECTIVES.resolve("renyi:alpha=1")
 

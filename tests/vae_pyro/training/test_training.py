@@ -399,7 +399,7 @@ def test_bad_input_is_refused_before_anything_is_written(digits: Dataset, tmp_pa
     grey = load_data("digits")
     with pytest.raises(ValueError, match=r"likelihood 'bernoulli' requires values in \{0, 1\}"):
         fit(build(), grey.train, config=short(), out=out)
-    with pytest.raises(ValueError, match=r"\(datum, 1, 8, 8\) wanted, got"):
+    with pytest.raises(ValueError, match=r"\(datum, 1, 8, 8\) expected, got"):
         fit(build(), torch.zeros(5, 64), config=short(), out=out)
     with pytest.raises(ValueError, match="likelihood 'bernoulli' requires"):
         fit(build(), digits.train, validation=grey.validation, config=short(), out=out)

@@ -22,7 +22,8 @@ from vae_pyro.data.dataset import Dataset
 from vae_pyro.evaluation.evaluation import evaluate
 from vae_pyro.experiments.tuning.search import space_of, trial_folder, write_validation
 from vae_pyro.experiments.tuning.space import Dimension
-from vae_pyro.models.vae import VAE, VAEConfig
+from vae_pyro.models.config import VAEConfig
+from vae_pyro.models.vae import VAE
 from vae_pyro.runs.folder import RunFolder
 from vae_pyro.training.config import FitConfig
 from vae_pyro.training.fitting import fit

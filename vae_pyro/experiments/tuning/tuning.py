@@ -33,7 +33,7 @@ from vae_pyro.experiments.tuning.search import FORMAT, Search, read_plan, read_s
 from vae_pyro.experiments.tuning.space import WAY_OUT, Dimension, parse_space
 from vae_pyro.experiments.tuning.study import next_trial, open_study, quiet, search_lock
 from vae_pyro.experiments.tuning.trial import run_trial, trial_settings
-from vae_pyro.models.vae import VAEConfig
+from vae_pyro.models.config import VAEConfig
 from vae_pyro.parallel.locks import locked
 from vae_pyro.parallel.signals import FitInterruptedError
 from vae_pyro.parallel.tasks import Backend, WorkInterruptedError, map_tasks
