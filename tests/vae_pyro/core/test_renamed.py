@@ -24,7 +24,6 @@ def test_a_former_module_is_named_with_its_present_place(name: str) -> None:
 @pytest.mark.parametrize(
     ("folder", "name"),
     [
-        ("svi", "CompiledSVI"),
         ("training", "fit"),
         ("data", "load_data"),
         ("densities", "Pair"),

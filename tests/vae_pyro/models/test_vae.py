@@ -50,7 +50,7 @@ def test_bad_calls_are_named() -> None:
         vae.guide(binary(), y=torch.zeros(6))
     with pytest.raises(ValueError, match=r"\(datum, 1, 4, 5\) expected, got \(6, 20\)"):
         vae.encode(binary().flatten(1))
-    with pytest.raises(ValueError, match=r"z of shape \(\.\.\., 3\) wanted"):
+    with pytest.raises(ValueError, match=r"z of shape \(\.\.\., 3\) expected"):
         vae.decode(torch.zeros(2, 4))
     with pytest.raises(ValueError, match="size must be at least 1, got 0"):
         vae.sample(0)
