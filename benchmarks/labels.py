@@ -22,7 +22,8 @@ from torch import Tensor
 from analysis import class_scores
 from benchmarks import common
 from vae_pyro import VAE, DataConfig, Dataset, FitConfig, Split, VAEConfig, fit
-from vae_pyro.applications.classification import Classification, classify
+from vae_pyro.applications.classification import classify
+from vae_pyro.applications.classification_result import Classification
 from vae_pyro.core.isolation import derive_seed, seeded
 from vae_pyro.data.labels import balanced, repeat_labelled
 

@@ -1,7 +1,7 @@
 """The public names of the package and the modules that hold them; `__init__.py` imports each at its first use."""
 
-from .applications.classification import Classification as Classification
 from .applications.classification import classify as classify
+from .applications.classification_result import Classification as Classification
 from .applications.compression.archive import Archive as Archive
 from .applications.compression.archive import ArchiveError as ArchiveError
 from .applications.compression.archive import read_archive as read_archive
@@ -9,12 +9,12 @@ from .applications.compression.codec import compress as compress
 from .applications.compression.codec import decompress as decompress
 from .applications.compression.rates import CompressionRates as CompressionRates
 from .applications.compression.rates import compression_rates as compression_rates
-from .applications.denoising import Denoised as Denoised
 from .applications.denoising import denoise as denoise
-from .applications.estimators import VAEImputer as VAEImputer
-from .applications.estimators import VAETransformer as VAETransformer
-from .applications.imputation import Imputation as Imputation
+from .applications.denoising_result import Denoised as Denoised
+from .applications.estimators.imputer import VAEImputer as VAEImputer
+from .applications.estimators.transformer import VAETransformer as VAETransformer
 from .applications.imputation import impute as impute
+from .applications.imputation_result import Imputation as Imputation
 from .applications.rubin import Pooled as Pooled
 from .applications.rubin import pool as pool
 from .core.files import RunError as RunError

@@ -3,7 +3,6 @@
 import csv
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vae_pyro.applications.classification_result import Classification
 from vae_pyro.core.files import write_atomically
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.dataset import as_split
@@ -22,126 +22,6 @@ type Array = np.ndarray[Any, Any]
 
 _BLOCK = 2000
 _SUMS_TO_ONE = 1e-6
-
-
-@dataclass(frozen=True)
-class Classification:
-    """Probabilities of the classes of some data.
-
-    Attributes:
-        guide: q(y | x) of the classifier in the guide, shape ``(datum, class)``, float64; ``None`` where the guide has
-            none (structure ``conditional``).
-        log_joint: importance-sampled log p(x, y) for each class, in nats, likewise; ``None`` where no draws were taken.
-        log_joint_se: its Monte Carlo standard error, by the delta method, likewise.
-        labels: the true classes ``(datum,)``, or ``None``.
-        ids: row of each datum in its source.
-        num_draws: draws of z for each datum and class.
-        log_guide: log q(y | x), shape ``(datum, class)``, float64, where `guide` may be too small for a number;
-            ``None`` takes the logarithm of that.
-    """
-
-    guide: Array | None
-    log_joint: Array | None
-    log_joint_se: Array | None
-    labels: Array | None
-    ids: Array
-    num_draws: int
-    log_guide: Array | None = None
-
-    @property
-    def model(self) -> Array | None:
-        """p(y | x) of the model, shape ``(datum, class)``: the sum over y is exact, z is integrated by draws.
-
-        The logarithm of an average of weights is biased downwards, by half its relative variance to first order, and
-        more so for classes to which the guide fits worse; `model_se` shows where that matters.
-        """
-        if self.log_joint is None:
-            return None
-        shifted = np.exp(self.log_joint - self.log_joint.max(1, keepdims=True))
-        return shifted / shifted.sum(1, keepdims=True)
-
-    @property
-    def model_se(self) -> Array | None:
-        """Monte Carlo standard error of `model`, by the delta method; classes have draws of their own."""
-        p = self.model
-        if p is None or self.log_joint_se is None:
-            return None
-        # dp_c / dlog w_j = p_c (1[c = j] - p_j)
-        everywhere = (p**2 * self.log_joint_se**2).sum(1, keepdims=True)
-        own = (1 - 2 * p) * self.log_joint_se**2
-        return p * np.sqrt(np.maximum(everywhere + own, 0))
-
-    @property
-    def log_px(self) -> Array | None:
-        """log p(x) in nats, shape ``(datum,)``: the sum over classes of p(x, y)."""
-        if self.log_joint is None:
-            return None
-        return np.logaddexp.reduce(self.log_joint, axis=1)
-
-    def of(self, which: str) -> Array:
-        """Probabilities of ``guide`` or ``model``.
-
-        Raises:
-            ValueError: another word, or one that is not there.
-        """
-        found = {"guide": self.guide, "model": self.model}.get(which)
-        if found is None:
-            known = [name for name, value in (("guide", self.guide), ("model", self.log_joint)) if value is not None]
-            raise ValueError(f"no probabilities of {which!r} here; choose from {', '.join(known)}")
-        return found
-
-    def log_of(self, which: str) -> Array:
-        """Log probabilities of ``guide`` or ``model`` in nats, shape ``(datum, class)``, exact where `of` is 0.
-
-        Raises:
-            ValueError: see `of`.
-        """
-        p = self.of(which)
-        if which == "model" and self.log_joint is not None and self.log_px is not None:
-            joint: Array = self.log_joint - self.log_px[:, None]
-            return joint
-        if self.log_guide is not None:
-            return self.log_guide
-        with np.errstate(divide="ignore"):
-            logs: Array = np.log(p)
-        return logs
-
-    def predicted(self, which: str) -> Array:
-        """The most probable class of each datum, ``(datum,)``."""
-        classes: Array = self.of(which).argmax(1)
-        return classes
-
-    def accuracy(self, which: str) -> float:
-        """Share of the data whose most probable class is the true one.
-
-        Raises:
-            ValueError: see `of`; or the true classes are not known.
-        """
-        return float((self.predicted(which) == self._known()).mean())
-
-    def log_score(self, which: str) -> float:
-        """Mean log probability of the true class, in nats per datum; `analysis.class_scores` gives errors.
-
-        Minus infinity where a true class is held for impossible.
-
-        Raises:
-            ValueError: see `accuracy`.
-        """
-        return float(self.log_of(which)[np.arange(len(self.ids)), self._known()].mean())
-
-    def _known(self) -> Array:
-        if self.labels is None:
-            raise ValueError("the true classes of these data are not known; pass labels=, or data that hold them")
-        return self.labels
-
-    def __str__(self) -> str:
-        lines = [f"{len(self.ids)} data"]
-        for name, title in (("guide", "guide, q(y | x)"), ("model", "model, p(y | x)")):
-            if getattr(self, name) is not None and self.labels is not None:
-                lines.append(
-                    f"{title}: {1 - self.accuracy(name):.2%} wrong, log score {self.log_score(name):.4f} nats per datum"
-                )
-        return "; ".join(lines)
 
 
 @torch.no_grad()
@@ -165,7 +45,7 @@ def classify(
         vae: of structure ``m2`` or ``conditional``.
         x: ``(datum, *x_shape)``. A split whose observations are random is fixed with ``seed`` first.
         num_draws: draws of z for each datum and class; 0 leaves the model's probabilities out, else at least 2.
-            Without draws no density is wanted, and data may lie outside the support of the likelihood.
+            Without draws no density is evaluated, and data may lie outside the support of the likelihood.
         seed: of the draws.
         mask: boolean, shape of ``x``, true where observed.
         labels: true classes ``(datum,)``, for scores; the split's own if not given.
@@ -198,7 +78,7 @@ def classify(
         raise ValueError("log_prior is for a conditional VAE; structure 'm2' has a p(y) of its own")
     prior = np.full(count, -np.log(count)) if log_prior is None else np.asarray(log_prior, dtype=np.float64)
     if prior.shape != (count,):
-        raise ValueError(f"log_prior of shape ({count},) wanted, got {prior.shape}")
+        raise ValueError(f"log_prior must have shape ({count},), one number for each class, got {prior.shape}")
     # A NaN and plus infinity are refused by the comparison; the first test keeps the sum from a warning about them.
     if not ((prior < np.inf).all() and abs(np.logaddexp.reduce(prior)) < _SUMS_TO_ONE):
         raise ValueError(
@@ -294,5 +174,5 @@ def _checked(labels: Any, size: int, num_classes: int) -> Array | None:
     if classes.shape != (size,) or classes.dtype.kind not in "iu":
         raise ValueError(f"labels hold an integer for each of {size} data, got {classes.dtype} {classes.shape}")
     if size and (classes.min() < 0 or classes.max() >= num_classes):
-        raise ValueError(f"labels from 0 to {num_classes - 1} wanted, got {classes.min()} to {classes.max()}")
+        raise ValueError(f"labels must lie between 0 and {num_classes - 1}, got {classes.min()} to {classes.max()}")
     return classes.astype(np.int64)

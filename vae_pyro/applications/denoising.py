@@ -1,7 +1,7 @@
-"""`denoise`: the posterior of the clean signal behind noisy data, for a VAE whose noise is stated.
+"""`denoise`: the posterior of the clean signal behind noisy data, for a VAE with a noise model.
 
-``p(x_clean | x) = E[p(x_clean | z, x) | x]``: latents are drawn from the guide and weighted by importance, and given
-each of them the clean signal is known exactly (`vae_pyro.likelihoods.noise`).
+``p(x_clean | x) = E[p(x_clean | z, x) | x]``: latents are drawn from the guide and weighted by importance, and
+given each of them the distribution of the clean signal is exact (`vae_pyro.likelihoods.noise`).
 """
 
 from collections.abc import Callable, Iterator
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vae_pyro.applications.denoising_result import Denoised
 from vae_pyro.core.isolation import RandomStream, derive_seed
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
@@ -30,63 +31,8 @@ _RESAMPLING_STREAM = 2
 
 
 @dataclass(frozen=True, eq=False)
-class Denoised:
-    """The posterior of the clean signal of each datum, element by element.
-
-    Attributes:
-        mean: posterior mean, shape ``(datum, *x_shape)``, in units of the clean signal.
-        sd: posterior standard deviation, likewise; it holds what z leaves open as well as what x does given z.
-        lower: lower end of the central interval, likewise.
-        upper: upper end.
-        mean_se: Monte Carlo standard error of ``mean``, likewise. It trusts the importance weights: where the effective
-            sample size is small it is too small itself.
-        effective_sample_size: of the importance weights, between 1 and ``num_draws``, shape ``(datum,)``.
-        draws: draws of the posterior, ``(draw, datum, *x_shape)``; ``None`` where none were asked for.
-        level: probability of the intervals.
-        num_draws: draws of z for each datum.
-        ids: row of each datum in its source, shape ``(datum,)``.
-    """
-
-    mean: Array
-    sd: Array
-    lower: Array
-    upper: Array
-    mean_se: Array
-    effective_sample_size: Array
-    draws: Array | None
-    level: float
-    num_draws: int
-    ids: Array
-
-    def __len__(self) -> int:
-        return len(self.mean)
-
-    def summary(self) -> dict[str, Any]:
-        """Scalars: root mean square posterior sd, share of it that is Monte Carlo error, effective sample size."""
-        spread = float(np.sqrt((self.sd**2).mean()))
-        return {
-            "n": len(self),
-            "num_draws": self.num_draws,
-            "level": self.level,
-            "posterior_sd": spread,
-            "monte_carlo_se": float(np.sqrt((self.mean_se**2).mean())),
-            "median_effective_sample_size": float(np.median(self.effective_sample_size)),
-            "least_effective_sample_size": float(self.effective_sample_size.min()),
-        }
-
-    def __str__(self) -> str:
-        figures = self.summary()
-        return (
-            f"{len(self):,} data denoised with {self.num_draws:,} draws each: posterior sd "
-            f"{figures['posterior_sd']:.3g} (root mean square), Monte Carlo error of the mean "
-            f"{figures['monte_carlo_se']:.2g}; effective sample size {figures['median_effective_sample_size']:.0f} in "
-            f"the median, at least {figures['least_effective_sample_size']:.0f}"
-        )
-
-
-@dataclass(frozen=True, eq=False)
 class Block:
-    """What `posterior_blocks` gives of consecutive data, on the device of the VAE.
+    """Posterior moments and draws of consecutive data, on the device of the VAE.
 
     Attributes:
         rows: which data.
@@ -131,10 +77,10 @@ def denoise(
         level: probability of the intervals.
         keep_draws: draws of the posterior that are returned.
         seed: of the draws.
-        each: called with each block, for what wants all of its draws.
+        each: called with each block, for statistics that require all draws.
 
     Returns:
-        Mean, standard deviation and interval of each element, and what they rest on.
+        Mean, standard deviation and interval of each element, with Monte Carlo errors.
 
     Raises:
         ValueError: a VAE without noise, data that its noise does not make, a level outside (0, 1), too few draws for
@@ -281,7 +227,10 @@ def _positions(level: float, num_draws: int) -> tuple[float, float]:
     tail = (1 - level) / 2
     lower, upper = tail * (num_draws + 1) - 1, (1 - tail) * (num_draws + 1) - 1
     if lower < -1e-9:
-        raise ValueError(f"an interval of level {level:g} wants {ceil(1 / tail - 1 - 1e-9)} draws, got {num_draws}")
+        raise ValueError(
+            f"an interval of level {level:g} requires num_draws of at least {ceil(1 / tail - 1 - 1e-9)}, got "
+            f"{num_draws}"
+        )
     return max(lower, 0.0), min(upper, num_draws - 1.0)
 
 

@@ -1,11 +1,10 @@
-"""What was not observed, given what was: moments, intervals and draws of p(x_missing | x_observed), with their errors.
+"""`impute`: moments, intervals and draws of p(x_missing | x_observed), with Monte Carlo standard errors.
 
-Latents come from the guide given the observed elements; self-normalised importance weights make of it the posterior of
-the model. A masked element's own value is never read.
+Latents are drawn from the guide given the observed elements and weighted by self-normalised importance sampling. The
+value of a masked element is never read.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -16,6 +15,7 @@ from pyro import poutine
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from vae_pyro.applications.imputation_result import Imputation
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.split import Given, Split
 from vae_pyro.densities.moments import WeightSums
@@ -31,83 +31,6 @@ _PREDICTIVE_STREAM = 2
 # Equally weighted draws that the ends of an interval are quantiles of: the share beyond an end at 0.9 has the standard
 # error 0.007.
 _PREDICTIVE_DRAWS = 1000
-# Effective draws below which the error of an average of them is itself no more than a guess.
-FEWEST_EFFECTIVE = 10
-
-
-@dataclass(frozen=True)
-class Imputation:
-    """Estimates of unobserved elements; an observed element is itself, with sd and error 0.
-
-    All arrays but `effective_sample_size` and `ids` have shape ``(datum, *x_shape)``.
-
-    Attributes:
-        mean: E[x | x_observed]; of binary elements the probability of a one, of classes the most probable one.
-        sd: standard deviation of p(x | x_observed), by the law of total variance; NaN of classes, infinite where
-            p(x | z) has no variance.
-        mean_se: Monte Carlo standard error of ``mean``; NaN of classes.
-        lower: lower end of the central interval that holds ``level`` of p(x | x_observed); ``None`` without a level.
-        upper: its upper end.
-        imputations: draws of p(x_missing | x_observed) beside the observed elements, ``(imputation, datum, *x_shape)``.
-        mask: true where observed.
-        effective_sample_size: of the importance weights, between 1 and the number of draws; NaN for a datum that misses
-            nothing. ``(datum,)``.
-        ids: of the data, ``(datum,)``.
-        level: of the intervals.
-        num_draws: draws of z for each datum.
-    """
-
-    mean: Array
-    sd: Array
-    mean_se: Array
-    lower: Array | None
-    upper: Array | None
-    imputations: Array
-    mask: Array
-    effective_sample_size: Array
-    ids: Array
-    level: float | None
-    num_draws: int
-
-    def __len__(self) -> int:
-        return len(self.mean)
-
-    @property
-    def missing(self) -> Array:
-        """Boolean, ``(datum, *x_shape)``: what was imputed."""
-        return ~self.mask
-
-    def summary(self) -> dict[str, Any]:
-        """How much was missing, and how well the draws of the guide served: numbers for a table or JSON."""
-        ess = self.effective_sample_size[~np.isnan(self.effective_sample_size)]
-        missing = self.missing
-        error, sd = self.mean_se[missing], self.sd[missing]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            share = (error / sd)[np.isfinite(sd) & (sd > 0)]
-        return {
-            "n": len(self),
-            "n_incomplete": len(ess),
-            "missing": float(missing.mean()),
-            "num_draws": self.num_draws,
-            "num_imputations": len(self.imputations),
-            "level": self.level,
-            "effective_sample_size_median": float(np.median(ess)) if len(ess) else None,
-            "effective_sample_size_least": float(ess.min()) if len(ess) else None,
-            "mean_se_share_of_sd": float(np.sqrt((share**2).mean())) if len(share) else None,
-        }
-
-    def __str__(self) -> str:
-        facts = self.summary()
-        if not facts["n_incomplete"]:
-            return f"{facts['n']:,} data, nothing missing"
-        error, size = facts["mean_se_share_of_sd"], "effective_sample_size"
-        return (
-            f"{facts['n_incomplete']:,} of {facts['n']:,} data with missing elements, {facts['missing']:.1%} of all; "
-            f"{self.num_draws:,} draws each, effective sample size {facts[f'{size}_median']:.0f} (median) and "
-            f"{facts[f'{size}_least']:.1f} (least)"
-            + ("" if error is None else f"; Monte Carlo error {error:.1%} of an element's standard deviation")
-            + (", itself uncertain with so few effective draws" if facts[f"{size}_median"] < FEWEST_EFFECTIVE else "")
-        )
 
 
 @torch.no_grad()
@@ -122,15 +45,15 @@ def impute(
     level: float | None = 0.9,
     seed: int = 0,
 ) -> Imputation:
-    """Estimate what was not observed by self-normalised importance sampling given what was.
+    """Impute unobserved elements by self-normalised importance sampling given the observed ones.
 
     With draws z_k of q(z | x_observed) and weights w_k = p(x_observed, z_k) / q(z_k | x_observed), normalised to sum 1,
     the mean is sum_k w_k E[x | z_k], the variance sum_k w_k (Var[x | z_k] + E[x | z_k]^2) less the mean's square, and
     the error of the mean sqrt(sum_k w_k^2 (E[x | z_k] - mean)^2). Draws take z_k with probability w_k, and then x of
-    p(x | z_k). Where the model has a site ``x_missing``, its draws stand for E[x | z_k], and the weights hold what the
-    model says of the mask.
+    p(x | z_k). Where the model has a site ``x_missing``, its draws replace E[x | z_k], and the weights include the
+    density of the mask.
 
-    Streams over data and particles. Data that miss nothing cost nothing.
+    Streams over data and particles. Complete data are not evaluated.
 
     Args:
         pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.Pair`,
@@ -201,7 +124,7 @@ class _Result:
         self.incomplete: Array = np.flatnonzero(~seen.reshape(len(split), -1).all(1))
 
     def moments(self, block: slice, weight: Tensor, mean: Tensor, sd: Tensor, error: Tensor) -> None:
-        """Put in what was found for some of the incomplete data."""
+        """Store the moments of a block of the incomplete data."""
         rows = self.incomplete[block]
         missing = ~self.mask[rows]
         self.effective_sample_size[rows] = WeightSums.of(weight.log()).effective_sample_size().cpu().numpy()
@@ -209,7 +132,7 @@ class _Result:
             array[rows] = np.where(missing, found.cpu().numpy(), array[rows])
 
     def draws(self, block: slice, draws: Tensor) -> None:
-        """Put in draws ``(draw, datum, *x_shape)``: the first of them as imputations, quantiles of the others."""
+        """Store draws ``(draw, datum, *x_shape)``: the first as imputations, and quantiles of the others."""
         rows = self.incomplete[block]
         missing = ~self.mask[rows]
         drawn = draws.cpu().numpy()
@@ -237,7 +160,7 @@ class _Result:
 
 
 class _Reader:
-    """The programs of a pair, and what they say of x given its latents."""
+    """Conditional distributions of x given latents, under the model of a pair."""
 
     def __init__(self, pair: Pair) -> None:
         self._pair = pair
@@ -263,7 +186,7 @@ class _Reader:
         if found.event_shape:
             raise ValueError(
                 f"site {_SITE!r} is a {type(found).__name__} over {tuple(found.event_shape)}, whose elements depend on "
-                "each other given z; imputation wants independent elements, .to_event()"
+                "each other given z; imputation requires independent elements, as .to_event() declares"
             )
         return found.expand((particles, *values.shape))
 
@@ -290,7 +213,7 @@ def _moments(reader: _Reader, block: Block, weight: Tensor) -> tuple[Tensor, Ten
     values, given, latents = block.x, block.given, block.latents
     shape = tuple(values.shape)
     spread = weight.to(values.device).reshape(*weight.shape, *(1,) * (len(shape) - 1))
-    # Sums are of deviations from what the particle of the largest weight says, lest squares cancel.
+    # Sums are of deviations from the mean given the particle of the largest weight, lest squares cancel.
     best = weight.argmax(0, keepdim=True).to(values.device)
     centre = reader.mean(reader.elements(values, given, {name: _gather(z, best) for name, z in latents.items()}))[0]
     sums = [torch.zeros(shape, dtype=torch.float64, device=values.device) for _ in range(5)]

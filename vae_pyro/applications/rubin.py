@@ -1,9 +1,12 @@
-"""Rubin's rules: one estimate from those of several imputed data sets, with the uncertainty of what was missing."""
+"""Rubin's rules: estimates pooled over imputed data sets, with the uncertainty due to missing elements."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 type Array = np.ndarray[Any, Any]
 
@@ -35,7 +38,7 @@ class Pooled:
 
     @property
     def relative_increase(self) -> Any:
-        """r: what missing elements add to the variance, as a share of ``within``; infinite where that is 0."""
+        """r: relative increase in variance due to missing elements; infinite where ``within`` is 0."""
         with np.errstate(divide="ignore", invalid="ignore"):
             added = np.asarray((1 + 1 / self.num_imputations) * self.between)
             return np.where(added > 0, added / self.within, 0.0)[()]
@@ -67,6 +70,22 @@ class Pooled:
         half = np.where(np.isinf(df), norm.ppf(upper), t.ppf(upper, finite)) * self.se
         return (self.estimate - half)[()], (self.estimate + half)[()]
 
+    def summary(self) -> dict[str, Any]:
+        """Scalars: sizes, and over all estimates the least ``df`` and the largest ``missing_information``."""
+        return {
+            "num_estimates": int(np.size(self.estimate)),
+            "num_imputations": self.num_imputations,
+            "df_least": float(np.min(self.df)),
+            "missing_information_most": float(np.max(self.missing_information)),
+        }
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """A row for each estimate, flattened: ``estimate``, ``se``, ``df`` and ``missing_information``."""
+        import pandas as pd
+
+        names = ("estimate", "se", "df", "missing_information")
+        return pd.DataFrame({name: np.ravel(getattr(self, name)) for name in names})
+
     def __str__(self) -> str:
         if np.ndim(self.estimate):
             return f"{np.size(self.estimate)} estimates pooled over {self.num_imputations} imputations"
@@ -75,9 +94,12 @@ class Pooled:
             f"missing, {self.num_imputations} imputations)"
         )
 
+    def _repr_html_(self) -> str:
+        return str(self.to_dataframe().to_html(max_rows=20, float_format="{:.4g}".format))
+
 
 def pool(estimates: Any, variances: Any, *, df_complete: float = np.inf) -> Pooled:
-    """Pool what an analysis gives on each of m imputed data sets.
+    """Pool the estimates of an analysis on each of m imputed data sets.
 
     Total variance ``T = within + (1 + 1/m) between``; ``df = (m - 1) (1 + 1/r)^2`` with
     ``r = (1 + 1/m) between / within``, and with finite ``df_complete`` the harmonic combination of that and
@@ -102,14 +124,14 @@ def pool(estimates: Any, variances: Any, *, df_complete: float = np.inf) -> Pool
     """
     q, u = np.asarray(estimates, dtype=np.float64), np.asarray(variances, dtype=np.float64)
     if q.shape != u.shape or q.ndim == 0:
-        raise ValueError(f"estimates and variances of one shape (imputation, ...) wanted, got {q.shape} and {u.shape}")
+        raise ValueError(f"estimates and variances must have one shape (imputation, ...), got {q.shape} and {u.shape}")
     m = len(q)
     if m < 2:
-        raise ValueError(f"at least 2 imputations are wanted, got {m}: one does not say how far they differ")
+        raise ValueError(f"at least 2 imputations are required, got {m}: one has no variance between imputations")
     if not (np.isfinite(q).all() and np.isfinite(u).all()):
         raise ValueError("estimates and variances must be finite")
     if (u < 0).any():
-        raise ValueError(f"a variance is negative: {u.min():g}; squared standard errors are wanted")
+        raise ValueError(f"a variance is negative: {u.min():g}; pass squared standard errors")
     if not df_complete > 0:
         raise ValueError(f"df_complete must be above 0, got {df_complete}")
     within, between = u.mean(0), q.var(0, ddof=1)

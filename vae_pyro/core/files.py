@@ -114,9 +114,9 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     except (SafetensorError, OSError) as error:
         raise RunError(f"{str(path)!r} is truncated or not a safetensors file: {error}") from None
     if header.get("format") != FORMAT:
-        raise RunError(f"{str(path)!r} is foreign: its format is {header.get('format')!r}, wanted {FORMAT!r}")
+        raise RunError(f"{str(path)!r} is foreign: its format is {header.get('format')!r}, expected {FORMAT!r}")
     if header.get("kind") != kind:
-        raise RunError(f"{str(path)!r} holds a {header.get('kind')}, wanted a {kind}")
+        raise RunError(f"{str(path)!r} holds a {header.get('kind')}, expected a {kind}")
     text = header.get("info", "")
     if header.get("sha256") != _digest(tensors, text):
         raise RunError(f"{str(path)!r} was changed after it was written: its checksum does not match")

@@ -1,8 +1,4 @@
-"""Run folders: JSON and safetensors, each file whole or absent, checked when read, and unable to execute anything.
-
-A file carries the SHA-256 of its own contents, so that one that was cut off or changed is refused by name. Every file
-is written under a temporary name, flushed to the disk and renamed.
-"""
+"""Run folders: configuration, weights, checkpoint, history and metrics of a fit, see `vae_pyro.core.files`."""
 
 import csv
 import io
@@ -45,8 +41,8 @@ def set_weights(vae: VAE, tensors: dict[str, Tensor], origin: str) -> None:
     for name, tensor in own.items():
         if tensor.shape != tensors[name].shape:
             raise RunError(
-                f"{origin} does not fit the model in config.json: {name} is {tuple(tensors[name].shape)}, wanted "
-                f"{tuple(tensor.shape)}"
+                f"{origin} does not fit the model in config.json: {name} has shape "
+                f"{tuple(tensors[name].shape)}, expected {tuple(tensor.shape)}"
             )
     with torch.no_grad():
         for name, tensor in own.items():
@@ -96,7 +92,7 @@ class RunFolder:
         """Make the folder and write ``config.json``.
 
         Raises:
-            RunError: the folder holds another run and ``overwrite`` is false, or it holds things that are no run.
+            RunError: the folder holds another run and ``overwrite`` is false, or files that are not a run.
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{str(self.path)!r} is a file; name a folder")
@@ -123,7 +119,7 @@ class RunFolder:
         """
         config = read_json(self.config_file)
         if config.get("format") != FORMAT:
-            raise RunError(f"{str(self.config_file)!r} has format {config.get('format')!r}, wanted {FORMAT!r}")
+            raise RunError(f"{str(self.config_file)!r} has format {config.get('format')!r}, expected {FORMAT!r}")
         return config
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
@@ -150,13 +146,13 @@ class RunFolder:
         except (ValueError, TypeError, csv.Error) as error:
             raise RunError(f"{str(self.history_file)!r} is damaged: {error}") from None
 
-    def update_metrics(self, figures: dict[str, Any]) -> None:
-        """Write figures into ``metrics.json``; those of other names that stand there stay."""
+    def update_metrics(self, metrics: dict[str, Any]) -> None:
+        """Write metrics into ``metrics.json``; entries of other names are kept."""
         try:
             earlier = read_json(self.metrics_file)
-        except RunError:  # absent or damaged: nothing in it can be relied on, and the new figures can
+        except RunError:  # absent or damaged: it holds nothing reliable, the new metrics replace it
             earlier = {}
-        write_json(self.metrics_file, {**earlier, **figures})
+        write_json(self.metrics_file, {**earlier, **metrics})
 
     def weights_digest(self) -> str | None:
         """SHA-256 of the finished weights, as the header of their file states it; ``None`` where there are none."""

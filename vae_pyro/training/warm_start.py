@@ -1,4 +1,4 @@
-"""Warm starts: a fit that begins with the weights of an earlier one, its parent, and perhaps with its draws."""
+"""Warm starts: fits initialized with the weights of an earlier one, their parent, optionally with replayed draws."""
 
 import hashlib
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ from vae_pyro.training.rehearsal import TRAIN_STREAM, VALIDATION_STREAM, rehears
 
 type Fitted = VAE | RunFolder | str | Path
 
-# How weights would have started, which does not matter to one that starts from others.
+# Fields of the initialization, which a warm start replaces.
 _FREE = ("init",)
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """What a warm-started fit starts with.
+    """Initial VAE and data of a warm-started fit.
 
     Attributes:
         vae: with the weights of the parent.
@@ -48,16 +48,7 @@ def parent_of(fitted: Fitted) -> dict[str, Any]:
     Raises:
         RunError: the run has no finished weights.
     """
-    if isinstance(fitted, VAE):
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in sorted(weights(fitted).items())}
-        return {"run": None, "weights": hashlib.sha256(save(tensors)).hexdigest()}
-    folder = _folder(fitted)
-    digest = folder.weights_digest()
-    if digest is None:
-        raise RunError(
-            f"the run in {str(folder.path)!r} has no finished weights to continue from; finish it (--resume)"
-        )
-    return {"run": folder.path.resolve().name, "weights": digest}
+    return _parent(fitted).identity()
 
 
 def require_parent(stored: Mapping[str, Any] | None, now: Mapping[str, Any] | None, path: Path) -> None:
@@ -76,7 +67,9 @@ def require_parent(stored: Mapping[str, Any] | None, now: Mapping[str, Any] | No
     if (stored or {}).get("weights") == (now or {}).get("weights"):
         return
     was, says = (_words(parent) for parent in (stored, now))
-    raise RunError(f"the run in {str(path)!r} began from {was}, this call says {says}; name the run that it began from")
+    raise RunError(
+        f"the run in {str(path)!r} began from {was}, but this call names {says}; name the run that it began from"
+    )
 
 
 def _words(parent: Mapping[str, Any] | None) -> str:
@@ -102,7 +95,7 @@ def initialize_from(vae: VAE, fitted: Fitted) -> dict[str, Any]:
     """Copy the weights of a fitted VAE into another one of the same configuration, in place.
 
     All of them are copied, buffers as well: statistics by which inputs are standardised, scales and pseudo-inputs stay
-    those of the first data, and `VAE.initialize` leaves them alone. An optimizer knows nothing of the earlier fit: its
+    those of the first data, and `VAE.initialize` leaves them alone. The state of the optimizer is not copied: its
     moments and its schedule start anew.
 
     Args:
@@ -116,13 +109,13 @@ def initialize_from(vae: VAE, fitted: Fitted) -> dict[str, Any]:
         RunError: the run has not finished, or is damaged.
         ValueError: the configurations differ (the message names what), or the other VAE was never fitted.
     """
-    parent = parent_of(fitted)
-    other = fitted if isinstance(fitted, VAE) else _folder(fitted).load_model()
+    parent = _parent(fitted)
+    identity, other = parent.identity(), parent.load()
     require_same_model(vae.config, other.config)
     if not other.initialized:
         raise ValueError("the VAE to continue from was never fitted; fit it first, or leave init_from out")
     set_weights(vae, weights(other), "the parent of this fit")
-    return parent
+    return identity
 
 
 def require_same_model(new: VAEConfig, old: VAEConfig) -> None:
@@ -173,10 +166,10 @@ def continue_from(
     """
     if not 0 <= replay < 1:
         raise ValueError(f"replay is a share of the fitted data, from 0 to below 1, got {replay:g}")
-    old = fitted if isinstance(fitted, VAE) else _folder(fitted).load_model()
-    known = DataFacts() if isinstance(fitted, VAE) else _folder(fitted).facts()
+    parent = _parent(fitted)
+    old, known = parent.load(), parent.facts()
     vae = VAE(old.config if model is None else model, seed=seed).to(dtype=old.dtype)
-    parent = parent_of(fitted)
+    identity = parent.identity()
     initialize_from(vae, old)
     if data.x_shape != vae.config.x_shape:
         raise ValueError(
@@ -187,7 +180,7 @@ def continue_from(
         odd = next((pair for pair in zip(columns, names, strict=False) if pair[0] != pair[1]), (columns, names))
         raise ValueError(f"the run was fitted on the column {odd[0]!r} where the new data have {odd[1]!r}")
     if replay == 0:
-        return Continuation(vae, data, parent)
+        return Continuation(vae, data, identity)
     if known.space is not None and known.space != data.facts.space:
         raise ValueError(
             f"the run's data were {known.space!r} and the new ones are {data.facts.space!r}: draws of its model "
@@ -200,7 +193,47 @@ def continue_from(
     draws = {"train": len(train) - len(data.train), "validation": len(validation) - len(data.validation)}
     replayed = Replay(replay, draws, fingerprint(train, validation))
     facts = replace(data.facts, replay=replayed)
-    return Continuation(vae, replace(data, train=train, validation=validation, facts=facts), parent)
+    return Continuation(vae, replace(data, train=train, validation=validation, facts=facts), identity)
+
+
+class _Run:
+    """A parent that is a run."""
+
+    def __init__(self, run: RunFolder | str | Path) -> None:
+        self._folder = _folder(run)
+
+    def load(self) -> VAE:
+        return self._folder.load_model()
+
+    def facts(self) -> DataFacts:
+        return self._folder.facts()
+
+    def identity(self) -> dict[str, Any]:
+        path, digest = self._folder.path, self._folder.weights_digest()
+        if digest is None:
+            raise RunError(f"the run in {str(path)!r} has no finished weights to continue from; finish it (--resume)")
+        return {"run": path.resolve().name, "weights": digest}
+
+
+class _InMemory:
+    """A parent that is a VAE in memory, of whose data nothing is known."""
+
+    def __init__(self, vae: VAE) -> None:
+        self._vae = vae
+
+    def load(self) -> VAE:
+        return self._vae
+
+    def facts(self) -> DataFacts:
+        return DataFacts()
+
+    def identity(self) -> dict[str, Any]:
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in sorted(weights(self._vae).items())}
+        return {"run": None, "weights": hashlib.sha256(save(tensors)).hexdigest()}
+
+
+def _parent(fitted: Fitted) -> _Run | _InMemory:
+    return _Run(fitted) if isinstance(fitted, RunFolder | str | Path) else _InMemory(fitted)
 
 
 def _folder(run: RunFolder | str | Path) -> RunFolder:

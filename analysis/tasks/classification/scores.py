@@ -32,8 +32,8 @@ def class_scores(
         probabilities: of each class, shape ``(datum, class)``; rows sum to 1.
         labels: true classes, integers ``(datum,)``.
         log_probabilities: their logarithms in nats, same shape, for the log score of what is too small for a number,
-            such as `vae_pyro.applications.classification.Classification.log_of`; taken from ``probabilities`` if not
-            given.
+            such as `vae_pyro.applications.classification_result.Classification.log_of`; taken from ``probabilities`` if
+            not given.
         num_bins: of the reliability diagram, of equally many data.
         num_resamples: labels drawn for the test.
         seed: of them.

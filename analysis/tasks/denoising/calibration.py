@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from analysis.tasks.denoising.calibration_result import DenoisingCalibration
-from vae_pyro.applications.denoising import Block, Denoised, denoise
+from vae_pyro.applications.denoising import Block, denoise
+from vae_pyro.applications.denoising_result import Denoised
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split

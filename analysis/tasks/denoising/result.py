@@ -11,7 +11,7 @@ from analysis.results.verdict import Outcome, Verdict
 from analysis.tasks.denoising.calibration_result import DenoisingCalibration, p_of_difference
 from analysis.tasks.denoising.filters import TunedFilter
 from analysis.tasks.denoising.psnr import PSNR
-from vae_pyro.applications.denoising import Denoised
+from vae_pyro.applications.denoising_result import Denoised
 
 if TYPE_CHECKING:
     import pandas as pd

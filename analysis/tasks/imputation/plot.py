@@ -30,7 +30,7 @@ def plot_imputations(
     Args:
         x: the truth, ``(datum, *x_shape)``.
         mask: boolean, same shape, true where observed.
-        mean: as `vae_pyro.applications.imputation.Imputation.mean`, same shape.
+        mean: as `vae_pyro.applications.imputation_result.Imputation.mean`, same shape.
         imputations: ``(imputation, datum, *x_shape)``, shown of images only.
         lower: lower ends of intervals, same shape as ``x``.
         upper: upper ends.

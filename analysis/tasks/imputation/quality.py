@@ -13,7 +13,7 @@ from analysis.results.estimate import Estimate
 from analysis.stats.pareto_smoothing import pareto_k
 from analysis.stats.proper_scores import crps, pit_of_draws
 from analysis.tasks.imputation.result import ImputationQuality, Kind
-from vae_pyro.applications.imputation import Imputation
+from vae_pyro.applications.imputation_result import Imputation
 from vae_pyro.core.isolation import derive_seed
 from vae_pyro.data.dataset import as_split
 from vae_pyro.densities.pair import PairLike

@@ -11,7 +11,7 @@ from analysis.results.result import Result
 from analysis.results.text import screen
 from analysis.results.verdict import Outcome, Verdict, worst
 from analysis.stats.pareto_smoothing import good_k
-from vae_pyro.applications.imputation import FEWEST_EFFECTIVE
+from vae_pyro.applications.imputation_result import FEWEST_EFFECTIVE
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,8 @@ import torch
 from analysis.tasks.classification.result import ClassScores
 from analysis.tasks.classification.scores import class_scores
 from vae_pyro import VAE, Split, VAEConfig
-from vae_pyro.applications.classification import Classification, classify, write
+from vae_pyro.applications.classification import classify, write
+from vae_pyro.applications.classification_result import Classification
 
 CLASSES = 3
 
@@ -52,13 +53,13 @@ def test_model_probabilities_are_those_of_the_linear_model(structure: str) -> No
     """Within 5 standard errors for 30 numbers, a chance of 2 in 100,000 to fail; the errors are small and right."""
     vae = linear(structure)
     x = vae.sample(10, y=torch.arange(10) % CLASSES, seed=1)
-    wanted = exact(vae, x).softmax(1).numpy()
+    reference = exact(vae, x).softmax(1).numpy()
     made = classify(vae, x, num_draws=20_000, seed=3)
     assert made.model is not None
     assert made.model_se is not None
     assert made.log_px is not None
     assert made.model_se.max() < 0.06
-    assert (np.abs(made.model - wanted) < 5 * made.model_se + 1e-4).all()
+    assert (np.abs(made.model - reference) < 5 * made.model_se + 1e-4).all()
     log_px = exact(vae, x).logsumexp(1).numpy() - math.log(CLASSES)
     np.testing.assert_allclose(made.log_px, log_px, atol=0.25)
     assert (made.guide is None) == (structure == CONDITIONAL)
@@ -118,7 +119,9 @@ def test_what_cannot_be_classified_is_refused() -> None:
         classify(vae, x, num_draws=1)
     with pytest.raises(ValueError, match="of its own"):
         classify(vae, x, log_prior=[0.0, 0.0, 0.0])
-    with pytest.raises(ValueError, match=re.escape("shape (3,) wanted, got (2,)")):
+    with pytest.raises(
+        ValueError, match=re.escape("log_prior must have shape (3,), one number for each class, got (2,)")
+    ):
         classify(linear(CONDITIONAL), x, log_prior=[0.0, 0.0])
     for prior in ([0.0, 0.0, 0.0], [np.nan, 0.0, -np.inf], [np.inf, 0.0, 0.0], [-np.inf] * 3):
         with pytest.raises(ValueError, match="logarithms of probabilities that sum to 1"):
@@ -205,8 +208,8 @@ def simulated(rows: int, seed: int, sharpen: float = 1.0) -> tuple[np.ndarray, n
     logits = random.normal(size=(rows, 4)) * 1.5
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     y = (random.random((rows, 1)) > p.cumsum(1)).sum(1).clip(max=3)
-    told = np.exp(sharpen * logits)
-    return told / told.sum(1, keepdims=True), y
+    sharpened = np.exp(sharpen * logits)
+    return sharpened / sharpened.sum(1, keepdims=True), y
 
 
 def verdict(scores: ClassScores, name: str) -> str:
@@ -247,7 +250,7 @@ def test_bias_of_the_calibration_error_is_what_chance_gives() -> None:
     assert abs((ece - bias).mean()) < 5 * (ece - bias).std(ddof=1) / 10
 
 
-def test_figures_are_their_definitions() -> None:
+def test_metrics_are_their_definitions() -> None:
     p = np.array([[0.8, 0.2], [0.6, 0.4], [0.3, 0.7], [0.9, 0.1]])
     scores = class_scores(p, np.array([0, 1, 1, 0]), num_bins=2, seed=0)
     assert scores.error == 0.25

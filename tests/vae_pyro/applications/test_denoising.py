@@ -1,4 +1,4 @@
-"""Denoising beside closed forms: exact posteriors, enumeration, coverage (denoising_calibration), and its figures."""
+"""Denoising beside closed forms: exact posteriors, enumeration, coverage (denoising_calibration), and its plots."""
 
 import importlib
 from dataclasses import replace
@@ -240,7 +240,7 @@ def test_bad_calls_are_named() -> None:
         denoise(plain, x)
     with pytest.raises(ValueError, match="level must lie between 0 and 1, got 1.5"):
         denoise(vae, x, level=1.5)
-    with pytest.raises(ValueError, match=r"level 0.9 wants 19 draws, got 18"):
+    with pytest.raises(ValueError, match=r"level 0.9 requires num_draws of at least 19, got 18"):
         denoise(vae, x, num_draws=18)
     denoise(vae, x, num_draws=19)
     with pytest.raises(ValueError, match="keep_draws is between 0 and num_draws = 100, got 101"):
@@ -554,16 +554,16 @@ def test_filters_of_counts_are_told_the_peak_at_full_intensity(monkeypatch: pyte
     )
     clean = (16 * smooth_images(150)).round()
     noisy = add_noise(clean, noise, seed=1)
-    told: list[float | None] = []
+    passed: list[float | None] = []
 
     def tune(*given: Any, peak: float | None, **options: Any) -> Any:
-        told.append(peak)
+        passed.append(peak)
         return tune_filter(*given, peak=peak, **options)
 
     monkeypatch.setattr(importlib.import_module("analysis.tasks.denoising.check"), "tune_filter", tune)
     pair = (noisy[:20].numpy(), clean[:20].numpy())
     check = check_denoising(vae, noisy, clean, data_range=16, validation=pair, filters=("gaussian",), num_draws=20)
-    assert told == [8]
+    assert passed == [8]
     assert check.filters[0][1].value > check.noisy.value + 3
 
 

@@ -15,8 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from vae_pyro import evaluate
-from vae_pyro.applications.estimators import VAEImputer, VAETransformer
+from vae_pyro import VAEImputer, VAETransformer, evaluate
 
 SMALL: dict[str, Any] = {"hidden": (8,), "epochs": 2, "num_draws": 20}
 

@@ -63,7 +63,7 @@ def test_foreign_and_exchanged_files(run: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is foreign: its format is None"):
         run.load_model()
     run.model_file.write_bytes(run.checkpoint_file.read_bytes())
-    with pytest.raises(RunError, match="holds a checkpoint, wanted a model"):
+    with pytest.raises(RunError, match="holds a checkpoint, expected a model"):
         run.load_model()
     other = VAE(VAEConfig(x_shape=(3,), latent_dim=1))
     write_tensors(run.model_file, weights(other), "model", {"model": other.config.model_dump(mode="json")})
@@ -108,7 +108,7 @@ def test_config_that_was_cut_or_changed(run: RunFolder) -> None:
 
 def test_a_later_format_is_refused(run: RunFolder) -> None:
     write_json(run.config_file, {**run.config(), "format": "vae_pyro run 2"})
-    with pytest.raises(RunError, match="has format 'vae_pyro run 2', wanted 'vae_pyro run 1'"):
+    with pytest.raises(RunError, match="has format 'vae_pyro run 2', expected 'vae_pyro run 1'"):
         run.load_model()
 
 

@@ -128,9 +128,9 @@ def test_a_resumed_run_has_the_parent_that_it_had(old: tuple[VAE, Path], tmp_pat
     parent = parent_of(old[1])
     require_parent(None, None, tmp_path)
     require_parent(parent, {**parent, "run": "moved"}, tmp_path)
-    with pytest.raises(RunError, match="began from 'old' with weights .*, this call says new weights"):
+    with pytest.raises(RunError, match="began from 'old' with weights .*, but this call names new weights"):
         require_parent(parent, None, tmp_path)
-    with pytest.raises(RunError, match="began from new weights, this call says 'old'"):
+    with pytest.raises(RunError, match="began from new weights, but this call names 'old'"):
         require_parent(None, parent, tmp_path)
     other = VAE(old[0].config, seed=1)
     with pytest.raises(RunError, match="'a VAE in memory'"):
@@ -161,17 +161,17 @@ def test_data_and_vae_are_assembled(data: Dataset, old: tuple[VAE, Path]) -> Non
     n, v = len(data.train), len(data.validation)
     assert (len(begun.data.train), len(begun.data.validation)) == (n + round(n / 3), v + round(v / 3))
     assert begun.data.test is data.test
-    told = begun.data.facts.replay
-    assert told is not None
-    assert told.share == 0.25
-    assert told.draws == {"train": round(n / 3), "validation": round(v / 3)}
-    assert told.fingerprint == fingerprint(begun.data.train, begun.data.validation)
+    replayed = begun.data.facts.replay
+    assert replayed is not None
+    assert replayed.share == 0.25
+    assert replayed.draws == {"train": round(n / 3), "validation": round(v / 3)}
+    assert replayed.fingerprint == fingerprint(begun.data.train, begun.data.validation)
     assert begun.data.facts.fingerprint == data.facts.fingerprint  # by which the new data are known again
     again = continue_from(old[0], data, replay=0.25, seed=3)
-    assert again.data.facts.replay == told
+    assert again.data.facts.replay == replayed
     other = continue_from(old[1], data, replay=0.25, seed=4).data
     assert other.facts.replay is not None
-    assert other.facts.replay.fingerprint != told.fingerprint
+    assert other.facts.replay.fingerprint != replayed.fingerprint
     assert not torch.equal(other.train.values, begun.data.train.values)
     assert not torch.equal(other.validation.values, begun.data.validation.values)
     assert not torch.equal(begun.data.train.values[n : n + 20], begun.data.validation.values[v : v + 20])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from analysis.tasks.denoising.filters import TunedFilter
-    from vae_pyro.applications.denoising import Denoised
+    from vae_pyro.applications.denoising_result import Denoised
     from vae_pyro.data.split import Split
     from vae_pyro.models.vae import VAE
     from vae_pyro.runs.folder import RunFolder

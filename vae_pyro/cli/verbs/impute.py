@@ -14,7 +14,7 @@ from vae_pyro.cli.writing import ARRAY, ARRAYS, require_ending, write_array, wri
 if TYPE_CHECKING:
     import numpy as np
 
-    from vae_pyro.applications.imputation import Imputation
+    from vae_pyro.applications.imputation_result import Imputation
     from vae_pyro.models.vae import VAE
 
 _TABLES = (".csv", ".parquet")

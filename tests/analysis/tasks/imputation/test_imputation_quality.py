@@ -14,7 +14,8 @@ from analysis.tasks.imputation.plot import plot_imputations
 from analysis.tasks.imputation.quality import imputation_k, imputation_quality
 from tests.truths import PPCA
 from tests.vae_pyro.applications.test_imputation import TRUTH, hidden, pair
-from vae_pyro.applications.imputation import Imputation, impute
+from vae_pyro.applications.imputation import impute
+from vae_pyro.applications.imputation_result import Imputation
 
 N = 400
 

@@ -93,7 +93,7 @@ def test_refusals(folder: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "few.npy", np.load(folder / "clean.npy")[:-1])
     out = ("--out", tmp_path / "d.npz")
     assert "the ending chooses the format, .png or .npz" in says("--out", tmp_path / "d.csv")
-    assert "19 draws, got 10" in says(*out, "--draws", "10")
+    assert "requires num_draws of at least 19, got 10" in says(*out, "--draws", "10")
     assert "name these with --clean" in says(*out, "--filters", "5")
     assert "gives 799 data for 800 noisy ones" in says(folder / "noisy.npy", *out, "--clean", tmp_path / "few.npy")
     assert "or other rows" in says(*out, "--clean", tmp_path / "few.npy")  # of which other rows are the test data

@@ -1,0 +1,89 @@
+"""Base of the scikit-learn estimators: options, validation and the fit."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from vae_pyro.models.config import VAEConfig
+from vae_pyro.models.vae import VAE
+from vae_pyro.training.config import FitConfig
+from vae_pyro.training.fitting import fit
+
+type Array = np.ndarray[Any, Any]
+
+FLOATS = [np.float64, np.float32]
+
+
+class Estimator(TransformerMixin, BaseEstimator):
+    """Base of the estimators: validates a table and fits a VAE to it."""
+
+    latent_dim: int
+    likelihood: str | Mapping[str, Any]
+    hidden: Sequence[int]
+    objective: str | Mapping[str, Any]
+    epochs: int
+    batch_size: int
+    lr: float
+    num_draws: int
+    encode_mask: bool
+    compile: bool
+    device: str
+    random_state: Any
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: N803 (scikit-learn's name)
+        """Fit the VAE.
+
+        Args:
+            X: ``(datum, element)``; NaN is not observed.
+            y: not used.
+
+        Raises:
+            ValueError: data outside the support of the likelihood, an element that is never observed, or an option that
+                is not known.
+        """
+        x = validate_data(self, X, dtype=FLOATS, ensure_all_finite="allow-nan", force_writeable=True)
+        empty = np.flatnonzero(np.isnan(x).all(0))
+        if len(empty):
+            raise ValueError(f"column {empty[0]} has no value that is observed; drop it before the fit")
+        self.seed_ = seed_of(self.random_state)
+        config = VAEConfig(
+            x_shape=(x.shape[1],),
+            latent_dim=self.latent_dim,
+            likelihood=self.likelihood,
+            encoder={"name": "mlp", "hidden": list(self.hidden)},
+            encode_mask=self.encode_mask,
+        )
+        how = FitConfig(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            objective=self.objective,
+            optimizer={"name": "adam", "lr": self.lr},
+            compile=self.compile,
+            device=self.device,
+        )
+        result = fit(VAE(config, seed=self.seed_), x, config=how, seed=self.seed_, progress=False)
+        # In float64, sums do not depend on which other data are asked about; the draws of an imputation do.
+        self.vae_ = result.vae.double()
+        self.history_ = result.history
+        return self
+
+    def _checked(self, X: Any) -> Array:  # noqa: N803
+        check_is_fitted(self)
+        return validate_data(self, X, dtype=FLOATS, ensure_all_finite="allow-nan", force_writeable=True, reset=False)
+
+
+def seed_of(random_state: Any) -> int:
+    """An integer seed from scikit-learn's ``random_state``; another at each call for ``None``."""
+    if random_state is None:  # not NumPy's global generator, which belongs to the caller
+        return int(np.random.default_rng().integers(2**31 - 1))
+    return int(check_random_state(random_state).randint(2**31 - 1))
