@@ -13,8 +13,8 @@ from torch import Tensor
 
 from vae_pyro.applications.estimators.base import FLOATS, Estimator, seed_of
 from vae_pyro.core.isolation import derive_seed, isolated
-from vae_pyro.densities.sites import score_latents
 from vae_pyro.densities.moments import WeightSums
+from vae_pyro.densities.sites import score_latents
 from vae_pyro.densities.walk import ELEMENTS_AT_ONCE
 
 type Array = np.ndarray[Any, Any]
