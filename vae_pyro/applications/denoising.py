@@ -17,8 +17,8 @@ from vae_pyro.applications.denoising_result import Denoised
 from vae_pyro.core.isolation import RandomStream, derive_seed
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
-from vae_pyro.densities import walk
 from vae_pyro.densities.moments import WeightSums
+from vae_pyro.densities.walk import Block as LatentBlock
 from vae_pyro.densities.walk import bind, pieces, take
 from vae_pyro.likelihoods.noise import Noise
 from vae_pyro.models.vae import VAE
@@ -172,7 +172,7 @@ def noise_of(vae: VAE) -> Noise:
     )
 
 
-def _posterior(vae: VAE, noise: Noise, drawn: walk.Block, some: slice, log_weight: Tensor) -> Block:
+def _posterior(vae: VAE, noise: Noise, drawn: LatentBlock, some: slice, log_weight: Tensor) -> Block:
     x, latents = drawn.x[some], take(drawn.latents, slice(None), some)
     given = {name: value[some] for name, value in drawn.given.items()}
     weight = log_weight.softmax(0)
