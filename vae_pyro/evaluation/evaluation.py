@@ -1,8 +1,9 @@
 """Held-out estimates of a fitted pair: for each datum, in nats, each with its Monte Carlo standard error."""
 
 from dataclasses import dataclass
+from html import escape
 from math import erfc, log, prod, sqrt
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,10 +16,13 @@ from vae_pyro.densities.moments import LogDensityMoments
 from vae_pyro.densities.pair import PairLike
 from vae_pyro.densities.walk import Block, PairData, bind
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 ACTIVE_VARIANCE = 0.01
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Estimates for each datum, and their averages.
 
@@ -97,6 +101,33 @@ class Evaluation:
         estimates["n"] = n
         estimates["sampling_se"] = sampling
         return estimates
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """A row for each datum: every estimate with its Monte Carlo standard error, in nats."""
+        import pandas as pd
+
+        names = ("elbo", "log_px", "kl", "reconstruction")
+        columns = [column for name in names for column in (name, f"{name}_se")]
+        return pd.DataFrame(
+            {column: getattr(self, column) for column in (*columns, "effective_sample_size", "num_elements")}
+        )
+
+    def __str__(self) -> str:
+        values = self.summary()
+        names = {"elbo": "ELBO", "log_px": "log p(x)", "kl": "KL", "reconstruction": "E log p(x|z)"}
+        lines = [f"{len(self):,} data, {self.num_draws:,} draws each; nats per datum ± Monte Carlo (± sampling)"]
+        for key, name in names.items():
+            sampling = values["sampling_se"][key]
+            beside = "" if sampling is None else f" (± {sampling:.2g})"
+            lines.append(f"  {name:<12} {values[key]:10.3f} ± {values[f'{key}_se']:.2g}{beside}")
+        lines.append(f"  active units {values['active_units']} of {self.activity.size}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {str(self).splitlines()[0]}>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
 
 class EvaluationReducer:

@@ -70,6 +70,12 @@ def test_other_names_are_absent_as_usual() -> None:
     assert "No module named 'vae_pyro.imputation'" in done.stderr
 
 
+def test_modules_of_such_a_folder_are_imported_as_ever() -> None:
+    """Also one whose name `vae_pyro` exports for something else, and where nothing has imported it before."""
+    code = "from vae_pyro.densities import walk; import types; assert isinstance(walk, types.ModuleType)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 class Thing:
     size = Former("Thing.length")
 

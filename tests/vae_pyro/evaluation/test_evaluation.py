@@ -199,3 +199,16 @@ def test_the_guide_runs_once_for_a_datum(monkeypatch: pytest.MonkeyPatch) -> Non
     evaluate(vae, torch.zeros(23, 6), num_draws=100)
     assert sum(rows) == 23
     assert max(rows) <= 5
+
+
+def test_it_prints_in_a_few_lines_and_is_a_table() -> None:
+    truth = example()
+    result = evaluate(truth.programs(), truth.sample(30, seed=0), num_draws=20)
+    lines = str(result).splitlines()
+    assert len(lines) == 6
+    assert f"{result.log_px.mean():.3f}" in lines[2]
+    assert repr(result).count("\n") == 0
+    assert "<pre>30 data" in result._repr_html_()
+    frame = result.to_dataframe()
+    assert len(frame) == 30
+    np.testing.assert_array_equal(frame["elbo_se"], result.elbo_se)
