@@ -144,7 +144,7 @@ class HeldOut:
         return self.to_xarray()[per_datum].to_dataframe()
 
     def plot(self) -> "Figure":
-        """k-hat of each datum, see `analysis.plotting.checks.plot_khat`."""
+        """k-hat of each datum, see `analysis.density.plot.plot_khat`."""
         return plot_khat(self.pareto_k, self.elpd.good_k)
 
     def __str__(self) -> str:

@@ -127,7 +127,7 @@ def measure(
             leaves the gaps out. Each datum takes an optimisation and an annealing of its own, about a second.
 
     Raises:
-        ValueError: see `measure_run` and `analysis.posterior.gaps.inference_gaps`.
+        ValueError: see `measure_run` and `analysis.inference_gaps`.
         RunError: see `measure_run`.
     """
     measure_run(folder, vae, data, split=split, num_draws=num_draws, seed=seed, limit=limit)

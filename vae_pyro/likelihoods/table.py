@@ -47,7 +47,7 @@ class Table(Likelihood):
 
     Args:
         x_shape: ``(column,)``.
-        columns: the schema of the table, see `vae_pyro.data.tables.Schema`; ``vae-pyro fit`` takes it from the data.
+        columns: the schema of the table, see `vae_pyro.Schema`; ``vae-pyro fit`` takes it from the data.
         real: family of the real columns.
         count: family of the counts.
         scale: of real and positive columns, and dispersion of counts: ``per_dimension`` is one for each column,

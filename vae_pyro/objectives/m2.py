@@ -40,7 +40,7 @@ class SemiSupervisedELBO(TracedObjective, TraceEnum_ELBO):
     Neither depends on the other data of a batch or on its size. In the paper, N_l labelled data add ``alpha' = 0.1 N``
     times their mean of log q(y | x), N being the number of all data: that is ``alpha = 0.1 N / N_l`` here, 60 for 100
     of 60,000 data, and ``0.1 / share`` where labelled data are repeated until they are a share of all
-    (`vae_pyro.data.split.repeat_labelled`).
+    (`vae_pyro.data.labels.repeat_labelled`).
 
     ``metrics["kl"]`` is that of y and z: log q(y | x) - log p(y) + log q(z | x, y) - log p(z), averaged over q(y | x)
     and draws of z; where y is given, its own part is -log p(y). ``metrics["reconstruction"]`` is log p(x | y, z)

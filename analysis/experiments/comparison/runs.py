@@ -24,7 +24,7 @@ class Gaps:
 
     @classmethod
     def of(cls, gaps: "InferenceGaps") -> "Gaps":
-        """From `analysis.posterior.gaps.inference_gaps`."""
+        """From `analysis.inference_gaps`."""
         return cls(*gaps.average("approximation")[:2], *gaps.average("amortization")[:2])
 
 

@@ -183,7 +183,7 @@ def _k_hat_verdict(comparison: "ExperimentComparison") -> Verdict:
         if outcome == "pass"
         else f"log p(x) of {listed(estimates.lower_bounds)} is too low by an unknown amount, and the ranking may be "
         f"one of guides; raise num_draws (now {estimates.num_draws:,}), or estimate log p(x) by annealing "
-        "(`analysis.posterior.gaps.inference_gaps`)",
+        "(`analysis.inference_gaps`)",
         "pareto_k",
     )
 

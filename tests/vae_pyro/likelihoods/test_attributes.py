@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vae_pyro.core.isolation import isolated, seeded
-from vae_pyro.data.tables import Column
+from vae_pyro.data.tables.schema import Column
 from vae_pyro.densities.measure import Measure
 from vae_pyro.likelihoods import LIKELIHOODS, Likelihood
 from vae_pyro.likelihoods.noise import NOISES, likelihood_of
