@@ -58,7 +58,7 @@ class PredictiveCheck(Result):
 
     @property
     def p_value(self) -> float:
-        """Share of replications at least as large as the data's, ties counted half; near 0 or 1 it is not reproduced."""
+        """Share of replications at least as large as the data's, ties counted half; near 0 or 1: not reproduced."""
         above = (self.replicated > self.observed).mean()
         return float(above + 0.5 * (self.replicated == self.observed).mean())
 
