@@ -84,7 +84,7 @@ def repeated(
         )  # fmt: skip
         rejected["together"].append(found.drifted)
         for name, p in zip(STATISTICS, found.p_values, strict=True):
-            rejected[name].append(bool(p <= found.level))
+            rejected[name].append(bool(p <= found.alpha))
     return {"size": size, "seconds": perf_counter() - began, **{name: rate(hits) for name, hits in rejected.items()}}
 
 

@@ -26,7 +26,7 @@ _WIDE = 10
 
 @styled
 def plot_relabelled(
-    statistics: Array, names: Sequence[str] | None = None, p_values: Array | None = None, *, level: float = 0.05
+    statistics: Array, names: Sequence[str] | None = None, p_values: Array | None = None, *, alpha: float = 0.05
 ) -> Figure:
     """Each statistic of the given labels among those of relabelled data, with the value that few of them exceed.
 
@@ -34,7 +34,7 @@ def plot_relabelled(
         statistics: the given arrangement first, ``(arrangement, statistic)``; larger is farther apart.
         names: of the statistics.
         p_values: ``(statistic,)``.
-        level: share of relabellings beyond the dashed line.
+        alpha: share of relabellings beyond the dashed line.
 
     Raises:
         ValueError: other shapes, fewer than two arrangements, or a value that is not finite.
@@ -52,11 +52,11 @@ def plot_relabelled(
         edges = bin_edges(null, len(null))
         axes.stairs(density(null, edges), edges, fill=True, color=GREY, alpha=0.5, label="relabelled data")
         axes.axvline(
-            float(np.quantile(null, 1 - level)),
+            float(np.quantile(null, 1 - alpha)),
             color=INK,
             linestyle="--",
             linewidth=1.0,
-            label=f"{level:.0%} lie beyond",
+            label=f"{alpha:.0%} lie beyond",
         )
         axes.axvline(given, color=RED, linewidth=1.8, label="these data")
         axes.set(title=name if p is None else f"{name}\np = {p[place]:.3g}", yticks=[])
@@ -67,7 +67,7 @@ def plot_relabelled(
 
 @styled
 def plot_latent_drift(
-    shift: Array, spread: Array, p_values: Array, names: Sequence[str] | None = None, *, level: float = 0.05
+    shift: Array, spread: Array, p_values: Array, names: Sequence[str] | None = None, *, alpha: float = 0.05
 ) -> Figure:
     """How far each latent's posterior means moved and spread, the clearest first; those that moved are filled.
 
@@ -76,7 +76,7 @@ def plot_latent_drift(
         spread: ratio of standard deviations, positive, ``(latent,)``.
         p_values: adjusted for the number of latents, ``(latent,)``.
         names: of the latents.
-        level: at which a latent counts as moved.
+        alpha: at which a latent counts as moved.
 
     Raises:
         ValueError: shapes that do not belong together, a spread that is not positive, or a value that is not finite.
@@ -92,11 +92,11 @@ def plot_latent_drift(
     place = np.arange(len(order))[::-1]
     figure = Figure(figsize=(6.8, 0.27 * len(order) + 1.1), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    significant = p[order] <= level
+    significant = p[order] <= alpha
     for axes, values, origin in ((left, moved_by[order], 0.0), (right, ratio[order], 1.0)):
         axes.hlines(place, origin, values, color=GREY, linewidth=1.0)
         for chosen, face, label in (
-            (significant, RED, f"moved (p at most {level:g})"),
+            (significant, RED, f"moved (p at most {alpha:g})"),
             (~significant, "white", "not seen to move"),
         ):
             axes.scatter(

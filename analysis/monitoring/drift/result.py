@@ -15,6 +15,7 @@ from analysis.stats.conformal import conformal_p_values
 from analysis.stats.detection_scores import Separation
 from analysis.stats.mann_whitney import mann_whitney
 from analysis.stats.mmd import MMD
+from vae_pyro.core.renamed import Former
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +47,7 @@ class Drift(Result):
         discrepancy: the MMD with its error.
         classifier: how well held-out scores of the classifier separate the samples; its errors take the scores as
             independent, which they are but for the fits they share.
-        level: false-alarm rate that was asked for.
+        alpha: false-alarm rate that was asked for.
         num_draws: draws of the guide for each datum.
         space: in words, what the data are.
     """
@@ -64,9 +65,10 @@ class Drift(Result):
     latent_adjusted: Array
     discrepancy: MMD
     classifier: Separation
-    level: float
+    alpha: float
     num_draws: int
     space: str = GIVEN
+    level = Former("alpha")
 
     @property
     def p_value(self) -> float:
@@ -86,13 +88,13 @@ class Drift(Result):
 
     @property
     def drifted(self) -> bool:
-        """Whether equality is rejected at `level`."""
-        return self.p_value <= self.level
+        """Whether equality is rejected at `alpha`."""
+        return self.p_value <= self.alpha
 
     @property
     def seen_by(self) -> tuple[str, ...]:
-        """Which statistics reject it at `level`, adjusted for being three."""
-        return tuple(name for name, p in zip(STATISTICS, self.adjusted, strict=True) if p <= self.level)
+        """Which statistics reject it at `alpha`, adjusted for being three."""
+        return tuple(name for name, p in zip(STATISTICS, self.adjusted, strict=True) if p <= self.alpha)
 
     @cached_property
     def less_likely(self) -> tuple[float, float]:
@@ -120,7 +122,7 @@ class Drift(Result):
     @property
     def moved(self) -> Array:
         """Latents whose distribution changed, the most certain and largest changes first, as indices."""
-        found = np.flatnonzero(self.latent_adjusted <= self.level)
+        found = np.flatnonzero(self.latent_adjusted <= self.alpha)
         size = np.abs(self.latent_shift) + np.abs(np.log(self.latent_spread))
         return found[np.lexsort((-size[found], self.latent_adjusted[found]))]
 
@@ -144,7 +146,7 @@ class Drift(Result):
             "drifted": self.drifted,
             "p_value": self.p_value,
             "p_value_mcse": self.p_value_mcse,
-            "level": self.level,
+            "level": self.alpha,
             "seen_by": list(self.seen_by),
             "p_values": dict(zip(STATISTICS, self.p_values.tolist(), strict=True)),
             "p_values_adjusted": dict(zip(STATISTICS, self.adjusted.tolist(), strict=True)),
@@ -185,21 +187,21 @@ class Drift(Result):
         shift, shift_se = self.log_px_shift
         source = "exact permutation test: Phipson & Smyth 2010, arXiv:1603.05766, sec. 3; minP: Westfall & Young 1993"
         found = self._outcome(self.p_value)
-        expected = f"p above {self.level:g}, adjusted for three statistics; here p = "
+        expected = f"p above {self.alpha:g}, adjusted for three statistics; here p = "
         rows = [
             Verdict(
                 "Do new data come from the distribution of the held-out data?",
                 self.p_value,
                 self.p_value_mcse,
                 "p-value",
-                f"above {self.level:g}; fails at {self.level / 10:g} or less",
+                f"above {self.alpha:g}; fails at {self.alpha / 10:g} or less",
                 source,
                 found,
                 ""
                 if found == "pass"
                 else "examine the most surprising data and the latents that moved; fit again, or continue the fit "
                 "with replay (--init-from RUN --replay 0.5)"
-                + ("" if found == "fail" else f"; one test in {1 / self.level:.0f} rejects by chance: test more data"),
+                + ("" if found == "fail" else f"; one test in {1 / self.alpha:.0f} rejects by chance: test more data"),
                 "drift",
             )
         ]
@@ -225,7 +227,7 @@ class Drift(Result):
         return tuple(rows)
 
     def _outcome(self, p: float) -> Outcome:
-        return "pass" if p > self.level else "warn" if p > self.level / 10 else "fail"
+        return "pass" if p > self.alpha else "warn" if p > self.alpha / 10 else "fail"
 
     def to_dataframe(self) -> "pd.DataFrame":
         """One row a latent, by name: adjusted p-value, shift and spread."""
@@ -238,15 +240,15 @@ class Drift(Result):
         """Each statistic of these data among those of relabelled data."""
         from analysis.monitoring.drift.plot import plot_relabelled
 
-        return plot_relabelled(self.statistics, NAMES, self.adjusted, level=self.level)
+        return plot_relabelled(self.statistics, NAMES, self.adjusted, alpha=self.alpha)
 
     def __str__(self) -> str:
         shift, shift_se = self.log_px_shift
         less, less_se = self.less_likely
         reading = (
-            f"the data have changed (p = {self.p_value:.3g} ± {self.p_value_mcse:.2g}, at most {self.level:g})"
+            f"the data have changed (p = {self.p_value:.3g} ± {self.p_value_mcse:.2g}, at most {self.alpha:g})"
             if self.drifted
-            else f"no change is detected (p = {self.p_value:.3g} ± {self.p_value_mcse:.2g}, above {self.level:g})"
+            else f"no change is detected (p = {self.p_value:.3g} ± {self.p_value_mcse:.2g}, above {self.alpha:g})"
         )
         p = [f"p = {value:.3g}, adjusted {adjusted:.3g}" for value, adjusted in zip(
             self.p_values, self.adjusted, strict=True

@@ -75,7 +75,7 @@ def _test_section(drift: Drift) -> Section:
             posterior means and their squares, on folds that it was not fitted to, refitted for every relabelling. All
             of them are computed for the same relabellings of the pooled data. Each p-value is therefore exact where new
             and held-out data are exchangeable, and so is the smallest of the three (minP): the false-alarm rate is
-            {drift.level:g}. Held-out data are compared, not training data: these the model has seen, and finds likelier
+            {drift.alpha:g}. Held-out data are compared, not training data: these the model has seen, and finds likelier
             than new data of the same distribution.
             """
         ),
@@ -153,7 +153,7 @@ def _latent_section(drift: Drift) -> Section:
     blocks: list[Block] = [
         flow(
             f"""
-            {len(moved)} of {len(drift.latents)} latents moved at a level of {drift.level:g} for all of them together.
+            {len(moved)} of {len(drift.latents)} latents moved at a family-wise error rate of {drift.alpha:g}.
             Each is tested by the Anderson-Darling statistic of its posterior means, adjusted by the largest among all
             latents in the same relabellings (maxT).
             """
@@ -165,7 +165,7 @@ def _latent_section(drift: Drift) -> Section:
             name="latents",
         ),
         Picture.of(
-            plot_latent_drift(shift, spread, drift.latent_adjusted, drift.latents, level=drift.level),
+            plot_latent_drift(shift, spread, drift.latent_adjusted, drift.latents, alpha=drift.alpha),
             alt=f"Shift and spread of each latent; {len(moved)} moved.",
             caption=flow(
                 """
@@ -195,13 +195,13 @@ def _datum_section(drift: Drift, surprising: Array | None) -> Section:
         [str(int(drift.ids_new[i])), float(drift.log_px_new[i]), float(drift.strangeness[i])]
         for i in drift.surprising(_MOST_ROWS)
     ]
-    expected = drift.level * len(drift.log_px_new)
-    flagged = int((drift.strangeness <= drift.level).sum())
+    expected = drift.alpha * len(drift.log_px_new)
+    flagged = int((drift.strangeness <= drift.alpha).sum())
     by_chance = f"{expected:,.0f}" if expected >= 10 else f"{expected:.2g}"
     blocks: list[Block] = [
         flow(
             f"""
-            {flagged:,} of {len(drift.log_px_new):,} new data are less likely than all but {100 * drift.level:.3g}% of
+            {flagged:,} of {len(drift.log_px_new):,} new data are less likely than all but {100 * drift.alpha:.3g}% of
             the held-out data; {by_chance} are expected without a change.
             """
         ),

@@ -25,6 +25,7 @@ from analysis.stats.detection_scores import separation
 from analysis.stats.mmd import mmd
 from analysis.stats.two_sample import anderson_darling, discriminant, max_t, min_p, relabellings
 from vae_pyro.core.isolation import derive_seed
+from vae_pyro.core.renamed import renamed
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
 from vae_pyro.densities.pair import PairLike
@@ -36,20 +37,21 @@ _MEDIAN_ROWS = 1000
 (_ROWS_STREAM, _REFERENCE_STREAM, _NEW_STREAM, _LABEL_STREAM, _FOLD_STREAM, _MEDIAN_STREAM, _FIX_STREAM) = range(7)
 
 
+@renamed(level="alpha", max_rows="max_data")
 def drift_test(
     pair: PairLike,
     reference: Split | Tensor | Array,
     new: Split | Tensor | Array,
     *,
     num_permutations: int = 999,
-    level: float = 0.05,
+    alpha: float = 0.05,
     num_draws: int = 100,
-    max_rows: int = 2000,
+    max_data: int = 2000,
     seed: int = 0,
 ) -> Drift:
     """Test whether new data come from the distribution that a fitted pair was made for, and identify what moved.
 
-    The test is exact: where new and reference data are exchangeable, drift is found with probability ``level``, or
+    The test is exact: where new and reference data are exchangeable, drift is found with probability ``alpha``, or
     less by no more than 3 / (1 + num_permutations), whatever the model, the guide, and the sizes. All three statistics
     are computed for the same relabellings, the classifier refitted for each (`analysis.stats.two_sample.discriminant`),
     and joined by `analysis.stats.two_sample.min_p`. Power is that of the model: what it is blind to is not seen.
@@ -60,10 +62,10 @@ def drift_test(
             training data, nor data that decided when the fit stopped.
         new: the data in question; copies of training data among them look likelier than new data are.
         num_permutations: relabellings; the smallest p-value is ``1 / (1 + num_permutations)``.
-        level: false-alarm rate.
+        alpha: false-alarm rate.
         num_draws: draws of the guide for each datum, for log p(x) and posterior means. Both samples get as many, and
             the test is exact with any number.
-        max_rows: more data than these are cut down at random, in both samples.
+        max_data: more data than these are cut down at random, in both samples.
         seed: of rows, draws, relabellings and folds.
 
     Returns:
@@ -71,7 +73,7 @@ def drift_test(
 
     Raises:
         ValueError: fewer than 20 data in a sample, shapes or observation spaces that differ, classes that are known in
-            one sample and not in the other, a level that so few permutations cannot reach, data outside the support of
+            one sample and not in the other, an alpha that so few permutations cannot reach, data outside the support of
             the likelihood, or a log p(x) that is NaN.
 
     References:
@@ -80,18 +82,18 @@ def drift_test(
         Gretton et al. 2012, A kernel two-sample test, JMLR 13 (MMD).
         Phipson & Smyth 2010, Permutation p-values should never be zero, sec. 3. arXiv:1603.05766
     """
-    if not 0 < level < 1 or num_permutations < 1 or 1 / (1 + num_permutations) > level:
+    if not 0 < alpha < 1 or num_permutations < 1 or 1 / (1 + num_permutations) > alpha:
         raise ValueError(
-            f"level={level:g} with {num_permutations} permutations: the smallest p-value is "
-            f"{1 / (1 + max(num_permutations, 0)):.3g}; raise num_permutations, or pass a level between that and 1"
+            f"alpha={alpha:g} with {num_permutations} permutations: the smallest p-value is "
+            f"{1 / (1 + max(num_permutations, 0)):.3g}; raise num_permutations, or pass an alpha between that and 1"
         )
     samples = [
-        _rows(as_split(x), max_rows, derive_seed(seed, _ROWS_STREAM, place)).fixed(
+        _rows(as_split(x), max_data, derive_seed(seed, _ROWS_STREAM, place)).fixed(
             derive_seed(seed, _FIX_STREAM, place)
         )
         for place, x in enumerate((reference, new))
     ]
-    _require_alike(samples[0], samples[1], max_rows)
+    _require_alike(samples[0], samples[1], max_data)
     streams = (derive_seed(seed, _REFERENCE_STREAM), derive_seed(seed, _NEW_STREAM))
     log_px, codes, names = [], [], [""]
     for split, stream in zip(samples, streams, strict=True):
@@ -127,24 +129,24 @@ def drift_test(
         latent_adjusted=max_t(np.column_stack([anderson_darling(column, first) for column in pooled.T])),
         discrepancy=discrepancy,
         classifier=separation(scores[:m], scores[m:]),
-        level=level,
+        alpha=alpha,
         num_draws=num_draws,
         space=str(samples[1].space),
     )
 
 
-def _rows(split: Split, max_rows: int, seed: int) -> Split:
-    if len(split) <= max_rows:
+def _rows(split: Split, max_data: int, seed: int) -> Split:
+    if len(split) <= max_data:
         return split
-    chosen = np.sort(np.random.default_rng(seed).choice(len(split), max_rows, replace=False))
+    chosen = np.sort(np.random.default_rng(seed).choice(len(split), max_data, replace=False))
     return split.take(torch.from_numpy(chosen).to(split.device))
 
 
-def _require_alike(reference: Split, new: Split, max_rows: int) -> None:
+def _require_alike(reference: Split, new: Split, max_data: int) -> None:
     if min(len(reference), len(new)) < _MIN_ROWS:
         raise ValueError(
             f"at least {_MIN_ROWS} data of each sample are required, got {len(reference)} reference and {len(new)} new "
-            f"data (max_rows={max_rows})"
+            f"data (max_data={max_data})"
         )
     if reference.x_shape != new.x_shape:
         raise ValueError(f"reference data of shape {reference.x_shape} and new data of shape {new.x_shape} differ")

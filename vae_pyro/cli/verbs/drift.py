@@ -62,9 +62,9 @@ def drift(
         held_out,
         new,
         num_permutations=permutations,
-        level=alpha,
+        alpha=alpha,
         num_draws=draws,
-        max_rows=max_data,
+        max_data=max_data,
         seed=reference.seed,
     )
     summary = {
@@ -82,7 +82,7 @@ def drift(
         print_line(str(found))
         print_verdicts(f"{data} against {reference.split} data of {reference.run}", found.verdicts)
         print_line(
-            f"observed: {found.space}; unchanged data are called changed at a rate of {found.level:g}.", style="dim"
+            f"observed: {found.space}; unchanged data are called changed at a rate of {found.alpha:g}.", style="dim"
         )
         if reference.split == "validation" and folder.config()["fit"].get("patience") is not None:
             print_line(

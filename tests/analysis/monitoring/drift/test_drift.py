@@ -260,7 +260,7 @@ def test_data_of_the_same_distribution_are_let_through(digits: tuple[VAE, Split]
     for seed in range(5):
         some = pool.sample(400, seed)
         known, new = some.take(slice(0, 200)).fixed(2 * seed), some.take(slice(200, 400)).fixed(2 * seed + 1)
-        found = drift_test(vae, known, new, num_permutations=199, num_draws=30, seed=seed, level=0.005)
+        found = drift_test(vae, known, new, num_permutations=199, num_draws=30, seed=seed, alpha=0.005)
         p.append(found.p_value)
         assert found.verdicts[0].outcome == "pass"
         assert "no change is detected" in str(found)
@@ -344,7 +344,7 @@ def test_effects_are_those_of_the_arrays() -> None:
 def test_the_seed_decides_and_rows_are_cut(digits: tuple[VAE, Split]) -> None:
     vae, pool = digits  # random observations are fixed by the seed
     known, new = pool.take(slice(0, 80)), pool.take(slice(80, 200))
-    arguments: dict[str, Any] = {"num_permutations": 49, "num_draws": 5, "max_rows": 60}
+    arguments: dict[str, Any] = {"num_permutations": 49, "num_draws": 5, "max_data": 60}
     first, again = (drift_test(vae, known, new, seed=3, **arguments) for _ in range(2))
     other = drift_test(vae, known, new, seed=4, **arguments)
     assert first.statistics.tobytes() == again.statistics.tobytes()
@@ -353,7 +353,7 @@ def test_the_seed_decides_and_rows_are_cut(digits: tuple[VAE, Split]) -> None:
     assert len(first.log_px_new) == len(first.log_px_reference) == 60
     assert set(first.ids_new) <= set(new.ids.tolist())
     assert sorted(first.ids_new) != sorted(other.ids_new)
-    arguments["max_rows"] = 2000
+    arguments["max_data"] = 2000
     one, two = (drift_test(vae, known.fixed(0), new.fixed(1), seed=seed, **arguments) for seed in (3, 4))
     assert not np.array_equal(one.log_px_new, two.log_px_new)
     assert not np.array_equal(one.log_px_reference, two.log_px_reference)
@@ -370,7 +370,7 @@ def test_what_is_not_observed_does_not_matter(digits: tuple[VAE, Split]) -> None
         split = replace(some, values=values, mask=mask)
         results.append(
             drift_test(vae, split.take(slice(0, 50)), split.take(slice(50, 100)), num_permutations=19, num_draws=5,
-                       level=0.05)
+                       alpha=0.05)
         )  # fmt: skip
     assert results[0].statistics.tobytes() == results[1].statistics.tobytes()
 
@@ -384,8 +384,8 @@ def test_what_cannot_be_tested_is_refused() -> None:
         drift_test(pair, x[:30], x[30:, :4])
     with pytest.raises(ValueError, match="smallest p-value is 0.1; raise num_permutations"):
         drift_test(pair, x[:30], x[30:], num_permutations=9)
-    with pytest.raises(ValueError, match="level=1 "):
-        drift_test(pair, x[:30], x[30:], level=1.0)
+    with pytest.raises(ValueError, match="alpha=1 "):
+        drift_test(pair, x[:30], x[30:], alpha=1.0)
     one, two = (replace(as_split(some), space=space) for some, space in ((x[:30], "bits"), (x[30:], "grey levels")))
     with pytest.raises(ValueError, match="'bits' and the new data 'grey levels'"):
         drift_test(pair, one, two)
@@ -491,6 +491,6 @@ def test_the_page_holds_the_figures(moved: Drift) -> None:
 
 
 def test_the_page_names_a_small_level(moved: Drift) -> None:
-    text = drift_page(replace(moved, level=0.001)).render()
+    text = drift_page(replace(moved, alpha=0.001)).render()
     assert "less likely than all but 0.1% of the held-out data; 0.06 are expected without a change" in text
     assert "all but 5% of the held-out data; 3 are expected" in drift_page(moved).render()
