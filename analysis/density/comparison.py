@@ -13,6 +13,7 @@ from analysis.density.result import ELPD
 from analysis.results.result import Result, finite_or_none
 from analysis.results.text import screen
 from analysis.results.verdict import Verdict
+from vae_pyro.core.renamed import Former
 from vae_pyro.data.observation import Space
 from vae_pyro.densities.measure import Target, Variables
 
@@ -44,6 +45,7 @@ class Comparison(Result):
 
     names: tuple[str, ...]
     results: tuple[ELPD, ...]
+    told_apart = Former("distinguishable")
 
     @property
     def of(self) -> str | None:

@@ -58,7 +58,7 @@ class PredictiveCheck(Result):
 
     @property
     def p_value(self) -> float:
-        """Share of replications at least as large as the data's, ties counted half; near 0 or 1 is a misfit."""
+        """Share of replications at least as large as the data's, ties counted half; near 0 or 1: not reproduced."""
         above = (self.replicated > self.observed).mean()
         return float(above + 0.5 * (self.replicated == self.observed).mean())
 
@@ -168,7 +168,7 @@ class PredictiveCheck(Result):
 
     def __str__(self) -> str:
         low, high = np.quantile(self.replicated, [0.025, 0.975])
-        verdict = "consistent with the model" if 0.025 <= self.p_value <= 0.975 else "the model misfits this statistic"
+        verdict = "consistent with the model" if 0.025 <= self.p_value <= 0.975 else "inconsistent with the model"
         effect = "" if self.effect is None else f", {self.effect:+.2f} sd over data from their mean"
         lines = [
             f"{_TITLES[self.kind]} check of {self.name!r}: observed {self.observed:.4g}, "
@@ -246,9 +246,9 @@ class PredictiveChecks(Result):
     def __str__(self) -> str:
         first = self.checks[0]
         reading = (
-            f"a statistic misfits, {self.checks[int(np.argmin(self.adjusted))].name!r} most"
+            f"a statistic differs from its replications, {self.checks[int(np.argmin(self.adjusted))].name!r} most"
             if self.p_family < WARN_P
-            else "no statistic misfits beyond chance"
+            else "no statistic differs from its replications beyond chance"
         )
         title = f"{_TITLES[first.kind]} check of {len(self.checks)} statistics, {len(first.replicated):,} replications"
         rows = [

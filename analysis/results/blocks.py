@@ -10,6 +10,7 @@ import numpy as np
 from analysis.results.estimate import DASH, Estimate, plus_minus
 from analysis.results.text import slug
 from analysis.results.verdict import Verdict, worst
+from vae_pyro.core.renamed import Former
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,6 +61,7 @@ class Picture:
     caption: str
     metrics: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
+    figures = Former("metrics")
 
     def __post_init__(self) -> None:
         if not self.alt.strip():
@@ -168,6 +170,7 @@ class Section:
     references: Sequence[str] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
+    figures = Former("metrics")
 
     def __post_init__(self) -> None:
         if not self.blocks:

@@ -26,6 +26,7 @@ from analysis.results.blocks import Block, Cell, Heading, Listing, Picture, Sect
 from analysis.results.estimate import Estimate, plus_minus
 from analysis.results.text import inline, prose, slug
 from analysis.results.verdict import Verdict
+from vae_pyro.core.renamed import Former
 
 __all__ = ["Block", "Cell", "Heading", "Listing", "Page", "Picture", "Section", "Table"]
 
@@ -51,6 +52,7 @@ class Page:
     lead: str = ""
     provenance: Mapping[str, Cell] = field(default_factory=dict)
     subtitle: str = "Report on a variational autoencoder"
+    figures = Former("metrics()")
 
     def __post_init__(self) -> None:
         keys = [section.key for section in self.sections]

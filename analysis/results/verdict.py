@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from vae_pyro.core.renamed import Former
+
 type Outcome = Literal["pass", "warn", "fail"]
 
 _ORDER: tuple[Outcome, ...] = ("pass", "warn", "fail")
@@ -33,6 +35,7 @@ class Verdict:
     outcome: Outcome
     advice: str = ""
     name: str = ""
+    figure = Former("value")
 
     def __post_init__(self) -> None:
         if self.outcome not in _ORDER:

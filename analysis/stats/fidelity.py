@@ -32,7 +32,7 @@ class Neighbourhoods:
         expected_coverage: mean of ``coverage`` where both come from one continuous distribution.
         realistic: which generated data lie in the ball of a real one, shape ``(generated,)``.
         covered: which real data have a generated one in their ball, shape ``(real,)``.
-        num_neighbours: k; a ball reaches to the k-th nearest datum of the same sample.
+        num_neighbors: k; a ball reaches to the k-th nearest datum of the same sample.
     """
 
     precision: float
@@ -43,14 +43,14 @@ class Neighbourhoods:
     expected_coverage: float
     realistic: Array
     covered: Array
-    num_neighbours: int
+    num_neighbors: int
 
     def summary(self) -> dict[str, Any]:
         """Scalars for a report, each with ``<key>_se``."""
         values: dict[str, Any] = {}
         for key, error in zip(("precision", "recall", "density", "coverage"), self.errors, strict=True):
             values[key], values[f"{key}_se"] = getattr(self, key), float(error)
-        return values | {"expected_coverage": self.expected_coverage, "num_neighbours": self.num_neighbours}
+        return values | {"expected_coverage": self.expected_coverage, "num_neighbours": self.num_neighbors}
 
     def __str__(self) -> str:
         precision, recall, density, coverage = self.errors
@@ -58,11 +58,11 @@ class Neighbourhoods:
             f"precision {self.precision:.3f} ± {precision:.3f}, recall {self.recall:.3f} ± {recall:.3f}; "
             f"density {self.density:.3f} ± {density:.3f} (1 if equal), "
             f"coverage {self.coverage:.3f} ± {coverage:.3f} ({self.expected_coverage:.3f} if equal), "
-            f"{self.num_neighbours} neighbours"
+            f"{self.num_neighbors} neighbours"
         )
 
 
-def expected_coverage(num_real: int, num_generated: int, num_neighbours: int) -> float:
+def expected_coverage(num_real: int, num_generated: int, num_neighbors: int) -> float:
     """Mean coverage of two samples of one continuous distribution: 1 - prod_{i=1..k} (N - i) / (N + M - i).
 
     A ball stays empty where the k data nearest to its centre, of all others, are all real.
@@ -70,12 +70,12 @@ def expected_coverage(num_real: int, num_generated: int, num_neighbours: int) ->
     References:
         Naeem et al. 2020, Reliable fidelity and diversity metrics for generative models, sec. 3.3. arXiv:2002.09797
     """
-    i = np.arange(1, num_neighbours + 1)
+    i = np.arange(1, num_neighbors + 1)
     return float(1 - np.prod((num_real - i) / (num_real + num_generated - i)))
 
 
 def neighbourhoods(
-    real: Array, generated: Array, *, num_neighbours: int = 5, num_resamples: int = 50, seed: int
+    real: Array, generated: Array, *, num_neighbors: int = 5, num_resamples: int = 50, seed: int
 ) -> Neighbourhoods:
     """Improved precision and recall, density and coverage, by balls that reach to the k-th nearest neighbour.
 
@@ -86,7 +86,7 @@ def neighbourhoods(
     Args:
         real: shape ``(N, *event)``.
         generated: shape ``(M, *event)``.
-        num_neighbours: k.
+        num_neighbors: k.
         num_resamples: pairs of half-samples that the errors come from; their own relative error is about
             ``1 / sqrt(2 num_resamples)``.
         seed: of the half-samples.
@@ -103,13 +103,13 @@ def neighbourhoods(
         doi:10.3982/ECTA6474
     """
     real, generated = as_rows(real, generated)
-    if num_neighbours < 1 or min(len(real), len(generated)) < 2 * num_neighbours + 2:
+    if num_neighbors < 1 or min(len(real), len(generated)) < 2 * num_neighbors + 2:
         raise ValueError(
-            f"{num_neighbours} neighbours require at least {2 * max(num_neighbours, 1) + 2} rows of each sample (half "
+            f"{num_neighbors} neighbours require at least {2 * max(num_neighbors, 1) + 2} rows of each sample (half "
             f"of them give the errors), got {len(real)} and {len(generated)}"
         )
-    shares, realistic, covered = _memberships(real, generated, num_neighbours)
-    halves = _half_samples(lambda x, y: _memberships(x, y, num_neighbours)[0], real, generated, num_resamples, seed)
+    shares, realistic, covered = _memberships(real, generated, num_neighbors)
+    halves = _half_samples(lambda x, y: _memberships(x, y, num_neighbors)[0], real, generated, num_resamples, seed)
     precision, recall, density, coverage = (float(share) for share in shares)
     return Neighbourhoods(
         precision=precision,
@@ -117,10 +117,10 @@ def neighbourhoods(
         density=density,
         coverage=coverage,
         errors=halves.std(0, ddof=1),
-        expected_coverage=expected_coverage(len(real), len(generated), num_neighbours),
+        expected_coverage=expected_coverage(len(real), len(generated), num_neighbors),
         realistic=realistic,
         covered=covered,
-        num_neighbours=num_neighbours,
+        num_neighbors=num_neighbors,
     )
 
 

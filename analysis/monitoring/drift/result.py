@@ -15,6 +15,7 @@ from analysis.stats.conformal import conformal_p_values
 from analysis.stats.detection_scores import Separation
 from analysis.stats.mann_whitney import mann_whitney
 from analysis.stats.mmd import MMD
+from vae_pyro.core.renamed import Former
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,6 +68,7 @@ class Drift(Result):
     alpha: float
     num_draws: int
     space: str = GIVEN
+    level = Former("alpha")
 
     @property
     def p_value(self) -> float:

@@ -153,7 +153,7 @@ def _latent_section(drift: Drift) -> Section:
     blocks: list[Block] = [
         flow(
             f"""
-            {len(moved)} of {len(drift.latents)} latents moved at a level of {drift.alpha:g} for all of them together.
+            {len(moved)} of {len(drift.latents)} latents moved at a family-wise error rate of {drift.alpha:g}.
             Each is tested by the Anderson-Darling statistic of its posterior means, adjusted by the largest among all
             latents in the same relabellings (maxT).
             """

@@ -11,6 +11,7 @@ from analysis.results.text import screen
 from analysis.results.verdict import Outcome, Verdict
 from analysis.stats.conformal import conformal_rank, false_alarm_error, false_alarm_interval, false_alarm_p_value
 from analysis.stats.detection_scores import Separation, separation
+from vae_pyro.core.renamed import Former
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +44,7 @@ class Detection(Result):
     score: str
     ids: Array
     anomalous: Array | None = None
+    promised = Former("nominal")
 
     def __len__(self) -> int:
         return len(self.scores)

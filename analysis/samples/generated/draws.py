@@ -11,6 +11,7 @@ from analysis.samples.generated.comparison import compare_blocks
 from analysis.samples.generated.features import BLOCK
 from analysis.samples.generated.result import SampleComparison
 from vae_pyro.core.isolation import derive_seed
+from vae_pyro.core.renamed import renamed
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Given, Split, visible
 from vae_pyro.densities.pair import PairLike, as_pair
@@ -19,6 +20,7 @@ from vae_pyro.densities.walk import ELEMENTS_AT_ONCE
 type Array = np.ndarray[Any, Any]
 
 
+@renamed(num_neighbours="num_neighbors", max_rows="max_data")
 def check_samples(
     pair: PairLike,
     x: Split | Tensor | Array,
@@ -74,8 +76,8 @@ def check_samples(
             for part in [_observed(known, slice(start, start + BLOCK))]
         )
     )
-    max_rows = options.pop("max_rows", num_samples)
-    result = compare_blocks(real, generated, blocks, max_rows=max_rows, seed=derive_seed(seed, 4), **options)
+    max_data = options.pop("max_data", num_samples)
+    result = compare_blocks(real, generated, blocks, max_data=max_data, seed=derive_seed(seed, 4), **options)
     return replace(result, real_rows=rows[result.real_rows])
 
 

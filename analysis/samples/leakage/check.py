@@ -11,6 +11,7 @@ from analysis.samples.leakage.rows import comparable_rows, parts
 from analysis.stats.mann_whitney import mann_whitney
 from analysis.stats.nearest import nearest_in_blocks
 from vae_pyro.core.isolation import derive_seed
+from vae_pyro.core.renamed import renamed
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
 
@@ -22,8 +23,9 @@ _CLOSE_QUANTILE = 0.01
 _NUM_DEALS = 1999
 
 
+@renamed(num_rows="max_data")
 def held_out_check(
-    train: Split | Tensor | Array, test: Split | Tensor | Array, *, num_rows: int = 2000, seed: int = 0
+    train: Split | Tensor | Array, test: Split | Tensor | Array, *, max_data: int = 2000, seed: int = 0
 ) -> Leakage:
     """Look for test data among the training data: identical by hash (all of them), and close by distance (some).
 
@@ -39,7 +41,7 @@ def held_out_check(
     Args:
         train: what the model was trained on, ``(datum, *x_shape)``.
         test: what it is evaluated on.
-        num_rows: test data, and held-in training data, whose distances are taken; all training data that are not held
+        max_data: test data, and held-in training data, whose distances are taken; all training data that are not held
             in are compared with them.
         seed: of the rows, and of observations that have to be drawn.
 
@@ -56,17 +58,17 @@ def held_out_check(
     known, new = comparable_rows(as_split(train), as_split(test), seed)
     if known.split.x_shape != new.split.x_shape:
         raise ValueError(f"training data of shape {known.split.x_shape}, test data of shape {new.split.x_shape}")
-    if len(known) < 4 or num_rows < 1:
-        raise ValueError(f"at least 4 training data and num_rows=1 are required, got {len(known)} and {num_rows}")
+    if len(known) < 4 or max_data < 1:
+        raise ValueError(f"at least 4 training data and max_data=1 are required, got {len(known)} and {max_data}")
     for rows in (known, new):
         rows.split.summary()  # refuses what is not finite
     from scipy.stats import nhypergeom
 
     random = np.random.default_rng(derive_seed(seed, 2))
     order = random.permutation(len(known))
-    num_held_in = min(num_rows, len(known) // 2)
+    num_held_in = min(max_data, len(known) // 2)
     held_in, rest = np.sort(order[:num_held_in]), np.sort(order[num_held_in:])
-    test_rows = np.sort(random.permutation(len(new))[:num_rows])
+    test_rows = np.sort(random.permutation(len(new))[:max_data])
 
     identical, expected, identical_p = _coincidences(known.hashes(), new.hashes(), random)
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from analysis.tasks.classification.result import ClassScores, Reliability
+from vae_pyro.core.renamed import renamed
 
 type Array = np.ndarray[Any, Any]
 
@@ -13,13 +14,14 @@ _AT_ONCE = 1 << 22
 _SUMS_TO_ONE = 1e-4
 
 
+@renamed(num_resamples="num_bootstrap")
 def class_scores(
     probabilities: Array,
     labels: Array,
     *,
     log_probabilities: Array | None = None,
     num_bins: int = 15,
-    num_resamples: int = 1000,
+    num_bootstrap: int = 1000,
     seed: int = 0,
 ) -> ClassScores:
     """Score predicted classes.
@@ -35,7 +37,7 @@ def class_scores(
             such as `vae_pyro.applications.classification_result.Classification.log_of`; taken from ``probabilities`` if
             not given.
         num_bins: of the reliability diagram, of equally many data.
-        num_resamples: labels drawn for the test.
+        num_bootstrap: labels drawn for the test.
         seed: of them.
 
     Raises:
@@ -68,7 +70,7 @@ def class_scores(
     order = np.argsort(confidence, kind="stable")
     bins = np.arange(size) * num_bins // size  # of the data in the order of their confidence
     ece, accuracy = _ece(confidence[order], correct[order][None], bins, num_bins)
-    by_chance, bars = _under_calibration(confidence[order], bins, num_bins, num_resamples, seed)
+    by_chance, bars = _under_calibration(confidence[order], bins, num_bins, num_bootstrap, seed)
     count = np.bincount(bins, minlength=num_bins)
     return ClassScores(
         size=size,
@@ -85,7 +87,7 @@ def class_scores(
         ece=float(ece[0]),
         ece_by_chance=float(by_chance.mean()),
         # A relative tolerance, since equal sums may differ in their last bits.
-        ece_p_value=float((1 + (by_chance >= ece[0] * (1 - 1e-12)).sum()) / (1 + num_resamples)),
+        ece_p_value=float((1 + (by_chance >= ece[0] * (1 - 1e-12)).sum()) / (1 + num_bootstrap)),
         reliability=Reliability(
             count, np.bincount(bins, confidence[order], num_bins) / count, accuracy[0], bars[0], bars[1]
         ),
@@ -102,14 +104,14 @@ def _ece(confidence: Array, correct: Array, bins: Array, num_bins: int) -> tuple
 
 
 def _under_calibration(
-    confidence: Array, bins: Array, num_bins: int, num_resamples: int, seed: int
+    confidence: Array, bins: Array, num_bins: int, num_bootstrap: int, seed: int
 ) -> tuple[Array, Array]:
     """Calibration errors of outcomes drawn by the confidences, and 95 % of the accuracies, ``(2, bin)``."""
     random = np.random.default_rng(seed)
     errors, accuracies = [], []
     at_once = max(_AT_ONCE // len(confidence), 1)
-    for start in range(0, num_resamples, at_once):
-        drawn = random.random((min(at_once, num_resamples - start), len(confidence))) < confidence
+    for start in range(0, num_bootstrap, at_once):
+        drawn = random.random((min(at_once, num_bootstrap - start), len(confidence))) < confidence
         error, accuracy = _ece(confidence, drawn, bins, num_bins)
         errors.append(error)
         accuracies.append(accuracy)

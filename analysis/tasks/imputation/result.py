@@ -12,6 +12,7 @@ from analysis.results.text import screen
 from analysis.results.verdict import Outcome, Verdict, worst
 from analysis.stats.pareto_smoothing import good_k
 from vae_pyro.applications.imputation_result import FEWEST_EFFECTIVE
+from vae_pyro.core.renamed import Former
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,6 +66,7 @@ class ImputationQuality(Result):
     num_data: int
     num_elements: int
     on_lattice: bool
+    figures = Former("estimates")
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:

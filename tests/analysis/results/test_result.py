@@ -1,6 +1,7 @@
 """What every result can do: verdicts, numbers, a table, a picture, and prints that fit a screen, on real results."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -82,7 +83,7 @@ def single_check() -> Result:
 def drift() -> Result:
     new = truth().sample(40, seed=8) + 1.0
     return analysis.drift_test(
-        truth().programs(), truth().sample(40, seed=7), new, num_permutations=39, level=0.1, num_draws=20
+        truth().programs(), truth().sample(40, seed=7), new, num_permutations=39, alpha=0.1, num_draws=20
     )
 
 
@@ -90,7 +91,7 @@ def class_scores() -> Result:
     random = np.random.default_rng(0)
     p = random.dirichlet(np.ones(4), 300)
     labels = np.array([random.choice(4, p=row) for row in p])
-    return analysis.class_scores(p, labels, num_resamples=50)
+    return analysis.class_scores(p, labels, num_bootstrap=50)
 
 
 def imputation(num_imputations: int) -> Result:
@@ -253,3 +254,37 @@ def test_whatever_has_verdicts_is_a_result() -> None:
         kind = getattr(analysis, name)
         if isinstance(kind, type) and hasattr(kind, "verdicts"):
             assert issubclass(kind, Result) or kind.__module__.startswith(("analysis.experiments", "analysis.results"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "former", "present"),
+    [
+        (Verdict, "figure", "value"),
+        (analysis.Section, "figures", "metrics"),
+        (analysis.Page, "figures", "metrics()"),
+        (analysis.ImputationQuality, "figures", "estimates"),
+        (analysis.Comparison, "told_apart", "distinguishable"),
+        (analysis.Detection, "promised", "nominal"),
+        (analysis.Drift, "level", "alpha"),
+    ],
+)
+def test_a_former_attribute_is_refused_with_the_present_one(kind: Any, former: str, present: str) -> None:
+    assert present.removesuffix("()") in dir(kind) or present in {field.name for field in fields(kind)}
+    with pytest.raises(AttributeError, match=f"{kind.__name__}.{former} of before 0.2 is now {re.escape(present)}$"):
+        getattr(object.__new__(kind), former)
+
+
+@pytest.mark.parametrize(
+    ("function", "former", "present"),
+    [
+        (analysis.drift_test, "level", "alpha"),
+        (analysis.drift_test, "max_rows", "max_data"),
+        (analysis.compare_samples, "num_neighbours", "num_neighbors"),
+        (analysis.check_samples, "max_rows", "max_data"),
+        (analysis.held_out_check, "num_rows", "max_data"),
+        (analysis.class_scores, "num_resamples", "num_bootstrap"),
+    ],
+)
+def test_a_former_argument_is_refused_with_the_present_one(function: Any, former: str, present: str) -> None:
+    with pytest.raises(TypeError, match=f"takes '{present}', which was called '{former}'"):
+        function(**{former: 1})

@@ -41,7 +41,7 @@ def test_expected_coverage_is_the_chance_of_another_draw() -> None:
 
 def test_the_definitions_written_out() -> None:
     real, generated = _normal(0, 30, 3), 0.8 * _normal(1, 25, 3)
-    result = neighbourhoods(real, generated, num_neighbours=3, num_resamples=2, seed=0)
+    result = neighbourhoods(real, generated, num_neighbors=3, num_resamples=2, seed=0)
 
     def distance(x: Array, y: Array) -> Array:
         return np.asarray(np.linalg.norm(x[:, None] - y[None], axis=2))
@@ -89,7 +89,7 @@ def test_each_figure_says_what_is_wrong() -> None:
 def test_ties_that_rounding_would_break_stay_ties() -> None:
     """On a lattice the k-th distance is shared; data on the rim of a ball are in it."""
     lattice = 0.1 * np.stack(np.meshgrid(np.arange(12), np.arange(12)), -1).reshape(-1, 2)
-    result = neighbourhoods(lattice + 1e3, lattice + 1e3, num_neighbours=4, num_resamples=2, seed=0)
+    result = neighbourhoods(lattice + 1e3, lattice + 1e3, num_neighbors=4, num_resamples=2, seed=0)
     # Of 144 data, 100 have themselves and 4 neighbours in their ball; on an edge, and in a corner, two data share the
     # fourth place, so that 44 have 6.
     assert result.density == pytest.approx((100 * 5 + 44 * 6) / 144 / 4)

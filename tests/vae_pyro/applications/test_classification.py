@@ -218,7 +218,7 @@ def verdict(scores: ClassScores, name: str) -> str:
 
 def test_calibrated_probabilities_are_accepted() -> None:
     """p-values of 200 calibrated classifiers: below 1 % at most 8 times (a chance of 1 in 4,000), 5 % at most 22."""
-    scores = [class_scores(*simulated(500, seed), num_resamples=300, seed=seed) for seed in range(200)]
+    scores = [class_scores(*simulated(500, seed), num_bootstrap=300, seed=seed) for seed in range(200)]
     p_values = np.array([one.ece_p_value for one in scores])
     assert (p_values < 0.01).sum() <= 8
     assert (p_values < 0.05).sum() <= 22
@@ -236,7 +236,7 @@ def test_other_probabilities_are_rejected(sharpen: float, side: str) -> None:
 
 
 def test_small_miscalibration_warns_and_no_more() -> None:
-    scores = class_scores(*simulated(40_000, 0, 1.08), num_resamples=300, seed=0)
+    scores = class_scores(*simulated(40_000, 0, 1.08), num_bootstrap=300, seed=0)
     assert scores.ece_p_value < 0.01
     assert scores.excess_ece < 0.02
     assert verdict(scores, "class_calibration") == "warn"
@@ -244,7 +244,7 @@ def test_small_miscalibration_warns_and_no_more() -> None:
 
 def test_bias_of_the_calibration_error_is_what_chance_gives() -> None:
     """Of calibrated classifiers, the mean ECE is the bias that is reported: 100 of them, 5 standard errors."""
-    scores = [class_scores(*simulated(400, 1000 + seed), num_resamples=200, seed=seed) for seed in range(100)]
+    scores = [class_scores(*simulated(400, 1000 + seed), num_bootstrap=200, seed=seed) for seed in range(100)]
     ece, bias = (np.array([getattr(one, name) for one in scores]) for name in ("ece", "ece_by_chance"))
     assert ece.mean() > 0.03
     assert abs((ece - bias).mean()) < 5 * (ece - bias).std(ddof=1) / 10
@@ -274,7 +274,7 @@ def test_interval_is_that_of_the_binomial() -> None:
     def interval(wrong: int, size: int) -> tuple[float, float]:
         certain = np.tile([0.9, 0.1], (size, 1))
         labels = (np.arange(size) < wrong).astype(int)
-        return class_scores(certain, labels, num_bins=1, num_resamples=1).error_interval
+        return class_scores(certain, labels, num_bins=1, num_bootstrap=1).error_interval
 
     assert interval(0, 10)[0] == 0
     assert interval(10, 10)[1] == 1

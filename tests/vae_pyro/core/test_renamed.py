@@ -37,6 +37,12 @@ def test_names_of_a_former_module_are_named_where_its_folder_stands(folder: str,
         exec(f"from vae_pyro.{folder} import nonsense")
 
 
+def test_a_module_of_a_folder_is_imported_although_a_function_of_its_name_is_exported() -> None:
+    code = "from vae_pyro.densities import walk; print(walk.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "vae_pyro.densities.walk"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_former_name_is_refused_with_the_present_one(name: str) -> None:
     for package in ("vae_pyro", "vae_pyro.densities"):

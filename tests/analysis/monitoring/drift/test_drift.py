@@ -260,7 +260,7 @@ def test_data_of_the_same_distribution_are_let_through(digits: tuple[VAE, Split]
     for seed in range(5):
         some = pool.sample(400, seed)
         known, new = some.take(slice(0, 200)).fixed(2 * seed), some.take(slice(200, 400)).fixed(2 * seed + 1)
-        found = drift_test(vae, known, new, num_permutations=199, num_draws=30, seed=seed, level=0.005)
+        found = drift_test(vae, known, new, num_permutations=199, num_draws=30, seed=seed, alpha=0.005)
         p.append(found.p_value)
         assert found.verdicts[0].outcome == "pass"
         assert "no change is detected" in str(found)

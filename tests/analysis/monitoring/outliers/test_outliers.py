@@ -188,11 +188,11 @@ def test_mnist_digits_against_others_and_against_turned_and_inverted_ones() -> N
     """0 to 4 fitted. No letters are to be had without a download, so that the anomalies are digits 5 to 9, the fitted
     digits turned by a quarter, and the fitted digits with black and white exchanged.
 
-    Each is told from the fitted digits better than by chance, by 4 standard errors, with false alarms at the nominal
-    rate: 2,000 calibration data and 2,000 normal new ones have a beta-binomial error of 0.007 at a rate of 0.05. How
-    well is a figure of the score and not of the code: with this fit AUROC is 0.75, 0.85 and 1.00. -log p(x) follows how
-    much there is to draw (a 1 costs 50 nats, a 2 costs 114), so that 7 and 9 hide among the fitted 1 and 4 (0.6 for
-    either).
+    Each is distinguishable from the fitted digits better than by chance, by 4 standard errors, with false alarms at
+    the nominal rate: 2,000 calibration data and 2,000 normal new ones have a beta-binomial error of 0.007 at a rate of
+    0.05. How well is a property of the score and not of the code: with this fit AUROC is 0.75, 0.85 and 1.00.
+    -log p(x) follows how much there is to draw (a 1 costs 50 nats, a 2 costs 114), so that 7 and 9 hide among the
+    fitted 1 and 4 (0.6 for either).
     """
     data = load_data("mnist", binarize="dynamic")
     vae = VAE(VAEConfig(x_shape=data.x_shape, latent_dim=20, encoder="mlp:hidden=[400]"))

@@ -207,20 +207,20 @@ def test_hidden_elements_take_no_part() -> None:
 
 def test_blocks_change_nothing_and_seeds_choose_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     train, test = _normal(0, 90, 3), _normal(1, 40, 3)
-    whole = held_out_check(train, test, num_rows=30, seed=4)
+    whole = held_out_check(train, test, max_data=30, seed=4)
     monkeypatch.setattr("analysis.samples.leakage.rows._BLOCK", 7)
-    parts = held_out_check(train, test, num_rows=30, seed=4)
+    parts = held_out_check(train, test, max_data=30, seed=4)
     assert whole.summary() == parts.summary()
     np.testing.assert_array_equal(whole.nearest_rows, parts.nearest_rows)
     assert len(whole.test_rows) == len(whole.held_in_distance) == 30
-    assert (whole.test_rows != held_out_check(train, test, num_rows=30, seed=5).test_rows).any()
+    assert (whole.test_rows != held_out_check(train, test, max_data=30, seed=5).test_rows).any()
 
 
 @pytest.mark.parametrize(
     ("train", "test", "message"),
     [
         (np.zeros((9, 2)), np.zeros((9, 3)), r"training data of shape \(2,\), test data of shape \(3,\)"),
-        (np.zeros((3, 2)), np.zeros((9, 2)), "at least 4 training data and num_rows=1 are required, got 3 and 2000"),
+        (np.zeros((3, 2)), np.zeros((9, 2)), "at least 4 training data and max_data=1 are required, got 3 and 2000"),
         (np.zeros((9, 2)), np.full((9, 2), np.inf), "18 values are not finite"),
     ],
 )
