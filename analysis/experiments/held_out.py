@@ -1,18 +1,16 @@
 """Held-out results of one run, datum by datum, stored in its folder so that runs can be compared."""
 
-import textwrap
 from dataclasses import dataclass
-from html import escape
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
-from analysis.density.elpd import ELPD
-from analysis.density.plot import plot_khat
+from analysis.density.result import ELPD
 from analysis.experiments import held_out_file
 from analysis.results.estimate import plus_minus
+from analysis.results.result import Result, finite_or_none
+from analysis.results.text import screen
 from analysis.results.verdict import Verdict
 from analysis.stats.pareto_smoothing import good_k
 from analysis.stats.rate_distortion import mean_and_error
@@ -25,11 +23,9 @@ if TYPE_CHECKING:
 
 type Array = np.ndarray[Any, Any]
 
-_WIDTH = 120
-
 
 @dataclass(frozen=True, repr=False)
-class HeldOut:
+class HeldOut(Result):
     """Held-out results of one run for each datum: nats, float64, ``(datum,)`` unless stated otherwise.
 
     All of them come from the same draws of the guide: ``elbo = reconstruction - kl``, draw by draw.
@@ -130,7 +126,7 @@ class HeldOut:
             "active_units": int(self.active.sum()),
             "share_bad": self.share_bad,
             "epochs": self.epochs,
-            "seconds": self.seconds if isfinite(self.seconds) else None,
+            "seconds": finite_or_none(self.seconds),
             "fingerprint": self.fingerprint,
         }
 
@@ -144,7 +140,9 @@ class HeldOut:
         return self.to_xarray()[per_datum].to_dataframe()
 
     def plot(self) -> "Figure":
-        """k-hat of each datum, see `analysis.density.plot.plot_khat`."""
+        """k-hat of each datum."""
+        from analysis.density.plot import plot_khat
+
         return plot_khat(self.pareto_k, self.elpd.good_k)
 
     def __str__(self) -> str:
@@ -157,10 +155,4 @@ class HeldOut:
             f"  {means} nats per datum ± standard error",
             f"  {int(self.active.sum())} of {len(self.activity)} latents active; fitted for {self.epochs:,} epochs",
         ]
-        return "\n".join("\n".join(textwrap.wrap(line, _WIDTH, subsequent_indent="    ")) for line in lines)
-
-    def __repr__(self) -> str:
-        return f"<HeldOut: {str(self).partition(chr(10))[0]}>"
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>{self.to_dataframe().to_html(max_rows=10)}"
+        return screen(lines)

@@ -53,7 +53,7 @@ def test_what_the_readme_names_is_exported() -> None:
     assert named <= set(analysis.__all__)
 
 
-MAY_DRAW = re.compile(r"(^|/)(plot|section)\.py$|^(plotting|report|experiments)/")
+MAY_DRAW = re.compile(r"(^|/)(plot|(\w+_)?sections?|page)\.py$|^(plotting|report)/")
 PAGES = {"analysis.results.page", "analysis.results.blocks"}
 
 
@@ -74,7 +74,7 @@ def imported_at_the_top(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("name", [name for name in modules() if not MAY_DRAW.search(name)])
 def test_estimates_neither_draw_nor_make_pages(name: str) -> None:
-    """Only ``plot.py`` and ``section.py``, beside the estimate of their question, import matplotlib and pages."""
+    """Only ``plot.py``, ``section.py`` and ``page.py``, beside the estimate, import matplotlib and pages."""
     used = imported_at_the_top(ROOT / name)
     assert not any(module.split(".")[0] == "matplotlib" for module in used)
     assert not any(module.startswith("analysis.plotting") or module.endswith((".plot", ".section")) for module in used)

@@ -8,7 +8,7 @@ import numpy as np
 
 from analysis import plotting as plots
 from analysis.draws.datatree import write_netcdf
-from analysis.experiments.comparison.plots import Forest, plot_variants
+from analysis.experiments.comparison.plot import Forest, plot_variants
 from analysis.experiments.comparison.result import ExperimentComparison
 from analysis.experiments.comparison.run_sections import Histories, agreement_section, runs_section
 from analysis.experiments.comparison.sections import differences_section, literal, ranking_section, reliability_section

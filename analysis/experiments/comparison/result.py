@@ -6,12 +6,12 @@ all pairs of variants, so that the number of variants does not produce a winner 
 """
 
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from analysis.experiments.comparison import tables, verdicts
 from analysis.experiments.comparison.differences import Difference, adjusted
 from analysis.experiments.comparison.estimates import VariantEstimates
+from analysis.results.result import Result
 from analysis.results.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class ExperimentComparison:
+class ExperimentComparison(Result):
     """Variants on the same test data, the one of the highest mean log p(x) first; all in nats per datum.
 
     Attributes:
@@ -108,7 +108,4 @@ class ExperimentComparison:
         return tables.text(self)
 
     def __repr__(self) -> str:
-        return f"<ExperimentComparison: {', '.join(self.labels)}; {self.estimates.num_seeds} seeds of each>"
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>{self.to_dataframe().to_html(max_rows=10)}"
+        return f"<ExperimentComparison: {len(self.labels)} variants, {self.winner!r:.60} first>"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.experiments.comparison.plots import plot_agreement, plot_curves
+from analysis.experiments.comparison.plot import plot_agreement, plot_curves
 from analysis.experiments.comparison.sections import COLUMNS, columns_note, optional
 from analysis.results.page import Block, Cell, Picture, Section, Table
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import textwrap
 from collections.abc import Mapping
 from math import isfinite, nan
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,8 @@ import xarray as xr
 from analysis.experiments.comparison.runs import canonical
 from analysis.experiments.comparison.verdicts import advice, not_significant
 from analysis.results.estimate import plus_minus
+from analysis.results.result import finite_or_none
+from analysis.results.text import screen
 
 if TYPE_CHECKING:
     from analysis.experiments.comparison.estimates import VariantEstimates
@@ -42,12 +43,12 @@ def variant_rows(comparison: "ExperimentComparison") -> list[dict[str, Any]]:
         }
         for name in estimates.runs:
             mean, error = (float(value[index]) for value in estimates.mean(name))
-            row |= {name: _number(mean), f"{name}_se": _number(error)}
+            row |= {name: finite_or_none(mean), f"{name}_se": finite_or_none(error)}
         agreed = estimates.agreements[index]
         for name in _AGREEMENTS:
             value = nan if agreed is None else float(getattr(agreed, f"{name}_mean"))
             error = nan if agreed is None else float(getattr(agreed, f"{name}_se"))
-            row |= {name: _number(value), f"{name}_se": _number(error)}
+            row |= {name: finite_or_none(value), f"{name}_se": finite_or_none(error)}
         rows.append(row)
     return rows
 
@@ -221,13 +222,7 @@ def text(comparison: "ExperimentComparison") -> str:
     said.append(comparison.headline)
     if level := not_significant(comparison):
         said.append(f"{level[0].first} and {level[0].second}: {advice(level[0], len(comparison.pairs))}")
-    for sentence in map(_one_line, [*said, *comparison.notes]):
-        lines += textwrap.wrap(sentence, _WIDTH, subsequent_indent="  ")
-    return "\n".join(lines)
-
-
-def _number(value: float) -> float | None:
-    return value if isfinite(value) else None
+    return screen([*lines, *map(_one_line, [*said, *comparison.notes])])
 
 
 def _cell(value: Any) -> str:

@@ -8,17 +8,14 @@ References:
     Alemi et al. 2018, Fixing a broken ELBO, eqs. 1-4 and sec. 2.3. arXiv:1711.00464
 """
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from math import isfinite, nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.experiments.rate_distortion.plot import plot_rate_distortion
 from analysis.experiments.rate_distortion.points import (
     Dominated,
     RatePoint,
@@ -29,6 +26,8 @@ from analysis.experiments.rate_distortion.points import (
     secants,
 )
 from analysis.results.estimate import plus_minus
+from analysis.results.result import Result
+from analysis.results.text import screen
 from analysis.results.verdict import Verdict
 from analysis.stats.rate_distortion import gaussian_rate, lower_convex_hull
 
@@ -39,11 +38,10 @@ if TYPE_CHECKING:
 type Array = np.ndarray[Any, Any]
 
 _BOUND_POINTS = 50
-_WIDTH = 120
 
 
 @dataclass(frozen=True, repr=False)
-class RateDistortion:
+class RateDistortion(Result):
     """Fits in the plane of rate and distortion, on the same data with the same draws, by increasing beta.
 
     Attributes:
@@ -173,6 +171,8 @@ class RateDistortion:
 
     def plot(self) -> "Figure":
         """Rate against distortion with the hull and the known bounds, see `plot_rate_distortion`."""
+        from analysis.experiments.rate_distortion.plot import plot_rate_distortion
+
         bound = None
         if self.spectrum is not None and self.scale is not None:
             where = np.linspace(self.distortion.min(), self.distortion.max(), _BOUND_POINTS)
@@ -198,12 +198,7 @@ class RateDistortion:
             mark = "" if i in hull else "  above the hull"
             lines.append(f"{point.label:<{width}}  {beta:>6}  {cells[0]:>16}  {cells[1]:>18}  {cells[2]:>19}{mark}")
         lines.append(f"nats per datum ± standard error over {len(self.points[0])} data, {self.num_draws} draws of each")
-        for verdict in self.verdicts:
-            lines += textwrap.wrap(str(verdict), _WIDTH, subsequent_indent="  ")
-        return "\n".join(lines)
+        return screen([*lines, *map(str, self.verdicts)])
 
     def __repr__(self) -> str:
-        return f"<RateDistortion: {', '.join(point.label for point in self.points)}>"
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>{self.to_dataframe().to_html(max_rows=10)}"
+        return f"<RateDistortion: {len(self.points)} fits, {len(self.points[0])} data, {self.num_draws} draws of each>"

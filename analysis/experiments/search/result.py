@@ -4,16 +4,15 @@ The validation ELBO of the selected trial is the largest of many, partly by chan
 optimistic as an estimate of the ELBO on fresh data, see `analysis.stats.selection.selection_optimism`.
 """
 
-import textwrap
 from dataclasses import dataclass
-from html import escape
 from math import log
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.experiments.search.plots import plot_search_history
 from analysis.results.estimate import Estimate, plus_minus
+from analysis.results.result import Result
+from analysis.results.text import screen
 from analysis.results.verdict import Verdict
 from analysis.stats.selection import Optimism, selection_optimism
 from vae_pyro.evaluation.evaluation import Evaluation
@@ -33,11 +32,10 @@ _FORESTS = 4
 # Outer share of a range, on its own scale, that counts as its edge.
 _EDGE = 0.05
 _OPTIMISM_STREAM = 0x5EA2C4
-_WIDTH = 120
 
 
 @dataclass(frozen=True, repr=False)
-class SearchAnalysis:
+class SearchAnalysis(Result):
     """A search with what its trials say about the selected one and about the settings.
 
     Attributes:
@@ -124,6 +122,8 @@ class SearchAnalysis:
 
     def plot(self) -> "Figure":
         """Validation ELBO of the trials in order, and the best so far."""
+        from analysis.experiments.search.plot import plot_search_history
+
         return plot_search_history(values_of(self.search), [trial.state for trial in self.search.trials])
 
     def __str__(self) -> str:
@@ -135,14 +135,7 @@ class SearchAnalysis:
             f"{plus_minus(optimism.corrected, self.corrected_se)} corrected for the selection",
             f"importance of settings: {shares or 'not estimated, too few different complete trials'}",
         ]
-        wrapped = [textwrap.wrap(line, _WIDTH, subsequent_indent="  ") for line in [*lines, *map(str, self.verdicts)]]
-        return "\n".join(piece for pieces in wrapped for piece in pieces)
-
-    def __repr__(self) -> str:
-        return f"<SearchAnalysis: {str(self).partition(chr(10))[0]}>"
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>{self.to_dataframe().to_html(max_rows=10)}"
+        return screen([*lines, *map(str, self.verdicts)])
 
 
 def analyse_search(search: Search, *, seed: int = 0) -> SearchAnalysis:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.experiments.search.plots import (
+from analysis.experiments.search.plot import (
     Axis,
     plot_importance,
     plot_learning_curves,

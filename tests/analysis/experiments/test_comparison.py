@@ -20,7 +20,7 @@ from scipy.stats import nct, t
 from analysis.experiments.comparison import page as page_module
 from analysis.experiments.comparison.compare import compare_variants
 from analysis.experiments.comparison.page import experiment_page, variants_figure, write_comparison
-from analysis.experiments.comparison.plots import Forest, plot_agreement, plot_curves, plot_variants
+from analysis.experiments.comparison.plot import Forest, plot_agreement, plot_curves, plot_variants
 from analysis.experiments.comparison.result import ExperimentComparison
 from analysis.experiments.comparison.runs import Gaps, MeasuredRun
 from analysis.experiments.comparison.tables import csv_text, variant_rows
@@ -385,7 +385,7 @@ def test_what_makes_no_sense_is_refused() -> None:
         (changed(space="stored values / 16"), r"'a' \(seed 0\) and 'b' \(seed 2\) are of different observation spaces"),
         (changed(measure="density"), r"p\(x\) is a probability in one and a density in the other"),
         (changed(ids=np.arange(1, 201)), "are of different data: 200 with ids 0, 1, 2"),
-        (changed(fingerprint="0" * 64), "saw other values under the same ids"),
+        (changed(fingerprint="0" * 64), "have other values under the same ids"),
         (changed(num_draws=100), "have 500 and 100 draws"),
         (changed(log_px=log_px), "log_px of 'b', seed 2, is -inf for 2 of 200 data, the first with id 5"),
         (changed(elbo=elbo), "elbo of 'b', seed 2, is nan for 1 of 200 data, the first with id 4"),

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from analysis.experiments.search.page import search_page, write_search
-from analysis.experiments.search.plots import (
+from analysis.experiments.search.plot import (
     Axis,
     plot_importance,
     plot_learning_curves,
@@ -135,12 +135,12 @@ def test_what_is_not_set_is_none_and_only_the_decoder_follows_the_encoder(page: 
 def test_verdicts_turn_where_there_is_something_to_do(searched: Search, page: Page) -> None:
     found = {verdict.name: verdict for _, verdict in page.verdicts}
     assert found["failures"].outcome == "warn"
-    assert found["failures"].figure == len(searched.of_state("failed"))
+    assert found["failures"].value == len(searched.of_state("failed"))
     kept = [trial for trial in searched.trials if trial.state == "complete"]
     params = {**searched.best.params, "latent_dim": 8, "objective.beta": 1.0}
     edge = replace(searched, trials=tuple(replace(t, params=params) if t is searched.best else t for t in kept))
     verdicts = {verdict.name: verdict for _, verdict in search_page(edge).verdicts}
-    assert (verdicts["edges"].outcome, verdicts["edges"].figure) == ("warn", 1)
+    assert (verdicts["edges"].outcome, verdicts["edges"].value) == ("warn", 1)
     assert "extend latent_dim upwards" in verdicts["edges"].advice
     assert verdicts["failures"].outcome == "pass"
     inside = replace(edge, trials=tuple(replace(t, params={**params, "latent_dim": 4}) for t in edge.trials))
