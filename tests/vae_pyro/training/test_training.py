@@ -29,6 +29,7 @@ from vae_pyro import (
 )
 from vae_pyro.core.files import read_tensors
 from vae_pyro.data.dataset import Dataset
+from vae_pyro.data.memory.held import HeldSplit
 from vae_pyro.runs.folder import weights
 from vae_pyro.svi.compiled_svi import CompiledSVI
 from vae_pyro.training.optimizers import OPTIMIZERS
@@ -60,7 +61,7 @@ def same(a: VAE, b: VAE) -> bool:
 
 def test_every_datum_is_seen_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[int]] = []
-    raw = Split.raw
+    raw = HeldSplit.raw
 
     def watch(self: Split, index: torch.Tensor, bits: Any) -> Any:
         seen.append(index.tolist())
@@ -69,7 +70,7 @@ def test_every_datum_is_seen_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> N
     x = example().sample(103, seed=0).float()
     vae = VAE(VAEConfig(x_shape=(5,), latent_dim=2, likelihood="gaussian"))
     vae.initialize(x)
-    monkeypatch.setattr(Split, "raw", watch)
+    monkeypatch.setattr(HeldSplit, "raw", watch)
     fit(vae, x, config=short(epochs=2, batch_size=10))
     rows = seen[-22:]
     assert [len(row) for row in rows] == ([10] * 10 + [3]) * 2
@@ -362,8 +363,8 @@ def test_a_loss_that_is_not_finite_stops_with_its_cause(
         if change == "scale":
             vae.guide.posterior.normal.linear.bias[2:] = 200.0
     if change == "data":
-        raw = Split.raw
-        monkeypatch.setattr(Split, "raw", lambda *a: (raw(*a)[0] * float("nan"),))
+        raw = HeldSplit.raw
+        monkeypatch.setattr(HeldSplit, "raw", lambda *a: (raw(*a)[0] * float("nan"),))
         vae.initialized.fill_(True)
     with pytest.raises(NonFiniteLossError, match=message):
         fit(vae, x, config=short(), out=tmp_path / "r")
