@@ -245,7 +245,7 @@ def test_bad_calls_are_named() -> None:
     denoise(vae, x, num_draws=19)
     with pytest.raises(ValueError, match="keep_draws is between 0 and num_draws = 100, got 101"):
         denoise(vae, x, num_draws=100, keep_draws=101)
-    with pytest.raises(ValueError, match=r"\(datum, 6\) wanted"):
+    with pytest.raises(ValueError, match=r"\(datum, 6\) expected"):
         denoise(vae, torch.zeros(3, 5))
     counts = VAE(VAEConfig(x_shape=(4,), latent_dim=1, noise="poisson:peak=3,deterministic=true"))
     with pytest.raises(ValueError, match="makes integer counts from 0 up, got"):

@@ -193,7 +193,7 @@ def test_a_vae_is_drawn_from_and_its_shape_is_checked(digits: Array) -> None:
     assert "pass" not in _outcomes(result)[:2]
     assert len(result.real_rows) == 300
     assert len(np.unique(result.real_rows)) == 300
-    with pytest.raises(ValueError, match=r"data of shape \(datum, 1, 8, 8\) wanted"):
+    with pytest.raises(ValueError, match=r"data of shape \(datum, 1, 8, 8\) expected"):
         check_samples(vae, x[:, :, :4])
     with pytest.raises(ValueError, match=r"training data of shape \(1, 4, 8\) and data of shape \(1, 8, 8\) differ"):
         check_samples(vae, x, train=x[:, :, :4])
