@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from vae_pyro.core.files import RunError, read_json, read_tensors, write_json
 from vae_pyro.data.dataset import Dataset
@@ -15,12 +15,15 @@ from vae_pyro.models.vae import VAE
 from vae_pyro.parallel.locks import is_held
 from vae_pyro.runs.folder import RunFolder
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 type Status = Literal["waiting", "running", "half-finished", "done", "broken"]
 type Finish = Callable[[RunFolder, VAE, Dataset], Any]
 
 _STATUSES: tuple[Status, ...] = get_args(Status.__value__)
-# Broken runs that are printed with their error.
-_MAX_ERRORS = 5
+# Broken runs that are printed with their error, and rows of the table in a notebook.
+_MAX_ERRORS, _MAX_ROWS = 5, 20
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,23 @@ class Experiment:
         """The trials with this status."""
         return tuple(trial for trial in self.trials if self.status[trial.name] == status)
 
+    def to_dataframe(self) -> "pd.DataFrame":
+        """A row for each trial by its name: objective, value of each key of the grid, seed, status and error."""
+        import pandas as pd
+
+        rows = [
+            {
+                "trial": trial.name,
+                "objective": trial.variant.objective,
+                **trial.variant.grid,
+                "seed": trial.seed,
+                "status": self.status[trial.name],
+                "error": self.errors.get(trial.name, ""),
+            }
+            for trial in self.trials
+        ]
+        return pd.DataFrame(rows).set_index("trial")
+
     def __repr__(self) -> str:
         return f"<Experiment: {str(self).partition(chr(10))[0]}>"
 
@@ -77,6 +97,9 @@ class Experiment:
         left = len(broken) - _MAX_ERRORS
         more = [f"and {left} more, see {str(self.path / 'errors')!r}"] if left > 0 else []
         return "\n".join([f"{len(self.trials)} runs in {str(self.path)!r}: {parts}", *broken[:_MAX_ERRORS], *more])
+
+    def _repr_html_(self) -> str:
+        return str(self.to_dataframe().to_html(max_rows=_MAX_ROWS))
 
 
 def trials_of(path: Path, config: ExperimentConfig) -> tuple[Trial, ...]:

@@ -51,7 +51,7 @@ def run(fitted: Path, tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path / "run")
 
 
-def test_figures_are_those_of_the_functions_one_by_one(run: RunFolder, data: Dataset) -> None:
+def test_estimates_are_those_of_the_functions_one_by_one(run: RunFolder, data: Dataset) -> None:
     vae, test = run.load_model(), data.split("test")
     made = measure_run(run, vae, data, num_draws=DRAWS, seed=5)
     density, averages = elpd_of(vae, test, num_draws=DRAWS, seed=5), evaluate(vae, test, num_draws=DRAWS, seed=5)

@@ -138,7 +138,7 @@ def held_out_of(objective: str, seed: int, data: Dataset) -> HeldOut:
 
 
 @pytest.mark.slow
-def test_the_same_objective_with_other_seeds_is_not_told_apart_and_another_is() -> None:
+def test_the_same_objective_with_other_seeds_does_not_differ_significantly_and_another_does() -> None:
     """Real fits: 100 experiments of 3 seeds against 3 others of the same objective, and 20 against one that is worse.
 
     A false alarm at 5 % comes more than 13 times in 100 once in 2,000 such tests. The other objective is found about

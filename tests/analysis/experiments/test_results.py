@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.analysis.experiments import examples
-from tests.analysis.experiments.test_comparison import held_out, three
+from tests.analysis.experiments.examples import held_out, three
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,4 @@ def test_a_search_prints_its_best_trials() -> None:
     )
     assert max(map(len, str(wide).splitlines())) == 120
     assert len(repr(search)) < 200
+    assert search._repr_html_().count("<tr") < 25

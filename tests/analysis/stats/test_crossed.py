@@ -159,7 +159,7 @@ def simulated(
     return means, squares  # type: ignore[return-value]
 
 
-def test_the_same_objectives_are_told_apart_in_at_most_5_percent_whatever_dominates() -> None:
+def test_the_same_objectives_differ_significantly_in_at_most_5_percent_whatever_dominates() -> None:
     """Over 384 settings no rate is beyond 5 %, at 1 % and 5 %; the usual rule fails for 2 and for 3 seeds."""
     size, worst_usual = 40_000, {2: 0.0, 3: 0.0}
     settings = list(itertools.product((2, 3, 5, 10), (5, 30, 2000), (0, 0.3, 1, 3, 10, 30, 100, 1e4), (0, 0.3, 3, 30)))
@@ -229,7 +229,7 @@ def test_the_squared_errors_are_right_on_average_and_each_source_moves_its_own()
     assert parts.sum(1).mean() == pytest.approx(truth.sum(), rel=0.1)
 
 
-def test_noise_of_the_draws_is_told_and_not_added_twice() -> None:
+def test_noise_of_the_draws_is_reported_and_not_added_twice() -> None:
     """Fits without any other interaction: what is left of the table is the draws' noise."""
     random = np.random.default_rng(5)
     variance = random.uniform(0.5, 1.5, (3, 4000))

@@ -80,6 +80,9 @@ class CompressionRates:
         width = max(len(name) for name, _ in self.rows())
         return "\n".join(f"{name:<{width}}  {rate:.4f}" for name, rate in self.rows())
 
+    def _repr_html_(self) -> str:
+        return str(self.to_dataframe().to_html(float_format="{:.4f}".format))
+
 
 def compression_rates(
     vae: VAE, split: Split, archive: Archive, *, num_draws: int = 100, seed: int = 0

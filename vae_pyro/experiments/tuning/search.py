@@ -160,6 +160,9 @@ class Search:
             lines.append(f"best: trial {self.best.number}, {self.best.folder.path}; chosen on validation data")
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        return str(self.to_dataframe().to_html(max_rows=_MAX_ROWS))
+
 
 def shown(param: Any) -> str:
     """A parameter as tables show it."""

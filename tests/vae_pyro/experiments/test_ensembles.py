@@ -10,12 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
-from tests.vae_pyro.experiments.test_experiments import SMALL, go, note_visit, tensors
+from tests.vae_pyro.experiments.small_experiment import SMALL, go, note_visit, tensors
 from vae_pyro import VAE, RunError
 from vae_pyro.core.files import read_json, read_tensors
 from vae_pyro.experiments import worker as experiment_worker
@@ -30,13 +29,6 @@ from vae_pyro.training.progress import FitProgress
 # the history by 6e-7; those of two seeds differ by more than 1e-2.
 WEIGHTS, FIGURES = 2e-6, 1e-5
 SEEDS = ["elbo-s0", "elbo-s1", "elbo-s2"]
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("data") / "x.npy"
-    np.save(path, np.random.default_rng(0).normal(size=(120, 6)).astype(np.float32))
-    return str(path)
 
 
 def together(out: Path, source: str, **options: Any) -> Experiment:
@@ -98,7 +90,7 @@ def place(experiment: Experiment, name: str) -> tuple[int, int]:
     return state["epoch"], state["batch"]
 
 
-def test_an_ensemble_gives_the_figures_of_its_members_alone_and_the_view_shows_them(
+def test_an_ensemble_gives_the_results_of_its_members_alone_and_the_view_shows_them(
     one_by_one: Experiment, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitted: list[list[int]]
 ) -> None:
     seen: list[list[str]] = []

@@ -1,0 +1,47 @@
+"""The file format of archives."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vae_pyro import VAE
+from vae_pyro.applications.compression.archive import Archive, ArchiveError, read_archive
+
+
+def test_truncated_changed_and_foreign_files_are_refused(file: Path, tmp_path: Path) -> None:
+    content = file.read_bytes()
+    path = tmp_path / "damaged.vpz"
+    random = np.random.default_rng(0)
+    for length in (0, 1, 10, 19, 22, 25, 300, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(ArchiveError, match="truncated|foreign|header"):
+            read_archive(path)
+    for place in [*random.integers(0, len(content), 60), len(content) - 1, 20, 23]:
+        changed = bytearray(content)
+        changed[place] ^= 1 << int(random.integers(8))
+        path.write_bytes(changed)
+        with pytest.raises(ArchiveError):
+            read_archive(path)
+    path.write_bytes(content + b"\0")
+    with pytest.raises(ArchiveError, match="was extended"):
+        read_archive(path)
+    path.write_bytes(b"PK" + content)
+    with pytest.raises(ArchiveError, match="foreign"):
+        read_archive(path)
+    with pytest.raises(ArchiveError, match="cannot be read"):
+        read_archive(tmp_path / "absent.vpz")
+
+
+def test_an_archive_says_what_it_is(archive: Archive, fitted: VAE) -> None:
+    content = archive.to_bytes()
+    begin = content.index(b"{")
+    header = json.loads(content[begin : content.index(b"}}") + 2])
+    assert header["likelihood"] == "discretized_logistic"
+    assert header["x_shape"] == [1, 8, 8]
+    assert header["dtype"] == "u1"
+    assert header["num_data"] == len(archive.ids)
+    assert set(header["versions"]) >= {"torch", "constriction", "numpy", "vae_pyro"}
+    assert header["bits"] == 16
+    assert fitted.config.latent_dim == 6
