@@ -67,6 +67,7 @@ def test_experiments_record_what_measured_them_under_the_names_of_every_version(
     assert identity(partial(measure_run, num_draws=500)) == "analysis.held_out.measure_run(num_draws=500)"
 
 
+@pytest.mark.slow
 def test_gaps_are_measured_once_and_are_parts_of_the_whole(experiment: Experiment) -> None:
     folder = experiment.trials[0].folder
     vae, data = folder.load_model(), folder.data_config().load()

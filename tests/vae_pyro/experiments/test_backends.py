@@ -38,6 +38,7 @@ def test_every_backend_gives_the_same_bits_of_traced_steps(backend: str, source:
     assert_same_bits(here, go(tmp_path / "there", source, **TRACED, backend=backend, num_workers=2))
 
 
+@pytest.mark.slow
 def test_a_dask_cluster_of_two_processes_gives_the_same_bits(alone: Experiment, source: str, tmp_path: Path) -> None:
     import distributed
 

@@ -34,6 +34,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_kill_a_worker_then_all_and_continue_to_the_same_bits(
     undisturbed: Experiment, source: str, tmp_path: Path
 ) -> None:

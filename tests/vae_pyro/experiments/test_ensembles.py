@@ -187,6 +187,7 @@ def test_a_signal_ends_an_ensemble_and_the_next_call_continues_it(
     assert_close(one_by_one, found)
 
 
+@pytest.mark.slow
 def test_a_member_that_diverges_is_tried_again_beside_a_seed_that_was_added_and_the_choice_stays(
     one_by_one: Experiment, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitted: list[list[int]]
 ) -> None:

@@ -83,6 +83,7 @@ def test_stock_predictive_draws_from_prior_and_posterior() -> None:
     assert posterior["x"].shape == (4, 5, 1, 4, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_store")
 def test_stock_nuts_finds_the_exact_posterior_of_a_linear_model() -> None:
     truth = example(d=4, q=2)

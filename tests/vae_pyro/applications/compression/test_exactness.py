@@ -43,6 +43,7 @@ def test_threads_type_and_neighbours_do_not_change_a_bit(fitted: VAE, digits: Da
             np.testing.assert_array_equal(one, other[: len(one)])
 
 
+@pytest.mark.slow
 def test_another_process_with_other_threads_reads_it(run: Path, file: Path, digits: Dataset, tmp_path: Path) -> None:
     program = (
         "import sys, numpy as np; from vae_pyro.runs.folder import RunFolder; "

@@ -15,7 +15,7 @@ from tests.vae_pyro.cli.calls import FAST, call, done, refused
 from vae_pyro.models.presets import PRESETS
 
 
-@pytest.mark.parametrize("data", ["breast_cancer", "moons"])
+@pytest.mark.parametrize("data", [pytest.param("breast_cancer", marks=pytest.mark.slow), "moons"])
 def test_tables_go_through_every_verb(data: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     done("fit", data, *FAST, "--set", "posterior=full_rank", "--out", out)
@@ -33,7 +33,12 @@ def test_integer_likelihoods_see_integers(likelihood: str, tmp_path: Path) -> No
     assert 0 < metrics["bits_per_dim"] < 5
 
 
-@pytest.mark.parametrize("name", list(PRESETS))
+_QUICK_PRESETS = ("mlp-400-20", "conv-16", "iwae-2-layer")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in _QUICK_PRESETS else pytest.param(name, marks=pytest.mark.slow) for name in PRESETS]
+)
 def test_every_preset_runs_on_digits(name: str, tmp_path: Path) -> None:
     done("fit", "digits", "--preset", name, "--epochs", "1", "--out", tmp_path / "run")
     config = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -43,7 +48,12 @@ def test_every_preset_runs_on_digits(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.mnist
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(PRESETS))
+_QUICK_PRESETS = ("mlp-400-20", "conv-16", "iwae-2-layer")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in _QUICK_PRESETS else pytest.param(name, marks=pytest.mark.slow) for name in PRESETS]
+)
 def test_every_preset_runs_on_mnist(name: str, tmp_path: Path) -> None:
     done("fit", "mnist", "--preset", name, "--epochs", "1", "--set", "batch_size=500", "--out", tmp_path / "run")
 
@@ -127,7 +137,7 @@ def test_options_of_the_default_likelihood_can_be_set(tmp_path: Path) -> None:
     assert json.loads((out / "config.json").read_text())["model"]["likelihood"]["scale"] == 0.2
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_ctrl_c_and_termination_write_a_checkpoint_and_exit_cleanly(signum: int, tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = ["fit", "digits", "--binarize", "dynamic", "--epochs", "100000", "--no-compile", "--set"]
