@@ -223,7 +223,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("victim", ["started", pytest.param("first", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["started", "first"])
 def test_a_killed_process_ends_the_fit_with_a_reason_and_it_resumes(
     tmp_path: Path, undisturbed: Path, victim: str
 ) -> None:
@@ -348,7 +349,8 @@ def test_processes_of_torchrun_do_not_fit_one_by_one(monkeypatch: pytest.MonkeyP
         FitConfig(device="cuda:1", devices=2).together()
 
 
-@pytest.mark.parametrize("starter", ["torchrun", pytest.param("slurm", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("starter", ["torchrun", "slurm"])
 def test_other_launchers_give_the_same_bits(tmp_path: Path, undisturbed: Path, starter: str) -> None:
     """SLURM is played by its environment variables, one process for each task."""
     rest = [*FIT, "--epochs", "8", "--out", str(tmp_path / "run")]

@@ -48,12 +48,7 @@ def test_every_preset_runs_on_digits(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.mnist
 @pytest.mark.slow
-_QUICK_PRESETS = ("mlp-400-20", "conv-16", "iwae-2-layer")
-
-
-@pytest.mark.parametrize(
-    "name", [name if name in _QUICK_PRESETS else pytest.param(name, marks=pytest.mark.slow) for name in PRESETS]
-)
+@pytest.mark.parametrize("name", list(PRESETS))
 def test_every_preset_runs_on_mnist(name: str, tmp_path: Path) -> None:
     done("fit", "mnist", "--preset", name, "--epochs", "1", "--set", "batch_size=500", "--out", tmp_path / "run")
 
