@@ -199,7 +199,7 @@ class Balanced(HTMLParser):
         assert self.open.pop() == tag
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "report" else n for n in EXAMPLES])
 def test_a_result_keeps_the_contract(name: str) -> None:
     found = results(name)
     assert found
