@@ -129,7 +129,7 @@ def test_an_ensemble_gives_the_results_of_its_members_alone_and_the_view_shows_t
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tests.vae_pyro.experiments.test_experiment_ensembles import together
+from tests.vae_pyro.experiments.test_ensembles import together
 from vae_pyro.training import ensemble as ensembles
 
 write, written = ensembles._Together.checkpoint, []
