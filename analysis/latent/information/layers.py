@@ -4,7 +4,6 @@ For layers z_1 (which the decoder reads) to z_L, ``KL = sum_l E_q[log q(z_l | .)
 guide goes down, each term is a KL, averaged over the layers above; where it goes up, the topmost layer's alone is.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,10 @@ from analysis.stats.information import Bracket, best_floor, collapsed, mutual_in
 from analysis.stats.mixtures import fitted_log_density, gaussian_densities
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.split import Split
-from vae_pyro.densities.log_density import LogDensities, log_densities
+from vae_pyro.densities.log_density import LogDensities
 from vae_pyro.densities.pair import PairLike
-from vae_pyro.densities.sites import draw_sites
-from vae_pyro.densities.walk import bind
+from vae_pyro.densities.sites import score_sites
+from vae_pyro.densities.walk import ELEMENTS_AT_ONCE, Block, PairData, bind, pieces, take
 from vae_pyro.evaluation.evaluation import activity_of
 from vae_pyro.objectives.divergences import conditional_sites
 
@@ -31,7 +30,6 @@ type Array = np.ndarray[Any, Any]
 _NUM_DATA = 2000
 
 
-@torch.no_grad()
 def describe_layers(
     pair: PairLike,
     x: Split | Tensor | Array,
@@ -65,97 +63,157 @@ def describe_layers(
     Raises:
         ValueError: fewer than 2 draws or data, no layer at all, or a site whose log density the densities cannot have.
     """
-    if num_draws < 2:
-        raise ValueError(f"num_draws must be at least 2 for a standard error, got {num_draws}")
     data = bind(pair, x, mask=mask, y=y, seed=seed)
-    split, model, guide = data.split, data.pair.model, data.pair.guide
-    if len(split) < 2:
-        raise ValueError(f"at least 2 data are required, got {len(split)}")
-    parts: dict[str, dict[str, list[Array]]] = {}
-    totals: list[Array] = []
-    others: list[Array] = []
-    kinds: dict[str, tuple[bool, bool]] = {}
-    with isolated(derive_seed(seed, 1)):
-        head, given = data.batch(slice(0, 1))
-        sites = draw_sites(guide, head, num_particles=1, **given).kinds
-        order = tuple(sites)
-        names = tuple(name for name in order if sites[name] == "code")
-        if not names:
-            raise ValueError(f"no layer: the guide draws {', '.join(order) or 'nothing'}, and none of it is continuous")
-        for piece in data.rows(num_draws):
-            block, given = data.batch(piece)
-            densities = log_densities(model, guide, block, num_particles=num_draws, **given)
-            conditional = conditional_sites(_in_order(densities, order))
-            totals.append(_array(_moments(densities.log_guide - densities.log_prior)))
-            beside = [log_q - log_p for name, (log_p, log_q) in densities.sites.items() if name not in names]
-            if beside:
-                others.append(_array(torch.stack(beside).double().sum(0).mean(0)))
-            for name, found, closed in _block(densities, conditional, names, first=order[0]):
-                kinds[name] = name in conditional, closed
-                for key, values in found.items():
-                    parts.setdefault(name, {}).setdefault(key, []).append(values)
-    joined = {
-        name: {key: np.concatenate(values, axis=-2 if key in _WIDE else -1) for key, values in found.items()}
-        for name, found in parts.items()
-    }
-    rows = np.random.default_rng(derive_seed(seed, 2)).permutation(len(split))
-    limit = num_data or _NUM_DATA
-    layers = tuple(
-        _layer(name, joined[name], kinds[name], num_draws, rows, limit, epsilon, delta, derive_seed(seed, 3))
-        for name in reversed(list(joined))
-    )
-    kl, kl_mcse = np.concatenate(totals, axis=1)
-    aside = np.concatenate(others) if others else None
-    return LayersSummary(layers, kl, kl_mcse, names, num_draws, epsilon, delta, aside)
+    reducer = LayersReducer(data, num_draws, num_data=num_data, seed=seed, epsilon=epsilon, delta=delta)
+    for block in data.walk(num_draws, seed=seed):
+        reducer.add(block)
+    return reducer.result()
 
 
-# Parts whose last dimension is the latent one, behind the data.
-_WIDE = ("dimension_kl", "mean", "variance", "draws", "loc", "scale")
+class LayersReducer:
+    """Collects what `describe_layers` summarizes from the blocks of a walk; the arguments are those of the function.
+
+    Of blocks with more draws it takes the first ``num_draws``.
+
+    Raises:
+        ValueError: fewer than 2 draws or data.
+    """
+
+    def __init__(
+        self,
+        data: PairData,
+        num_draws: int,
+        *,
+        num_data: int | None = None,
+        seed: int = 0,
+        epsilon: float = 0.01,
+        delta: float = 0.01,
+    ) -> None:
+        if num_draws < 2:
+            raise ValueError(f"num_draws must be at least 2 for a standard error, got {num_draws}")
+        if len(data) < 2:
+            raise ValueError(f"at least 2 data are required, got {len(data)}")
+        self._data, self._num_draws, self._seed = data, num_draws, seed
+        self._compared, self._epsilon, self._delta = num_data or _NUM_DATA, epsilon, delta
+        self._names: tuple[str, ...] = ()
+        self._totals: list[Array] = []
+        self._beside: list[Array] = []
+        self._layers: dict[str, _Parts] = {}
+
+    @torch.no_grad()
+    def add(self, block: Block) -> None:
+        """Add the data of a block.
+
+        Raises:
+            ValueError: no site is a layer.
+        """
+        self._names = tuple(name for name, kind in block.kinds.items() if kind == "code")
+        if not self._names:
+            raise ValueError(f"no layer: the guide draws {', '.join(block.kinds)}, and none of it is continuous")
+        at_once = max(ELEMENTS_AT_ONCE // (self._num_draws * self._data.width), 1)
+        with isolated():
+            for rows in pieces(len(block), at_once):
+                self._add(self._densities(block, rows))
+
+    def _densities(self, block: Block, rows: slice) -> LogDensities:
+        """Distributions of both programs at the draws of some data; `Block.distributions` cannot be cut."""
+        x, given = block.x[rows], {name: value[rows] for name, value in block.given.items()}
+        latents = take(block.latents, slice(self._num_draws), rows)
+        of_model, of_guide = (
+            score_sites(part, x, latents, **given) for part in (self._data.pair.model, self._data.pair.guide)
+        )
+        sites = {name: (log_p, of_guide.log_prior[name]) for name, log_p in of_model.log_prior.items()}
+        distributions = {name: (prior, of_guide.priors[name]) for name, prior in of_model.priors.items()}
+        log_prior, log_guide = (torch.stack(terms).sum(0) for terms in zip(*sites.values(), strict=True))
+        return LogDensities(of_model.log_likelihood, log_prior, log_guide, latents, sites, distributions)
+
+    def _add(self, densities: LogDensities) -> None:
+        self._totals.append(_moments(densities.log_guide - densities.log_prior))
+        beside = [log_q - log_p for name, (log_p, log_q) in densities.sites.items() if name not in self._names]
+        if beside:
+            self._beside.append(_array(torch.stack(beside).double().sum(0).mean(0)))
+        conditional, first = conditional_sites(densities), next(iter(densities.latents))
+        for name in densities.distributions:
+            if name in self._names:
+                parts = self._layers.setdefault(name, _Parts(name in conditional))
+                parts.add(densities, name, first=name == first)
+
+    def result(self) -> LayersSummary:
+        """The summary, once every block was added."""
+        rows = np.random.default_rng(derive_seed(self._seed, 2)).permutation(len(self._data))
+        layers = tuple(self._layer(name, parts, rows) for name, parts in reversed(self._layers.items()))
+        kl, kl_mcse = np.concatenate(self._totals).T
+        beside = np.concatenate(self._beside) if self._beside else None
+        return LayersSummary(layers, kl, kl_mcse, self._names, self._num_draws, self._epsilon, self._delta, beside)
+
+    def _layer(self, name: str, parts: "_Parts", rows: Array) -> Layer:
+        found, closed = parts.joined(), parts.closed
+        kl_draws, kl_draws_mcse = found["draws_kl"].T
+        kl, kl_mcse = found["closed_kl" if closed else "draws_kl"].T
+        activity, activity_se = activity_of(found["mean"], found["variance"], self._num_draws)
+        each = found.get("dimension_kl")
+        collapse = np.zeros(len(activity), dtype=bool)
+        if closed and each is not None:
+            collapse = collapsed(each, epsilon=self._epsilon, delta=self._delta)
+        return Layer(
+            name=name,
+            kl=kl,
+            kl_mcse=kl_mcse,
+            kl_draws=kl_draws,
+            kl_draws_mcse=kl_draws_mcse,
+            conditional=parts.conditional,
+            closed=closed,
+            dimension_kl=each,
+            activity=activity,
+            activity_se=activity_se,
+            collapsed=collapse,
+            information=_information(found, rows, self._compared, derive_seed(self._seed, 3)),
+        )
 
 
-def _in_order(densities: LogDensities, order: tuple[str, ...]) -> LogDensities:
-    """The densities with its draws in the order of the guide."""
-    latents = {name: densities.latents[name] for name in order}
-    return LogDensities(
-        densities.log_likelihood,
-        densities.log_prior,
-        densities.log_guide,
-        latents,
-        distributions=densities.distributions,
-    )
+class _Parts:
+    """What blocks of data add to one layer: arrays whose first dimension is the datum.
 
+    Args:
+        conditional: see `Layer`; likewise ``closed``.
+    """
 
-def _block(
-    densities: LogDensities, conditional: set[str], names: tuple[str, ...], first: str
-) -> Iterator[tuple[str, dict[str, Array], bool]]:
-    """What one block of data adds to each layer, in the order of the model, and whether its KL is closed."""
-    for name, (prior, guide) in densities.distributions.items():
-        if name not in names:
-            continue
-        draws = densities.latents[name]
+    def __init__(self, conditional: bool) -> None:
+        self.conditional, self.closed = conditional, False
+        self._found: dict[str, list[Array]] = {}
+
+    def add(self, densities: LogDensities, name: str, *, first: bool) -> None:
+        """Add some data; ``first`` is the layer that the guide draws first."""
+        prior, guide = densities.distributions[name]
         log_p, log_q = densities.sites[name]
-        flat = draws.reshape(*draws.shape[:2], -1)
-        found = {"draws_kl": _array(_moments(log_q - log_p))}
-        products = isinstance(prior, Independent) and isinstance(guide, Independent)
-        kl: Tensor | None = None
-        if name in conditional:
-            try:
-                kl = kl_divergence(guide, prior).expand(log_q.shape)
-                found["closed_kl"] = _array(_moments(kl))
-            except NotImplementedError:
-                kl = None
-        if products:
-            each = _each(prior, guide, draws, closed=kl is not None)
+        draws = densities.latents[name]
+        flat = draws.reshape(*draws.shape[:2], -1).double()
+        self._put("draws_kl", _moments(log_q - log_p))
+        try:
+            kl = kl_divergence(guide, prior).expand(log_q.shape) if self.conditional else None
+        except NotImplementedError:
+            kl = None
+        self.closed = kl is not None
+        if kl is not None:
+            self._put("closed_kl", _moments(kl))
+        if isinstance(prior, Independent) and isinstance(guide, Independent):
+            each = _each(prior, guide, draws, closed=self.closed)
             if each is not None:
-                found["dimension_kl"] = _array(each.reshape(*draws.shape[:2], -1).mean(0))
-        found["mean"], found["variance"] = _array(flat.double().mean(0)), _array(flat.double().var(0))
-        if name == first:
-            found["draws"] = _array(flat[:2])
-            known = _gaussian(guide)
-            if known is not None:
-                shape = draws.shape[1:]
-                found["loc"], found["scale"] = (_array(part.expand(draws.shape)[0].reshape(shape)) for part in known)
-        yield name, found, kl is not None
+                self._put("dimension_kl", _array(each.reshape(*draws.shape[:2], -1).mean(0)))
+        self._put("mean", _array(flat.mean(0)))
+        self._put("variance", _array(flat.var(0)))
+        known = _gaussian(guide) if first else None
+        if known is not None:
+            self._put("draws", _array(flat[:2].transpose(0, 1)))
+            for part, values in zip(("loc", "scale"), known, strict=True):
+                self._put(part, _array(values.expand(draws.shape)[0].reshape(flat.shape[1:])))
+
+    def _put(self, part: str, values: Array) -> None:
+        self._found.setdefault(part, []).append(values)
+
+    def joined(self) -> dict[str, Array]:
+        """Each part of all data."""
+        return {part: np.concatenate(values) for part, values in self._found.items()}
 
 
 def _each(prior: Independent, guide: Independent, draws: Tensor, *, closed: bool) -> Tensor | None:
@@ -174,52 +232,19 @@ def _gaussian(guide: TorchDistribution) -> tuple[Tensor, Tensor] | None:
     return (base.loc, base.scale) if isinstance(base, Normal) else None
 
 
-def _moments(values: Tensor) -> Tensor:
-    """Mean over particles and its Monte Carlo standard error, ``(2, datum)``."""
+def _moments(values: Tensor) -> Array:
+    """Mean over particles and its Monte Carlo standard error, ``(datum, 2)``."""
     values = values.double()
-    return torch.stack([values.mean(0), values.std(0) / len(values) ** 0.5])
-
-
-def _layer(
-    name: str,
-    found: dict[str, Array],
-    kind: tuple[bool, bool],
-    num_draws: int,
-    rows: Array,
-    limit: int,
-    epsilon: float,
-    delta: float,
-    seed: int,
-) -> Layer:
-    conditional, closed = kind
-    kl_draws, kl_draws_mcse = found["draws_kl"]
-    kl, kl_mcse = found["closed_kl"] if closed else found["draws_kl"]
-    activity, activity_se = activity_of(found["mean"], found["variance"], num_draws)
-    each = found.get("dimension_kl")
-    off = np.zeros(len(activity), dtype=bool)
-    return Layer(
-        name=name,
-        kl=kl,
-        kl_mcse=kl_mcse,
-        kl_draws=kl_draws,
-        kl_draws_mcse=kl_draws_mcse,
-        conditional=conditional,
-        closed=closed,
-        dimension_kl=each,
-        activity=activity,
-        activity_se=activity_se,
-        collapsed=collapsed(each, epsilon=epsilon, delta=delta) if closed and each is not None else off,
-        information=_information(found, rows, limit, seed),
-    )
+    return _array(torch.stack([values.mean(0), values.std(0) / len(values) ** 0.5], 1))
 
 
 def _information(found: dict[str, Array], rows: Array, limit: int, seed: int) -> Bracket | None:
     if "loc" not in found or len(rows) < 20:
         return None
-    compared, others = rows[:limit], rows[limit:]
-    z, loc, scale = found["draws"][:, compared], found["loc"][compared], found["scale"][compared]
+    compared, others, draws = rows[:limit], rows[limit:], found["draws"].swapaxes(0, 1)
+    z, loc, scale = draws[:, compared], found["loc"][compared], found["scale"][compared]
     joint, marginal = gaussian_densities(z, loc, scale)
-    floors = [joint.outside, marginal.outside.sum(-1), fitted_log_density(z, found["draws"][0, others], seed=seed)]
+    floors = [joint.outside, marginal.outside.sum(-1), fitted_log_density(z, draws[0, others], seed=seed)]
     return mutual_information(joint, best_floor(floors))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from analysis.diagnostics.context import Context
 from analysis.diagnostics.diagnostic import DIAGNOSTICS, Diagnostic, Reducers
 from analysis.latent.information.layer_result import LayersSummary
-from analysis.latent.information.layers import describe_layers
+from analysis.latent.information.layers import LayersReducer
 from analysis.latent.information.plot import plot_aggregate
 from analysis.latent.information.result import LatentSummary
 from analysis.latent.information.summary import LatentReducer
@@ -17,8 +17,11 @@ from analysis.results.blocks import Block, Listing, Picture, Section, Table
 from analysis.results.estimate import Estimate
 from analysis.results.result import Findings, Result
 from analysis.results.text import flow
+from vae_pyro.densities.walk import Block as WalkBlock
 
-_LATENT = "latent"
+_LATENT, _LAYERS = "latent", "latent_layers"
+# Draws of which a layer's KL and its error are made.
+_LAYER_DRAWS = 30
 _METHODS = """
     Rate and distortion are averages over all held-out data; rate = mutual information + marginal KL. Densities of the
     aggregate posterior are mixtures over the compared data, with and without the datum itself, which bracket the truth.
@@ -48,6 +51,21 @@ class InformationFindings(Findings):
         return {"latent": self.latent} | ({} if self.layers is None else {"layers": self.layers})
 
 
+class _SeveralLayers:
+    """Feeds the reducer of layers where there are several; one is described by `LatentSummary` already."""
+
+    def __init__(self, reducer: LayersReducer) -> None:
+        self._reducer, self._several = reducer, False
+
+    def add(self, block: WalkBlock) -> None:
+        self._several = list(block.kinds.values()).count("code") > 1
+        if self._several:
+            self._reducer.add(block)
+
+    def result(self) -> LayersSummary | None:
+        return self._reducer.result() if self._several else None
+
+
 @DIAGNOSTICS.add
 class Information(Diagnostic[InformationFindings]):
     """Rate, distortion, used latents, and the aggregate posterior against the prior."""
@@ -57,15 +75,14 @@ class Information(Diagnostic[InformationFindings]):
     min_data = 20
 
     def reducers(self, context: Context) -> Reducers:
+        data, num_draws = context.data, context.config.num_draws
         return {
-            _LATENT: lambda: LatentReducer(context.data, context.config.num_draws, seed=context.stream(6)),
+            _LATENT: lambda: LatentReducer(data, num_draws, seed=context.stream(6)),
+            _LAYERS: lambda: _SeveralLayers(LayersReducer(data, _LAYER_DRAWS, seed=context.stream(6, 1))),
         }
 
     def run(self, context: Context) -> InformationFindings:
-        found = context.collected(_LATENT)
-        if len({name.partition("[")[0] for name in found.names}) == 1:
-            return InformationFindings(found)
-        return InformationFindings(found, describe_layers(context.pair, context.test, seed=context.stream(6, 1)))
+        return InformationFindings(context.collected(_LATENT), context.collected(_LAYERS))
 
     def section(self, result: InformationFindings) -> Section:
         found = result.latent

@@ -9,15 +9,18 @@ import torch
 from scipy.stats import chi2
 
 from analysis.density.elpd import elpd
+from analysis.diagnostics.config import ReportConfig
+from analysis.diagnostics.context import Context
 from analysis.draws.datatree import to_datatree
 from analysis.latent.information.layer_result import LayersSummary
 from analysis.latent.information.layers import describe_layers
 from analysis.latent.information.plot import plot_layers
+from analysis.latent.information.section import Information
 from analysis.latent.information.summary import describe_latent
 from analysis.posterior.calibration.sbc import calibrate
 from tests.truths import example, normal_kl
 from tests.vae_pyro.models.hierarchies import Hierarchy, exact, hierarchy, small
-from vae_pyro import VAE, VAEConfig
+from vae_pyro import VAE, Split, VAEConfig
 
 # Guide, truth that it can be exact for, and family of q(z | x).
 PAIRS = (
@@ -236,3 +239,18 @@ def test_a_fitted_vae_of_layers_is_described() -> None:
     summary = describe_layers(VAE(config, seed=0), np.random.default_rng(0).normal(size=(30, 6)).astype(np.float32))
     assert np.isfinite(summary.rate)
     assert len(summary) == 2
+
+
+def test_a_report_describes_layers_where_there_are_several() -> None:
+    """From the draws that all its sections share, the first 30 of each datum."""
+    x = hierarchy("both").sample(25, seed=0).to(torch.float32)
+    for structure, layers in (("ladder:latent_dims=[2]", ["z", "z2"]), ("single", None)):
+        config = VAEConfig(x_shape=(x.shape[1],), latent_dim=3, likelihood="gaussian", structure=structure)
+        context = Context(VAE(config), Split(x), Split(x), config=ReportConfig(num_draws=100))
+        diagnostic = Information()
+        context.collect(diagnostic.reducers(context))
+        found = diagnostic.run(context)
+        assert (found.layers and [layer.name for layer in found.layers.layers]) == layers
+        assert (found.layers and found.layers.num_draws) == (layers and 30)
+        names = [getattr(block, "name", None) for block in diagnostic.section(found).blocks]
+        assert ("layers" in names) == (layers is not None)
