@@ -17,8 +17,8 @@ import torch
 
 from analysis.density.elpd import elpd_of
 from analysis.density.result import ELPD
-from analysis.monitoring.drift.result import STATISTICS
 from analysis.monitoring.drift.testing import drift_test
+from analysis.monitoring.drift.thresholds import STATISTICS
 from benchmarks import common
 from vae_pyro import VAE, Dataset, FitConfig, Split, VAEConfig, fit, load_data
 from vae_pyro.core.isolation import derive_seed

@@ -1,14 +1,16 @@
 """The result of `analysis.density.elpd`: held-out log p(x) with its two errors, its bounds, and its tail indices."""
 
 from dataclasses import dataclass
-from math import log, sqrt
+from math import log
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analysis.density import thresholds
+from analysis.density.thresholds import spread
 from analysis.results.result import Result, finite_or_none
 from analysis.results.text import screen
-from analysis.results.verdict import Outcome, Verdict, worst
+from analysis.results.verdict import Verdict
 from analysis.stats.importance import effective_draws
 from analysis.stats.pareto_smoothing import good_k
 from vae_pyro.densities.measure import Measure
@@ -18,10 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 type Array = np.ndarray[Any, Any]
-
-# Shares of data with k-hat too large, and effective draws, at which a verdict turns.
-_FEW_BAD, _MOST_BAD = 0.1, 0.5
-_FEW_DRAWS = 10
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -81,7 +79,7 @@ class ELPD(Result):
 
         The spread of the estimates over data contains both sources; `se_test` is the part without `mcse`.
         """
-        return _spread(self.pointwise)
+        return spread(self.pointwise)
 
     @property
     def mcse(self) -> float:
@@ -91,7 +89,7 @@ class ELPD(Result):
     @property
     def se_test(self) -> float:
         """Standard error of `elpd` from the choice of test set alone, nats."""
-        return _without(self.se, self.mcse)
+        return float(np.sqrt(np.maximum(self.se**2 - self.mcse**2, 0.0)))
 
     @property
     def bias(self) -> float:
@@ -120,16 +118,12 @@ class ELPD(Result):
     @property
     def trusted(self) -> bool:
         """Whether all but a tenth of the data have k-hat below `good_k`, so that `mcse` and `bias` are reliable."""
-        return self.num_bad <= _FEW_BAD * len(self)
+        return self.num_bad <= thresholds.FEW_BAD * len(self)
 
     @property
     def bounded(self) -> bool:
         """Whether ten effective draws stand behind `upper` on average; with fewer it can lie below log p(x)."""
-        return float(self.width.mean()) <= self._widest
-
-    @property
-    def _widest(self) -> float:
-        return 0.5 * log(self.num_draws / _FEW_DRAWS)
+        return float(self.width.mean()) <= thresholds.widest(self)
 
     @property
     def effective_sample_size(self) -> Array:
@@ -166,77 +160,7 @@ class ELPD(Result):
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """Whether the guide is a good enough proposal, and whether the number of draws suffices."""
-        return self._proposal(), self._monte_carlo_error(), self._finite_draws_bias(), self._upper_bound()
-
-    @property
-    def _more_draws(self) -> str:
-        return f"raise num_draws (now {self.num_draws:,}) or bring the guide closer to the posterior"
-
-    def _proposal(self) -> Verdict:
-        n = len(self)
-        share, hopeless = self.num_bad / n, float((~(self.pareto_k <= 1)).mean())
-        outcome: Outcome = "pass" if self.trusted else "warn" if hopeless <= _MOST_BAD else "fail"
-        advice = (
-            f"k-hat exceeds 1 for {hopeless:.0%} of the data; their log p(x) is a lower bound, too low by an unknown "
-            f"amount; {self._more_draws}"
-        )
-        return Verdict(
-            "For what share of the data is the guide too far from the posterior to estimate log p(x)?",
-            share,
-            sqrt(share * (1 - share) / n),
-            "of the data",
-            f"at most {_FEW_BAD:g} with k-hat above {self.good_k:.2f}; fail if more than {_MOST_BAD:g} are above 1",
-            "k-hat: Vehtari et al. 2024, arXiv:1507.02646, sec. 3.2; shares: convention, all but a few and most",
-            outcome,
-            "" if outcome == "pass" else advice,
-            "pareto_k",
-        )
-
-    def _monte_carlo_error(self) -> Verdict:
-        test, error = self.se_test / len(self), self.mcse / len(self)
-        return Verdict(
-            "Is the Monte Carlo error of log p(x) small enough?",
-            error,
-            None,
-            "nats per datum, Monte Carlo standard error",
-            f"at most a third of the sampling standard error of the test set, {test:.3g}",
-            "convention: a third adds 5 % to the total error",
-            _graded(error, test / 3, test),
-            "" if error <= test / 3 else f"raise num_draws (now {self.num_draws:,})",
-            "log_px_mcse",
-        )
-
-    def _finite_draws_bias(self) -> Verdict:
-        test, missing = self.se_test / len(self), -self.bias / len(self)
-        # The first order cannot vouch for weights whose tail it does not see.
-        outcome = worst(_graded(missing, test / 3, test), "pass" if self.trusted else "warn")
-        tail = "" if self.trusted else "with such k-hat the bias can be far larger; "
-        return Verdict(
-            "How large is the bias of log p(x) from the finite number of draws?",
-            missing,
-            _spread(self.rise) / len(self),
-            "nats per datum below the truth, to first order",
-            f"at most a third of the sampling standard error of the test set, {test:.3g}, and trustworthy k-hat",
-            "estimate: Nowozin 2018, ICLR, jackknife variational inference; share: convention",
-            outcome,
-            "" if outcome == "pass" else f"report it as a lower bound; {tail}{self._more_draws}",
-            "log_px_bias",
-        )
-
-    def _upper_bound(self) -> Verdict:
-        width, widest = float(self.width.mean()), self._widest
-        return Verdict(
-            "Do enough draws support the upper bound on log p(x)?",
-            width,
-            _spread(self.width) / len(self),
-            "nats per datum, from the estimate to CUBO",
-            f"at most {widest:.2f}, an effective sample size of {_FEW_DRAWS}",
-            "CUBO: Dieng et al. 2017, arXiv:1611.00328; its estimate is 1/2 log(K / ESS) above that of log p(x), "
-            "never more than 1/2 log K, and biased down; 10 draws: convention",
-            _graded(width, widest, 0.5 * log(self.num_draws / 2)),
-            "" if width <= widest else f"CUBO may lie below log p(x) here; {self._more_draws}",
-            "sandwich",
-        )
+        return thresholds.verdicts_of(self)
 
     def to_dataframe(self) -> "pd.DataFrame":
         """One row a datum, by its id: log p(x) with its error, bounds, k-hat and effective sample size."""
@@ -264,7 +188,7 @@ class ELPD(Result):
         verdict = (
             "the guide is close enough to the posterior everywhere"
             if self.num_bad == 0
-            else f"there the estimate is too low by an unknown amount: {self._more_draws}"
+            else f"there the estimate is too low by an unknown amount: {thresholds.more_draws(self)}"
         )
         return screen(
             [
@@ -275,15 +199,3 @@ class ELPD(Result):
                 f"  k-hat above {self.good_k:.2f}: {self.num_bad:,} of {n:,}; {verdict}",
             ]
         )
-
-
-def _spread(values: Array) -> float:
-    return float(sqrt(len(values)) * values.std(ddof=1)) if len(values) > 1 else float("nan")
-
-
-def _without(total: float, part: float) -> float:
-    return float(np.sqrt(np.maximum(total**2 - part**2, 0.0)))
-
-
-def _graded(value: float, warn: float, fail: float) -> Outcome:
-    return "pass" if value <= warn else "warn" if value <= fail else "fail"

@@ -11,7 +11,9 @@ from analysis.diagnostics.context import TREE, Context
 from analysis.diagnostics.diagnostic import DIAGNOSTICS, Diagnostic, Reducers
 from analysis.results.blocks import Listing, Picture, Section, Table
 from analysis.results.estimate import Estimate
+from analysis.results.result import finite_or_none
 from analysis.results.text import flow
+from analysis.stats.means import standard_error
 
 type Array = np.ndarray[Any, Any]
 
@@ -55,9 +57,17 @@ def _averages(result: ELPD) -> Table:
     n, mean = len(result), result.elpd / len(result)
     bits = Estimate(-mean / np.log(2), result.mcse / n / np.log(2))
     rows: list[list[Any]] = [
-        ["log p(x), importance sampling", Estimate(mean, result.mcse / n), _sampling(result.pointwise)],
-        ["ELBO, lower bound", float(result.elbo.mean()), _sampling(result.elbo)],
-        ["CUBO, upper bound in the limit of many draws", float(result.upper.mean()), _sampling(result.upper)],
+        [
+            "log p(x), importance sampling",
+            Estimate(mean, result.mcse / n),
+            finite_or_none(standard_error(result.pointwise)),
+        ],
+        ["ELBO, lower bound", float(result.elbo.mean()), finite_or_none(standard_error(result.elbo))],
+        [
+            "CUBO, upper bound in the limit of many draws",
+            float(result.upper.mean()),
+            finite_or_none(standard_error(result.upper)),
+        ],
         ["bits per datum, -log p(x) / log 2", bits, None],
     ]
     return Table(
@@ -95,7 +105,3 @@ def _tail_indices(result: ELPD) -> Picture:
         metrics={"above": result.num_bad, "of": n, "median": float(np.median(k)) if len(k) else None},
         name="k-hat",
     )
-
-
-def _sampling(values: Array) -> float | None:
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None

@@ -1,15 +1,15 @@
 """Results of annealing: log p(x) from below, and between two bounds on simulated data."""
 
 from dataclasses import dataclass
-from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from analysis.results.result import Result, finite_or_none
 from analysis.results.text import screen
-from analysis.results.verdict import Outcome, Verdict
+from analysis.results.verdict import Verdict, graded
 from analysis.stats.importance import log_evidence
+from analysis.stats.means import standard_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +79,7 @@ class Annealing(Result):
                 "at most 0.05 (fail above 0.5)",
                 "delta method on log-normal weights; convention: small beside gaps of 1 to 2 nats (Cremer et al. 2018, "
                 "arXiv:1801.03558)",
-                _grade(self.bias, 0.05, 0.5),
+                graded(self.bias, 0.05, 0.5),
                 "" if self.bias <= 0.05 else "raise num_temperatures, then num_chains",
                 "annealing_bias",
             ),
@@ -166,13 +166,12 @@ class Sandwich(Result):
     @property
     def gap_se(self) -> float:
         """Standard error of `gap`, over chains and simulated data; NaN for a single datum."""
-        n = len(self.lower)
-        return float((self.upper - self.lower).std(ddof=1) / sqrt(n)) if n > 1 else float("nan")
+        return standard_error(self.upper - self.lower)
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """Whether annealing finds log p(x) where it is bounded from both sides."""
-        outcome = _grade(self.gap - 2 * np.nan_to_num(self.gap_se), 0.1, 0.5)
+        outcome = graded(self.gap - 2 * np.nan_to_num(self.gap_se), 0.1, 0.5)
         return (
             Verdict(
                 "How large is the error of annealing at most, on data simulated from the model?",
@@ -221,7 +220,3 @@ class Sandwich(Result):
                 f"  they differ by {self.gap:.3f} ± {self.gap_se:.2g}: {verdict.advice}",
             ]
         )
-
-
-def _grade(value: float, good: float, bad: float) -> Outcome:
-    return "pass" if value <= good else "warn" if value <= bad else "fail"

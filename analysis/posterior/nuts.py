@@ -10,7 +10,7 @@ from analysis.posterior.annealing import joints
 from analysis.posterior.joint import guide_gaussian
 from analysis.results.result import Result
 from analysis.results.text import screen
-from analysis.results.verdict import Outcome, Verdict
+from analysis.results.verdict import Outcome, Verdict, graded
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.core.renamed import renamed
 from vae_pyro.data.dataset import as_split
@@ -63,8 +63,8 @@ class PosteriorMoments(Result):
         note = f"NUTS itself has not mixed (R-hat {self.r_hat.max():.2f}): raise num_draws" if poor else ""
         wide = max(self.ratio, 1 / self.ratio)
         count = self.scale.size
-        biased: Outcome = "warn" if poor else "pass" if self.shift <= 0.5 else "warn" if self.shift <= 1 else "fail"
-        narrow: Outcome = "warn" if poor else "pass" if wide <= 1.5 else "warn" if wide <= 2 else "fail"
+        biased: Outcome = "warn" if poor else graded(self.shift, 0.5, 1)
+        narrow: Outcome = "warn" if poor else graded(wide, 1.5, 2)
         # The standard deviation of n draws has relative error 1 / sqrt(2 n).
         ratio_se = self.ratio * float(np.sqrt((0.5 / self.effective_sample_size).sum()) / count)
         return (

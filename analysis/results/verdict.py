@@ -65,3 +65,8 @@ class Verdict:
 def worst(*outcomes: Outcome) -> Outcome:
     """The least favourable of some outcomes; ``pass`` of none."""
     return max(outcomes, key=_ORDER.index, default="pass")
+
+
+def graded(value: float, warn: float, fail: float) -> Outcome:
+    """``pass`` for values up to ``warn``, ``warn`` up to ``fail``, else ``fail``; NaN fails."""
+    return "pass" if value <= warn else "warn" if value <= fail else "fail"

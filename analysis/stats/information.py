@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis.stats.means import standard_error
 from analysis.stats.mixtures import Densities
 
 type Array = np.ndarray[Any, Any]
@@ -94,7 +95,7 @@ def bracket(lower: Array, upper: Array) -> Bracket:
     middle = (lower + upper) / 2
     particles, n = lower.shape
     within = sqrt((middle.var(axis=0, ddof=1) / particles).sum()) / n if particles > 1 else float("nan")
-    low_se, high_se, middle_se = (float(terms.mean(0).std(ddof=1) / sqrt(n)) for terms in (lower, upper, middle))
+    low_se, high_se, middle_se = (standard_error(terms.mean(0)) for terms in (lower, upper, middle))
     return Bracket(float(lower.mean()), float(upper.mean()), low_se, high_se, middle_se, within)
 
 

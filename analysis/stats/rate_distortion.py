@@ -1,10 +1,12 @@
 """Geometry of the rate-distortion plane: the bound for Gaussian data, the lower convex hull, ratios of means."""
 
 from collections.abc import Sequence
-from math import log, nan, pi, sqrt
+from math import log, nan, pi
 from typing import Any
 
 import numpy as np
+
+from analysis.stats.means import mean_and_error
 
 type Array = np.ndarray[Any, Any]
 
@@ -72,11 +74,6 @@ def lower_convex_hull(distortion: Array, rate: Array) -> tuple[int, ...]:
             kept.pop()
         kept.append(i)
     return tuple(kept)
-
-
-def mean_and_error(values: Array) -> tuple[float, float]:
-    """Mean over data ``(datum,)`` and its standard error."""
-    return float(values.mean()), float(values.std(ddof=1) / sqrt(len(values)))
 
 
 def ratio_of_means(numerator: Array, denominator: Array) -> tuple[float, float]:

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from analysis.stats.means import standard_error
+
 type Array = np.ndarray[Any, Any]
 
 _BLOCK = 4_000_000
@@ -103,8 +105,8 @@ def selection_optimism(values: Array, *, num_bootstrap: int = 1000, seed: int = 
     return Optimism(
         value=float(means[best]),
         optimism=float(each.mean()),
-        optimism_se=float(each.std(ddof=1) / np.sqrt(len(each))),
-        sampling_se=float(values[best].std(ddof=1) / np.sqrt(n)),
+        optimism_se=standard_error(each),
+        sampling_se=standard_error(values[best]),
         num_candidates=candidates,
         num_data=n,
         agreement=same / num_bootstrap,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.density.comparison import require_comparable
+from analysis.density.comparability import require_comparable
 from analysis.experiments.comparison.differences import all_pairs
 from analysis.experiments.comparison.estimates import VariantEstimates
 from analysis.experiments.comparison.result import ExperimentComparison

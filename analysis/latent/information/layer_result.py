@@ -1,17 +1,17 @@
 """The result of `describe_layers`: the part of the KL of each layer of latents, its active units and its collapse."""
 
 from dataclasses import dataclass
-from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.latent.information.result import UNUSED_SHARE
+from analysis.latent.information.thresholds import layer_verdict
 from analysis.results.estimate import plus_minus
 from analysis.results.result import Result
 from analysis.results.text import screen
-from analysis.results.verdict import Outcome, Verdict
+from analysis.results.verdict import Verdict
 from analysis.stats.information import Bracket
+from analysis.stats.means import standard_error
 from vae_pyro.evaluation.evaluation import ACTIVE_VARIANCE
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Layer:
     @property
     def rate_se(self) -> float:
         """Standard error of `rate`, for another test set and other draws."""
-        return float(self.kl.std(ddof=1) / sqrt(len(self.kl)))
+        return standard_error(self.kl)
 
     def summary(self) -> dict[str, Any]:
         """Scalars for a report."""
@@ -151,35 +151,7 @@ class LayersSummary(Result):
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """Whether each layer is used, the lowest first."""
-        return tuple(self._verdict(number) for number in range(len(self.layers)))
-
-    def _verdict(self, number: int) -> Verdict:
-        layer = self.layers[number]
-        unused, total = int(layer.unused.sum()), layer.size
-        outcome: Outcome = "fail" if unused == total else "warn" if unused > UNUSED_SHARE * total else "pass"
-        advice = {
-            "fail": (
-                "this layer has collapsed onto its prior"
-                + (", and the model is one of fewer layers" if len(self.layers) > 1 else "")
-                + ": warm the KL up (kl_warmup), give it free bits (free_bits:per=layer), or take structure 'ladder'"
-            ),
-            "warn": "most of its dimensions are unused: fewer would do, or warm the KL up",
-            "pass": "",
-        }[outcome]
-        if not layer.closed and outcome == "pass":
-            advice = "judged by activity alone: this layer has no KL in closed form"
-        return Verdict(
-            f"Does layer {layer.name} depend on the data?",
-            unused / total,
-            None,
-            "share of its dimensions unused",
-            f"at most {UNUSED_SHARE:g}",
-            "unused: (epsilon, delta)-collapse of Lucas et al. 2019 (arXiv:1911.02469) by the conditional KL, or "
-            "inactive by Burda et al. 2016, sec. 5 (arXiv:1509.00519); the share is a convention",
-            outcome,
-            advice,
-            f"layer_collapse_{layer.name}",
-        )
+        return tuple(layer_verdict(layer, alone=len(self.layers) == 1) for layer in self.layers)
 
     def summary(self) -> dict[str, Any]:
         """Scalars for a report, nats per datum."""

@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analysis.latent.information import thresholds
+from analysis.latent.information.thresholds import HOLE_LEVEL
 from analysis.results.result import Result
 from analysis.results.text import screen
-from analysis.results.verdict import Outcome, Verdict
+from analysis.results.verdict import Verdict
 from analysis.stats.information import Bracket
+from analysis.stats.means import standard_error
 from analysis.stats.mmd import MMD
 from vae_pyro.evaluation.evaluation import ACTIVE_VARIANCE, Evaluation
 
@@ -17,12 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 type Array = np.ndarray[Any, Any]
-
-# Conventions. VAEs of MNIST with 2 and 20 latents have an aggregate posterior at 3 to 13 % of the rate from the prior,
-# and 3 to 8 % of prior draws in holes; the thresholds are well above that.
-UNUSED_SHARE = 0.5
-_KL_SHARE = 0.2
-HOLE_LEVEL, _HOLES_WARN, _HOLES_FAIL = 0.01, 0.25, 0.75
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -111,94 +108,20 @@ class LatentSummary(Result):
         """KL(q(z_d | x) || p(z_d)) averaged over data, shape ``(latent,)``."""
         return None if self.kl is None else np.asarray(self.kl.mean(0))
 
-    def _error(self, name: str) -> float:
-        """Standard error of an average over data, for another test set and other draws."""
-        values = getattr(self.evaluation, name)
-        return float(values.std(ddof=1) / np.sqrt(len(values)))
-
     @property
     def rate_se(self) -> float:
         """Standard error of `rate`, for another test set."""
-        return self._error("kl")
+        return standard_error(self.evaluation.kl)
 
     @property
     def distortion_se(self) -> float:
         """Standard error of `distortion`, for another test set."""
-        return self._error("reconstruction")
+        return standard_error(self.evaluation.reconstruction)
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """Collapse, aggregate posterior against prior, and holes."""
-        return self._collapse_verdict(), self._aggregate_verdict(), self._holes_verdict()
-
-    def _collapse_verdict(self) -> Verdict:
-        unused, total = int(self.unused.sum()), len(self.names)
-        which = ", ".join(name for name, off in zip(self.names, self.unused, strict=True) if off)
-        outcome: Outcome = "fail" if unused == total else "warn" if unused > UNUSED_SHARE * total else "pass"
-        advice = {
-            "fail": "the posterior has collapsed: x is ignored; lower beta, warm the KL up, or lower the likelihood's "
-            "variance",
-            "warn": f"most latents are unused ({which}): lower latent_dim or beta, or warm the KL up",
-            "pass": f"unused: {which}" if unused else "",
-        }[outcome]
-        # An active count that is wrong by one changes the share by 1 / total.
-        error = round(self.evaluation.active_units_se / total, 6)
-        return Verdict(
-            "Do the latents depend on the data?",
-            unused / total,
-            error,
-            "share of latents unused",
-            f"at most {UNUSED_SHARE:g}",
-            "unused: (epsilon, delta)-collapse of Lucas et al. 2019 (arXiv:1911.02469), or inactive by Burda et al. "
-            "2016, sec. 5 (arXiv:1509.00519); the share is a convention",
-            outcome,
-            advice,
-            "posterior_collapse",
-        )
-
-    def _aggregate_verdict(self) -> Verdict:
-        # Below a hundredth of a nat no share of a rate matters.
-        bound, limit = self.marginal_kl, max(_KL_SHARE * self.rate, 0.01)
-        far = bound.lower - 2 * bound.lower_se > limit
-        advice = ""
-        if far:
-            advice = (
-                "draws of the prior do not look like the data's latents: choose a learned prior ('mixture', 'vamp', "
-                "'flow'), which would gain at least these nats"
-            )
-        elif bound.upper - 2 * bound.upper_se > limit:
-            advice = (
-                f"a lower bound: at most {bound.upper:.3g}, since {self.num_compared:,} data resolve at most log N = "
-                f"{self.ceiling:.2g} nats of information"
-            )
-        return Verdict(
-            "Is the aggregate posterior close to the prior?",
-            bound.lower,
-            bound.lower_se,
-            "nats per datum, KL(q(z) || p(z)), at least",
-            f"at most {limit:.3g}, {_KL_SHARE:.0%} of the rate",
-            "Hoffman & Johnson 2016, ELBO surgery (the KL is the gain of a better prior); the share is a convention",
-            "warn" if far else "pass",
-            advice,
-            "aggregate_posterior",
-        )
-
-    def _holes_verdict(self) -> Verdict:
-        surely = self.holes - 2 * self.holes_se
-        outcome: Outcome = "fail" if surely > _HOLES_FAIL else "warn" if surely > _HOLES_WARN else "pass"
-        return Verdict(
-            "Do draws of the prior fall where the aggregate posterior has mass?",
-            self.holes,
-            self.holes_se,
-            f"share of prior draws below the {HOLE_LEVEL:.0%} quantile of q(z)",
-            f"at most {_HOLES_WARN:g} ({HOLE_LEVEL:g} if prior and aggregate posterior agree)",
-            "Rosca et al. 2018 (arXiv:1802.06847), low-posterior samples; the share is a convention",
-            outcome,
-            ""
-            if outcome == "pass"
-            else "samples from there are not like data: choose a learned prior, or sample from the aggregate posterior",
-            "prior_holes",
-        )
+        return thresholds.verdicts_of(self)
 
     def summary(self) -> dict[str, Any]:
         """Scalars for a report, nats per datum."""

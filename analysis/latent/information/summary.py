@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from analysis.latent.information.aggregate import AggregateDraws, AggregateReducer, aggregate_densities, draw_prior
-from analysis.latent.information.result import HOLE_LEVEL, LatentSummary
+from analysis.latent.information.result import LatentSummary
+from analysis.latent.information.thresholds import HOLE_LEVEL
 from analysis.stats.information import (
     best_floor,
     collapsed,

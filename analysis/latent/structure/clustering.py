@@ -8,6 +8,7 @@ import numpy as np
 from analysis.results.result import Result, finite_or_none
 from analysis.results.text import screen
 from analysis.results.verdict import Outcome, Verdict
+from analysis.stats.means import standard_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,8 +81,7 @@ class Clustering(Result):
     @property
     def stability_se(self) -> float:
         """Monte Carlo standard error of `stability_mean`."""
-        count = len(self.stability)
-        return float(self.stability.std(ddof=1) / np.sqrt(count)) if count > 1 else float("nan")
+        return standard_error(self.stability)
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:

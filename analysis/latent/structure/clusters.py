@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from analysis.latent.structure.clustering import Clustering, Method, Select
+from analysis.stats.means import mean_and_error
 from vae_pyro.core.isolation import derive_seed
 
 type Array = np.ndarray[Any, Any]
@@ -215,7 +216,7 @@ def _silhouette(z: Array, labels: Array, seed: int) -> tuple[float, float]:
     if len(rows) < 3:
         return float("nan"), float("nan")
     values = _silhouettes(z[rows], labels[rows])
-    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
+    return mean_and_error(values)
 
 
 def _stability(

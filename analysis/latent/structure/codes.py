@@ -26,8 +26,3 @@ def checked_codes(codes: Any) -> Array:
 def some_rows(size: int, most: int, seed: int, stream: int) -> Array:
     """At most so many rows, drawn at random, in order."""
     return np.sort(np.random.default_rng(derive_seed(seed, stream)).permutation(size)[:most])
-
-
-def standard_error(values: Array) -> float:
-    """Standard error of the mean; NaN for a single value."""
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")

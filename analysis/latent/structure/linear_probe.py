@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.latent.structure.codes import checked_codes, some_rows, standard_error
+from analysis.latent.structure.codes import checked_codes, some_rows
 from analysis.results.result import Result
 from analysis.results.verdict import Outcome, Verdict
+from analysis.stats.means import mean_and_error, standard_error
 from vae_pyro.core.isolation import derive_seed
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Probe(Result):
     @property
     def accuracy_se(self) -> float:
         """Standard error of `accuracy` over data; that of other training folds is not in it."""
-        return float(self.right.std(ddof=1) / np.sqrt(len(self.right)))
+        return standard_error(self.right)
 
     @property
     def majority(self) -> float:
@@ -58,8 +59,7 @@ class Probe(Result):
 
     def difference(self, other: Array) -> tuple[float, float]:
         """`accuracy` less that of ``other``, and its standard error over the same data."""
-        paired = self.right.astype(np.float64) - other
-        return float(paired.mean()), float(paired.std(ddof=1) / np.sqrt(len(paired)))
+        return mean_and_error(self.right.astype(np.float64) - other)
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.latent.structure.codes import checked_codes, standard_error
+from analysis.latent.structure.codes import checked_codes
 from analysis.results.result import Result
+from analysis.stats.means import standard_error
 
 if TYPE_CHECKING:
     import pandas as pd

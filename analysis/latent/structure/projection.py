@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from analysis.latent.structure.codes import checked_codes, some_rows, standard_error
+from analysis.latent.structure.codes import checked_codes, some_rows
 from analysis.results.result import Result, finite_or_none
 from analysis.results.text import screen
 from analysis.results.verdict import Outcome, Verdict
+from analysis.stats.means import standard_error
 from vae_pyro.core.isolation import derive_seed
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analysis.monitoring.drift.thresholds import STATISTICS, verdicts_of
 from analysis.results.estimate import plus_minus
 from analysis.results.result import Result, finite_or_none
 from analysis.results.text import screen
-from analysis.results.verdict import Outcome, Verdict
+from analysis.results.verdict import Verdict
 from analysis.stats.conformal import conformal_p_values
 from analysis.stats.detection_scores import Separation
 from analysis.stats.mann_whitney import mann_whitney
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 type Array = np.ndarray[Any, Any]
 
-STATISTICS = ("log_px", "mmd", "classifier")
 NAMES = ("log p(x)", "latents, MMD", "latents, classifier")
 GIVEN = "the values as given"
 _SHOWN = 5
@@ -184,50 +184,7 @@ class Drift(Result):
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """All three statistics together, then each of them, its p-value adjusted for being three."""
-        shift, shift_se = self.log_px_shift
-        source = "exact permutation test: Phipson & Smyth 2010, arXiv:1603.05766, sec. 3; minP: Westfall & Young 1993"
-        found = self._outcome(self.p_value)
-        expected = f"p above {self.alpha:g}, adjusted for three statistics; here p = "
-        rows = [
-            Verdict(
-                "Do new data come from the distribution of the held-out data?",
-                self.p_value,
-                self.p_value_mcse,
-                "p-value",
-                f"above {self.alpha:g}; fails at {self.alpha / 10:g} or less",
-                source,
-                found,
-                ""
-                if found == "pass"
-                else "examine the most surprising data and the latents that moved; fit again, or continue the fit "
-                "with replay (--init-from RUN --replay 0.5)"
-                + ("" if found == "fail" else f"; one test in {1 / self.alpha:.0f} rejects by chance: test more data"),
-                "drift",
-            )
-        ]
-        estimates = (
-            ("Are new data as probable as held-out data?", shift, shift_se, "nats per datum, difference of means"),
-            (
-                "Do their latents have the distribution of those of held-out data?",
-                self.discrepancy.value,
-                self.discrepancy.standard_error,
-                "squared maximum mean discrepancy",
-            ),
-            (
-                "Can a classifier distinguish their latents from those of held-out data?",
-                self.classifier.auroc,
-                self.classifier.auroc_se,
-                "area under the ROC curve",
-            ),
-        )
-        for (question, value, error, unit), name, p in zip(estimates, STATISTICS, self.adjusted, strict=True):
-            known = finite_or_none(error)
-            threshold, key = f"{expected}{p:.3g}", f"drift_{name}"
-            rows.append(Verdict(question, value, known, unit, threshold, source, self._outcome(p), "", key))
-        return tuple(rows)
-
-    def _outcome(self, p: float) -> Outcome:
-        return "pass" if p > self.alpha else "warn" if p > self.alpha / 10 else "fail"
+        return verdicts_of(self)
 
     def to_dataframe(self) -> "pd.DataFrame":
         """One row a latent, by name: adjusted p-value, shift and spread."""

@@ -1,7 +1,6 @@
 """The result of `analysis.posterior.gaps`: the inference gap of each datum, its two parts, and checks of both."""
 
 from dataclasses import dataclass
-from math import sqrt
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,7 +10,8 @@ from analysis.posterior.local_guides import Family
 from analysis.posterior.nuts import PosteriorMoments
 from analysis.results.result import Result, finite_or_none
 from analysis.results.text import screen
-from analysis.results.verdict import Outcome, Verdict
+from analysis.results.verdict import Outcome, Verdict, graded
+from analysis.stats.means import mean_and_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,9 +118,8 @@ class InferenceGaps(Result):
         The latter is the spread over data divided by sqrt(n), which contains the former; NaN for a single datum.
         """
         values, errors = getattr(self, gap), getattr(self, f"{gap}_se")
-        n = len(values)
-        sampling = float(values.std(ddof=1) / sqrt(n)) if n > 1 else float("nan")
-        return float(values.mean()), float(np.sqrt((errors**2).sum()) / n), sampling
+        mean, sampling = mean_and_error(values)
+        return mean, float(np.sqrt((errors**2).sum()) / len(values)), sampling
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -149,7 +148,7 @@ class InferenceGaps(Result):
         error = mcse if np.isnan(sampling) else sampling
         good, bad = _WARN * self.latent_dim, _FAIL * self.latent_dim
         low = mean - 2 * error
-        outcome: Outcome = "pass" if low <= good else "warn" if low <= bad else "fail"
+        outcome = graded(low, good, bad)
         note = "" if self.same_family else "split by a Gaussian family, to which the guide does not belong; "
         return Verdict(
             question,

@@ -15,6 +15,7 @@ from analysis.results.estimate import plus_minus
 from analysis.results.result import Result
 from analysis.results.text import screen
 from analysis.results.verdict import Outcome, Verdict
+from analysis.stats.means import mean_and_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,12 +63,12 @@ class DenoisingCalibration(Result):
     @property
     def coverage(self) -> tuple[float, float]:
         """Share of elements covered by their intervals, and its standard error over data."""
-        return _mean_and_error(self.covered)
+        return mean_and_error(self.covered)
 
     @property
     def pit_coverage(self) -> tuple[float, float]:
         """Share of PIT values in the central ``level``, and its standard error over data."""
-        return _mean_and_error(self.inside)
+        return mean_and_error(self.inside)
 
     @property
     def histogram(self) -> tuple[Array, Array]:
@@ -204,10 +205,6 @@ class DenoisingCalibration(Result):
                 f"PIT p = {self.p_uniform:.2g}",
             ]
         )
-
-
-def _mean_and_error(values: Array) -> tuple[float, float]:
-    return float(values.mean()), float(values.std(ddof=1) / sqrt(len(values)))
 
 
 def p_of_difference(difference: float, error: float, num_data: int) -> float:

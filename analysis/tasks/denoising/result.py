@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.results.estimate import plus_minus
 from analysis.results.result import Result
 from analysis.results.text import screen
-from analysis.results.verdict import Outcome, Verdict
+from analysis.results.verdict import Verdict, graded
 from analysis.tasks.denoising.calibration_result import DenoisingCalibration, p_of_difference
 from analysis.tasks.denoising.filters import TunedFilter
 from analysis.tasks.denoising.psnr import PSNR
@@ -48,7 +48,7 @@ class DenoisingCheck(Result):
         """Of calibration, of the importance weights, and of the comparison with the best filter."""
         sizes = self.denoised.effective_sample_size
         share = float((sizes < _SMALL_SIZE).mean())
-        outcome: Outcome = "pass" if share <= 0.05 else "warn" if share <= 0.5 else "fail"
+        outcome = graded(share, 0.05, 0.5)
         rows = [
             *self.calibration.verdicts,
             Verdict(

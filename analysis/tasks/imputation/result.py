@@ -9,7 +9,7 @@ import numpy as np
 from analysis.results.estimate import Estimate
 from analysis.results.result import Result
 from analysis.results.text import screen
-from analysis.results.verdict import Outcome, Verdict, worst
+from analysis.results.verdict import Outcome, Verdict, graded, worst
 from analysis.stats.pareto_smoothing import good_k
 from vae_pyro.applications.imputation_result import FEWEST_EFFECTIVE
 from vae_pyro.core.renamed import Former
@@ -188,7 +188,7 @@ class ImputationQuality(Result):
         if self.monte_carlo is None:
             return None
         share = self.monte_carlo
-        outcome: Outcome = "pass" if share <= _SMALL else "warn" if share <= _LARGE else "fail"
+        outcome = graded(share, _SMALL, _LARGE)
         # Where one draw has all the weight, it has no error to show, and the least is known.
         starved = float((self.effective_sample_size < FEWEST_EFFECTIVE).mean())
         if starved > _SHARE_BAD:
@@ -216,7 +216,7 @@ class ImputationQuality(Result):
         limit = good_k(self.num_draws)
         bad = ~(self.pareto_k <= limit)
         share, n = float(bad.mean()), len(bad)
-        outcome: Outcome = "pass" if share <= _SHARE_BAD else "warn" if share <= 0.5 else "fail"
+        outcome = graded(share, _SHARE_BAD, 0.5)
         return Verdict(
             "Are the importance weights reliable?",
             share,

@@ -16,9 +16,10 @@ from scipy.ndimage import rotate
 from scipy.stats import binom
 
 from analysis.monitoring.drift.plot import plot_latent_drift, plot_latent_marginals, plot_relabelled
-from analysis.monitoring.drift.result import STATISTICS, Drift
+from analysis.monitoring.drift.result import Drift
 from analysis.monitoring.drift.section import drift_page
 from analysis.monitoring.drift.testing import drift_test
+from analysis.monitoring.drift.thresholds import STATISTICS
 from analysis.plotting import save
 from analysis.stats.mmd import mmd
 from analysis.stats.two_sample import anderson_darling, discriminant, max_t, min_p, relabellings
