@@ -1,7 +1,7 @@
 """What every split can do, wherever its data are: hand out batches, epochs and parts, as a model observes them."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from math import prod
 from typing import Any, Self
 
@@ -10,32 +10,22 @@ import torch
 from torch import Tensor
 
 from vae_pyro.core.minibatches import WHOLE, Part, batches
-from vae_pyro.data.observation import Draw, Space
+from vae_pyro.data.observing import Given, Observing, Words
 from vae_pyro.data.summary import DataSummary
 
-type Words = Callable[[int], Tensor]
-# What model and guide are given beside x: ``mask`` and ``y``, where there are such.
-type Given = dict[str, Any]
 # Any rows: numbers, a boolean for each row, or a slice.
 type Index = Tensor | slice
 
 
-class Split:
+class Split(Observing):
     """Data of one split, and how stored numbers become observations.
 
     ``Split(values, labels=None, ids=None, mask=None, top=None, draw="none", space="the values as given", y=None)`` is a
     `vae_pyro.data.memory.resident.ResidentSplit`, as ``pathlib.Path(...)`` is a path of the system. Every split is used
     in the same way; `streamed` and `resident` say where its data are.
 
-    Attributes:
-        top: divides the stored values where it is given, so that full intensity is 1.
-        draw: ``binarize`` draws Bernoulli(value), ``dequantize`` adds uniform noise of one level, anew at each call.
-        space: what log densities of these observations are densities of.
+    Attributes are those of `vae_pyro.data.observing.Observing`.
     """
-
-    top: float | None
-    draw: Draw
-    space: Space
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """A split in memory where the class is `Split` itself."""
@@ -74,16 +64,6 @@ class Split:
     @property
     def ids(self) -> Tensor:
         """Row of each datum in its source, ``(datum,)``."""
-        raise NotImplementedError
-
-    @property
-    def mask(self) -> Tensor | None:
-        """Boolean, shape of the data, true where observed; ``None`` where everything is."""
-        raise NotImplementedError
-
-    @property
-    def y(self) -> Tensor | None:
-        """Classes that the programs are given, ``(datum,)`` of int64, -1 where one is unknown; ``None`` gives none."""
         raise NotImplementedError
 
     @property
@@ -157,31 +137,6 @@ class Split:
         """
         return self._with_words(self.stored(index), bits, list(self.given(index).values()))
 
-    def _with_words(self, values: Tensor, bits: Words, beside: list[Tensor]) -> tuple[Tensor, ...]:
-        words = [bits(values.numel()).view(values.shape).to(values.device)] if self.draw != "none" else []
-        return (values, *words, *beside)
-
-    def observe(self, values: Tensor, *rest: Tensor, dtype: torch.dtype = torch.float32) -> tuple[tuple[Tensor], Given]:
-        """What `raw` gave, as the arguments of model and guide: ``((x,), {"mask": mask, "y": y})``.
-
-        A pure function of tensors, so that it can be part of a compiled step.
-        """
-        x, left = values.to(dtype), list(rest)
-        noise = x
-        if self.draw != "none":
-            # The upper 24 bits of a word: every one of the 2^24 uniform numbers is exact in float32.
-            noise = ((left.pop(0) >> 8) & 0xFFFFFF).to(dtype) * 2.0**-24
-        names = [name for name, value in (("mask", self.mask), ("y", self.y)) if value is not None]
-        return (self.observed(x, noise),), dict(zip(names, left, strict=True))
-
-    def observed(self, x: Tensor, noise: Tensor) -> Tensor:
-        """Observations of stored values, with uniform noise in [0, 1) of the same shape where they are random."""
-        if self.draw == "dequantize":
-            return (x + noise) / (1 if self.top is None else self.top + 1)
-        if self.draw == "binarize":
-            return (noise * (1 if self.top is None else self.top) < x).to(x.dtype)
-        return x if self.top is None else x / self.top
-
     # --- other splits ---------------------------------------------------------------------------------------------
 
     def take(self, index: Index) -> "Split":
@@ -226,17 +181,6 @@ class Split:
         """
         raise NotImplementedError
 
-    def _summary(self, low: float, high: float, integral: bool, two_levels: bool) -> DataSummary:
-        """Of the observations, from what the stored values reach, and whether these are all 0 or `top`."""
-        if self.draw == "binarize":
-            return DataSummary(0.0, 1.0, True)
-        if self.draw == "dequantize":
-            top = 1.0 if self.top is None else self.top + 1
-            return DataSummary(low / top, (high + 1) / top, False)
-        if self.top is None:
-            return DataSummary(low, high, integral, 1.0 if integral else None)
-        return DataSummary(low / self.top, high / self.top, two_levels, 1 / self.top if integral else None)
-
     def feed(self, digest: "hashlib._Hash") -> None:
         """Add what a run's fingerprint is made of: the stored values, the mask, and the classes that are given."""
         raise NotImplementedError
@@ -279,6 +223,22 @@ def feed_tensor(digest: "hashlib._Hash", tensor: Tensor, blocks: Iterator[slice]
     """Add the bytes of a tensor, so many rows at a time."""
     for rows in blocks:
         digest.update(np.ascontiguousarray(tensor[rows].cpu().numpy()).reshape(-1).view(np.uint8))
+
+
+def row_numbers(index: Index, size: int) -> np.ndarray[Any, Any]:
+    """Numbers of the rows that an index chooses of so many.
+
+    Raises:
+        IndexError: a row that is not there.
+    """
+    if isinstance(index, slice):
+        return np.arange(*index.indices(size))
+    rows = np.asarray(index.cpu())
+    rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+    rows = np.where(rows < 0, rows + size, rows)
+    if len(rows) and not (rows.min() >= 0 and rows.max() < size):
+        raise IndexError(f"rows {rows.min()} to {rows.max()} are not all among {size}")
+    return rows
 
 
 def visible(x: Tensor, given: Given) -> Tensor:

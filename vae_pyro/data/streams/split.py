@@ -12,20 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vae_pyro.core.isolation import derive_seed
 from vae_pyro.core.minibatches import WHOLE, Part, row_blocks
 from vae_pyro.data.memory.resident import ResidentSplit
 from vae_pyro.data.observation import GIVEN, Draw, Space
 from vae_pyro.data.readers.store import Array, Extent, Store
 from vae_pyro.data.readers.views import Between, Changed
-from vae_pyro.data.split import Index, Split, Words, feed_tensor
+from vae_pyro.data.split import Index, Split, Words, feed_tensor, row_numbers
 from vae_pyro.data.streams.noise import drawn
-from vae_pyro.data.streams.windows import Order, windows
+from vae_pyro.data.streams.order import scattered_rows, shuffled
 from vae_pyro.data.summary import DataSummary
 
 _CPU = torch.device("cpu")
-_SAMPLED_PIECES = 256
-_PIECES, _ROWS, _MIXED = 1, 2, 3
 
 
 class NotResidentError(AttributeError, ValueError):
@@ -109,14 +106,7 @@ class StreamedSplit(Split):
 
     def _read(self, index: Index) -> tuple[Tensor, Array]:
         """Some rows as they are stored, on the device, and their numbers."""
-        if isinstance(index, slice):
-            rows = np.arange(*index.indices(len(self)))
-        else:
-            rows = np.asarray(index.cpu())
-            rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
-            rows = np.where(rows < 0, rows + len(self), rows)
-        if len(rows) and not (rows.min() >= 0 and rows.max() < len(self)):
-            raise IndexError(f"rows {rows.min()} to {rows.max()} are not all among {len(self)}")
+        rows = row_numbers(index, len(self))
         if isinstance(index, slice) and index.step in (None, 1) and len(rows):
             found = self.store.read(int(rows[0]), int(rows[-1]) + 1)
         else:
@@ -139,43 +129,18 @@ class StreamedSplit(Split):
         Raises:
             ValueError: what reading raised.
         """
-        size, width = len(self), prod(self.x_shape)
-        numbers = range(start, ceil(size / batch_size))
-        if self.draw != "none":
-            for number in range(min(start, ceil(size / batch_size))):
-                begin, end = part.bounds(min(batch_size, size - number * batch_size))
-                bits((end - begin) * width)
-        if not numbers:
-            return
-        order = Order(self.store, seed)
-        window = order.window_of(start * batch_size)
-        ahead = windows(self.store, order, window, self.device)
-        low = high = int(order.bounds[window])
-        held = [torch.empty(0)]
-        index = torch.empty(0)
-        try:
-            for number in numbers:
-                begin, end = part.bounds(min(batch_size, size - number * batch_size))
-                begin, end = number * batch_size + begin, number * batch_size + end
-                pieces: list[list[Tensor]] = []
-                while True:
-                    if begin < high:
-                        rows = index[begin - low : min(end, high) - low]
-                        pieces.append([tensor.index_select(0, rows) for tensor in held])
-                        begin = min(end, high)
-                    if end <= high and pieces:
-                        break
-                    values, index = next(ahead)
-                    held = [values, *self._classes(order, window)]
-                    window, low, high = window + 1, high, high + len(index)
-                joined = [torch.cat(some) if len(some) > 1 else some[0] for some in zip(*pieces, strict=True)]
-                yield self._with_words(joined[0], bits, joined[1:])
-        finally:
-            ahead.close()  # type: ignore[attr-defined]
+        size = len(self)
 
-    def _classes(self, order: Order, window: int) -> list[Tensor]:
-        """Classes of the rows of a window as they are read, where some are given."""
-        return [] if self.y is None else [self.y[torch.from_numpy(order.rows_of(window)).to(self.device)]]
+        def place(number: int) -> tuple[int, int]:
+            begin, end = part.bounds(min(batch_size, size - number * batch_size))
+            return number * batch_size + begin, number * batch_size + end
+
+        count = ceil(size / batch_size)
+        if self.draw != "none":
+            for begin, end in map(place, range(min(start, count))):
+                bits((end - begin) * prod(self.x_shape))
+        for values, *beside in shuffled(self.store, seed, map(place, range(start, count)), self.device, self.y):
+            yield self._with_words(values, bits, beside)
 
     def fixed(self, seed: int) -> "StreamedSplit":
         """See `Split.fixed`: the same bits, drawn again at each reading, for the place of each is known.
@@ -238,24 +203,7 @@ class StreamedSplit(Split):
         They come from 256 blocks of the data, chosen at random, as evenly as can be: neither all blocks are read nor
         one row of each.
         """
-        size = len(self)
-        order = np.random.default_rng(derive_seed(seed, _MIXED))
-        if count >= size:
-            return self.take(torch.from_numpy(order.permutation(size)))
-        edges = self.store.edges
-        if edges is None:
-            edges = np.r_[np.arange(0, size, min(self.store.block, max(size // _SAMPLED_PIECES, 1))), size]
-        pieces = np.random.default_rng(derive_seed(seed, _PIECES)).permutation(len(edges) - 1)
-        rows = np.random.default_rng(derive_seed(seed, _ROWS))
-        lengths = np.diff(edges)[pieces]
-        # As many blocks as hold the count, and 256 if there are so many.
-        used = max(min(_SAMPLED_PIECES, len(pieces)), int(np.searchsorted(np.cumsum(lengths), count)) + 1)
-        quota = _shared_out(count, lengths[:used])
-        chosen = np.concatenate(
-            [edges[piece] + rows.permutation(length)[:some]
-             for piece, length, some in zip(pieces[:used], lengths[:used], quota, strict=True)]
-        )  # fmt: skip
-        return self.take(torch.from_numpy(order.permutation(np.sort(chosen))))
+        return self.take(torch.from_numpy(scattered_rows(self.store, count, seed)))
 
     def summary(self) -> DataSummary:
         """See `Split.summary`; the range is that of the whole source, of which one pass is made, once.
@@ -282,16 +230,3 @@ class StreamedSplit(Split):
 
     def _has(self, name: str) -> bool:
         return self.store.labelled if name == "labels" else super()._has(name)
-
-
-def _shared_out(count: int, lengths: Array) -> list[int]:
-    """Shares of ``count``, as equal as lengths allow."""
-    quota, left, places = np.zeros(len(lengths), np.int64), count, np.argsort(lengths, kind="stable")
-    for done, place in enumerate(places.tolist()):
-        quota[place] = min(int(lengths[place]), left // (len(places) - done))
-        left -= int(quota[place])
-    for place in places[::-1].tolist():  # the largest take what rounding left
-        extra = min(left, int(lengths[place] - quota[place]))
-        quota[place] += extra
-        left -= extra
-    return [int(some) for some in quota]
