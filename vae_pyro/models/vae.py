@@ -4,27 +4,17 @@ from typing import Any, Self
 
 import torch
 from pyro.distributions import TorchDistribution
-from torch import Tensor, nn
+from torch import Tensor
 
-from vae_pyro.core.isolation import isolated, seeded
-from vae_pyro.data.memory.sparse_rows import SparseRows, is_sparse
-from vae_pyro.data.split import Split
-from vae_pyro.data.summary import DataSummary
-from vae_pyro.densities.measure import Measure, Target
+from vae_pyro.core.isolation import isolated
 from vae_pyro.densities.moments import merge_moments
-from vae_pyro.densities.pair import Pair
-from vae_pyro.likelihoods.noise import likelihood_of
 from vae_pyro.models.config import VAEConfig
-from vae_pyro.models.guide import Guide
-from vae_pyro.models.model import Model
-from vae_pyro.models.structures import STRUCTURES, Parts
+from vae_pyro.models.configured import ConfiguredPair
 
 _MOMENT_DRAWS = 50
-# Data whose values are looked at together.
-_ROWS = 10_000
 
 
-class VAE(nn.Module, Pair):
+class VAE(ConfiguredPair):
     """A Pyro model and guide that belong together.
 
     ``pyro.infer.SVI(vae.model, vae.guide, ...)``, ``Predictive`` and ``MCMC`` take the two as they are; `vae_pyro.fit`
@@ -44,52 +34,16 @@ class VAE(nn.Module, Pair):
         ValueError: a network does not fit the shape of the data.
     """
 
-    model: Model
-    guide: Guide
     initialized: Tensor
-    outputs_ignore_data = True
 
     def __init__(self, config: VAEConfig, *, seed: int = 0) -> None:
-        nn.Module.__init__(self)  # `Pair.__init__` takes programs that are there already
-        self.config = config
-        with seeded(seed):
-            parts = Parts(config, likelihood_of(config.likelihood, config.noise, config.x_shape))
-            structure = STRUCTURES.build(config.structure)
-            model, guide = structure.build(parts)
-            parts.finish()
-        self.num_classes = structure.num_classes
-        self.guide, self.model = guide, model
+        super().__init__(config, seed=seed)
         self.register_buffer("initialized", torch.tensor(False))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Floating-point type of the weights."""
-        return next(self.parameters()).dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
 
     @property
     def decodable(self) -> Self:
         """This VAE: it decodes single latents."""
         return self
-
-    @property
-    def measure(self) -> Measure:
-        """Whether p(x) is a probability, given the total of x or not, or a density."""
-        return self.model.likelihood.measure
-
-    def target(self, split: Split) -> Target:
-        """What the log densities of some data are of: x, x given y, x and y, or x and the mask."""
-        known = 0 if split.y is None else int((split.y >= 0).sum())
-        return STRUCTURES.build(self.config.structure).target(data=len(split), known=known)
-
-    def width(self, split: Split) -> int:
-        """Numbers that the widest tensor of a pass holds for each particle and datum."""
-        parts = (self.model.likelihood, self.model.decoder, self.model.prior)
-        return max(super().width(split), *(part.max_width for part in parts))
 
     def means_of(self, latents: dict[str, Tensor], distributions: dict[str, TorchDistribution]) -> Tensor | None:
         """`posterior_means` where they are closed; ``None`` where they have draws of their own."""
@@ -98,68 +52,9 @@ class VAE(nn.Module, Pair):
         mean = distributions["z"].mean.double()
         return mean[0] if mean.dim() > 2 else mean
 
-    def check_shape(self, values: Tensor) -> None:
-        """Refuse data whose shape is not ``config.x_shape``."""
-        self.as_input(values)
-
-    def expectation_of(self, elements: TorchDistribution) -> Tensor:
-        """E[x | z] of a distribution of x (the most probable class for a categorical likelihood)."""
-        return self.model.likelihood.expectation(elements)
-
     def posterior_means(self, x: Tensor, *, num_draws: int, seed: int, **given: Tensor) -> Tensor:
         """E_q[z | x] in float64, ``(datum, latent)``: exact for a Gaussian posterior, see `posterior_moments`."""
         return self.posterior_moments(x, **given, num_draws=num_draws, seed=seed)[0].double()
-
-    def as_input(self, x: Any) -> Tensor:
-        """``x`` as a tensor of this VAE's type and device.
-
-        Raises:
-            ValueError: the shape of a datum is not ``config.x_shape``.
-        """
-        if is_sparse(x):
-            x = SparseRows.of(x)[:]
-        x = torch.as_tensor(x, dtype=self.dtype, device=self.device)
-        shape = self.config.x_shape
-        if x.dim() != len(shape) + 1 or x.shape[1:] != shape:
-            raise ValueError(f"data of shape (datum, {', '.join(map(str, shape))}) expected, got {tuple(x.shape)}")
-        return x
-
-    def check_data(self, split: Split, *, blank: bool = False, y: Tensor | None = None) -> None:
-        """Refuse data that the model cannot describe: `check` of a split, and of each value where no range says enough.
-
-        Args:
-            split: a `vae_pyro.data.dataset.Split`.
-            blank: take data of which nothing is observed, too; only their shape can be wrong.
-            y: classes in place of the split's, such as one that stands for all that will be tried.
-
-        Raises:
-            ValueError: see `check`.
-        """
-        unseen = blank and split.mask is not None and not bool(split.mask.any())
-        self.check(split.head, None if unseen else split.summary(), split.y if y is None else y)
-        if self.model.likelihood.by_value:
-            for start in range(0, len(split), _ROWS):
-                values, given = split.batch(slice(start, start + _ROWS), torch.float64)
-                everything = torch.ones_like(values, dtype=torch.bool)
-                self.model.likelihood.refuse(values, given.get("mask", everything))
-
-    def check(self, values: Tensor, summary: DataSummary | None, y: Tensor | None = None) -> None:
-        """Refuse data of another shape, or outside the support of the likelihood, and classes that there are not.
-
-        Args:
-            values: some of the data, ``(datum, *x_shape)``.
-            summary: of all of them, see `vae_pyro.data.dataset.Split.summary`; ``None`` where nothing is observed.
-            y: classes of all of them, where they are given to the programs.
-
-        Raises:
-            ValueError: the message names the shape, the range and the likelihoods that would fit, or the classes.
-        """
-        self.as_input(values[:1])
-        if summary is not None:
-            self.model.likelihood.check(summary, self.config.likelihood.name)
-        self.model.require(y)
-        if y is not None:
-            self._require_classes(y)
 
     def initialize(self, x: Tensor, mask: Tensor | None = None, *, step: float | None = None) -> None:
         """Start statistics, scales, output bias and pseudo-inputs from training data; only the first call acts.
@@ -194,37 +89,6 @@ class VAE(nn.Module, Pair):
         """
         return self.guide.encode(self.as_input(x), *self._given(mask, y))
 
-    def _given(self, mask: Tensor | None, y: Any) -> tuple[Tensor | None, Tensor | None]:
-        """Mask and labels on the device.
-
-        Raises:
-            ValueError: labels that are no integers, or no classes of the model.
-        """
-        mask = None if mask is None else mask.to(self.device)
-        if y is None:
-            return mask, None
-        classes = torch.as_tensor(y)
-        if classes.dtype.is_floating_point or classes.dtype.is_complex:
-            raise ValueError(f"y holds integers, got {classes.dtype}")
-        self._require_classes(classes)
-        return mask, classes.to(device=self.device, dtype=torch.int64)
-
-    def _require_classes(self, y: Tensor) -> None:
-        if not self.num_classes or y.numel() == 0:
-            return  # of a structure without classes y is refused where it is passed on
-        lowest, low, high = self.model.lowest_class, int(y.min()), int(y.max())
-        if low < lowest or high >= self.num_classes:
-            raise ValueError(
-                f"structure {self.config.structure.name!r} has classes from {lowest} to {self.num_classes - 1}, got y "
-                f"from {low} to {high}; give every datum such a class, or set structure.num_classes"
-            )
-
-    def _latent(self, z: Any) -> Tensor:
-        z = torch.as_tensor(z, dtype=self.dtype, device=self.device)
-        if z.shape[-1:] != (self.config.latent_dim,):
-            raise ValueError(f"z of shape (..., {self.config.latent_dim}) expected, got {tuple(z.shape)}")
-        return z
-
     def decode(self, z: Any, *, y: Any = None) -> TorchDistribution:
         """p(x | z): batch shape ``(*batch,)``, event shape ``x_shape``, for z of shape ``(*batch, latent_dim)``.
 
@@ -240,13 +104,6 @@ class VAE(nn.Module, Pair):
     def expectation(self, z: Any, *, y: Any = None) -> Tensor:
         """E[x | z] (the most probable class for a categorical likelihood), shape ``(*batch, *x_shape)``."""
         return self._expectation(self._latent(z), self._class(y))
-
-    def _class(self, y: Any) -> Tensor | None:
-        """Classes for the decoder, which reads a class and cannot infer it."""
-        classes = self._given(None, y)[1]
-        if classes is not None and classes.numel() and int(classes.min()) < 0:
-            raise ValueError(f"the decoder reads a class from 0 to {self.num_classes - 1}, got {int(classes.min())}")
-        return classes
 
     def _expectation(self, z: Tensor, y: Tensor | None) -> Tensor:
         likelihood = self.model.likelihood
