@@ -1,6 +1,7 @@
 """Base of the scikit-learn estimators: options, validation and the fit."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -18,21 +19,45 @@ type Array = np.ndarray[Any, Any]
 FLOATS = [np.float64, np.float32]
 
 
+@dataclass(repr=False, eq=False)
 class Estimator(TransformerMixin, BaseEstimator):
-    """Base of the estimators: validates a table and fits a VAE to it."""
+    """Base of the estimators: validates a table and fits a VAE to it.
 
-    latent_dim: int
-    likelihood: str | Mapping[str, Any]
-    hidden: Sequence[int]
-    objective: str | Mapping[str, Any]
-    epochs: int
-    batch_size: int
-    lr: float
-    num_draws: int
-    encode_mask: bool
-    compile: bool
-    device: str
-    random_state: Any
+    Args:
+        latent_dim: dimension of z.
+        likelihood: p(x | z), see `vae_pyro.likelihoods`: ``gaussian`` for real numbers, ``bernoulli`` for 0 and 1,
+            ``poisson`` for counts.
+        hidden: widths of the encoder's hidden layers; the decoder mirrors them.
+        objective: see `vae_pyro.objectives`.
+        epochs: passes over the data.
+        batch_size: data in a step.
+        lr: learning rate of Adam.
+        num_draws: draws of z for each datum.
+        encode_mask: pass the mask of observed elements to the encoder.
+        compile: compile the steps, which pays in long fits.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        random_state: of the fit and of draws: an integer, a ``RandomState``, or ``None`` for another at each fit.
+
+    Attributes:
+        vae_: the fitted VAE, in float64.
+        history_: see `vae_pyro.training.fitting.FitResult`.
+        n_features_in_: number of elements.
+        seed_: what ``random_state`` gave.
+    """
+
+    latent_dim: int = 2
+    _: KW_ONLY
+    likelihood: str | Mapping[str, Any] = "gaussian"
+    hidden: Sequence[int] = (64,)
+    objective: str | Mapping[str, Any] = "elbo"
+    epochs: int = 100
+    batch_size: int = 128
+    lr: float = 1e-3
+    num_draws: int = 200
+    encode_mask: bool = False
+    compile: bool = False
+    device: str = "cpu"
+    random_state: Any = None
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

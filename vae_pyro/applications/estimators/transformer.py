@@ -1,7 +1,7 @@
 """`VAETransformer`: posterior means, log densities and samples of a VAE behind scikit-learn's interface."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,57 +25,8 @@ _SCORE_STREAM, _SAMPLE_STREAM = 1, 3
 class VAETransformer(ClassNamePrefixFeaturesOutMixin, Estimator):
     """Latents of a VAE: ``transform`` gives the means of q(z | x), ``score_samples`` log p(x).
 
-    Args:
-        latent_dim: dimension of z.
-        likelihood: p(x | z), see `vae_pyro.likelihoods`: ``gaussian`` for real numbers, ``bernoulli`` for 0 and 1,
-            ``poisson`` for counts.
-        hidden: widths of the encoder's hidden layers; the decoder mirrors them.
-        objective: see `vae_pyro.objectives`.
-        epochs: passes over the data.
-        batch_size: data in a step.
-        lr: learning rate of Adam.
-        num_draws: draws of z for each datum in ``score_samples``.
-        encode_mask: pass the mask of observed elements to the encoder.
-        compile: compile the steps, which pays in long fits.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        random_state: of the fit, of scores and samples: an integer, a ``RandomState``, or ``None``
-            for another at each fit.
-
-    Attributes:
-        vae_: the fitted VAE, in float64.
-        history_: see `vae_pyro.training.fitting.FitResult`.
-        n_features_in_: number of elements.
-        seed_: what ``random_state`` gave.
+    Arguments and attributes are those of `vae_pyro.applications.estimators.base.Estimator`.
     """
-
-    def __init__(
-        self,
-        latent_dim: int = 2,
-        *,
-        likelihood: str | Mapping[str, Any] = "gaussian",
-        hidden: Sequence[int] = (64,),
-        objective: str | Mapping[str, Any] = "elbo",
-        epochs: int = 100,
-        batch_size: int = 128,
-        lr: float = 1e-3,
-        num_draws: int = 200,
-        encode_mask: bool = False,
-        compile: bool = False,  # noqa: A002 (the name that FitConfig has)
-        device: str = "cpu",
-        random_state: Any = None,
-    ) -> None:
-        self.latent_dim = latent_dim
-        self.likelihood = likelihood
-        self.hidden = hidden
-        self.objective = objective
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.num_draws = num_draws
-        self.encode_mask = encode_mask
-        self.compile = compile
-        self.device = device
-        self.random_state = random_state
 
     @property
     def _n_features_out(self) -> int:
