@@ -92,12 +92,7 @@ def banded(
 
 @styled
 def plot_pit(
-    pit: Array,
-    *,
-    grid: Array | None = None,
-    lower: Array | None = None,
-    upper: Array | None = None,
-    bins: int = 20,
+    pit: Array, *, grid: Array | None = None, lower: Array | None = None, upper: Array | None = None, bins: int = 20
 ) -> Figure:
     """Probability integral transform of the data: a histogram with 99 % intervals, and the ECDF where a band is given.
 

@@ -156,8 +156,7 @@ def total_correlation(joint: Densities, marginal: Densities, floor: Array | None
         Chen et al. 2018, Isolating sources of disentanglement in VAEs, eq. 2. arXiv:1802.04942
     """
     return bracket(
-        (joint.outside if floor is None else floor) - marginal.inside.sum(-1),
-        joint.inside - marginal.outside.sum(-1),
+        (joint.outside if floor is None else floor) - marginal.inside.sum(-1), joint.inside - marginal.outside.sum(-1)
     )
 
 

@@ -113,12 +113,7 @@ def denoise(
         if each is not None:
             each(block)
     return Denoised(
-        **found,
-        effective_sample_size=sizes,
-        draws=kept,
-        level=level,
-        num_draws=num_draws,
-        ids=split.ids.cpu().numpy(),
+        **found, effective_sample_size=sizes, draws=kept, level=level, num_draws=num_draws, ids=split.ids.cpu().numpy()
     )
 
 

@@ -165,9 +165,7 @@ def omniglot(root: Path) -> ArrayStore:
 
     def read(background: bool) -> tuple[Array, Array]:
         dataset = _download(
-            "omniglot",
-            root,
-            lambda download: datasets.Omniglot(str(root), background=background, download=download),
+            "omniglot", root, lambda download: datasets.Omniglot(str(root), background=background, download=download)
         )
         images, labels = [], []
         for image, label in dataset:

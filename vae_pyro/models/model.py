@@ -33,12 +33,7 @@ class Model(PyroModule):
         self._encode = (encode,)
 
     def forward(
-        self,
-        x: Tensor | None = None,
-        *,
-        size: int | None = None,
-        mask: Tensor | None = None,
-        y: Tensor | None = None,
+        self, x: Tensor | None = None, *, size: int | None = None, mask: Tensor | None = None, y: Tensor | None = None
     ) -> Tensor:
         """Run the program.
 

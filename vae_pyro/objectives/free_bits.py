@@ -32,11 +32,7 @@ class FreeBits(MonteCarloObjective):
     """
 
     def __init__(
-        self,
-        *,
-        num_particles: Particles = 1,
-        nats: Weight = 0.25,
-        per: Literal["dimension", "layer"] = "dimension",
+        self, *, num_particles: Particles = 1, nats: Weight = 0.25, per: Literal["dimension", "layer"] = "dimension"
     ) -> None:
         super().__init__(num_particles=num_particles)
         self.nats, self.per = nats, per

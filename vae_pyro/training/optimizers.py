@@ -20,11 +20,7 @@ OPTIMIZERS: Registry[Optimizer] = Registry("optimizer")
 
 @OPTIMIZERS.register("adam")
 def adam(
-    parameters: Parameters,
-    *,
-    lr: Rate = 1e-3,
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999),
-    eps: Rate = 1e-8,
+    parameters: Parameters, *, lr: Rate = 1e-3, betas: tuple[Fraction, Fraction] = (0.9, 0.999), eps: Rate = 1e-8
 ) -> Optimizer:
     """Adam (Kingma & Ba 2015, arXiv:1412.6980)."""
     return torch.optim.Adam(parameters, lr=lr, betas=betas, eps=eps, fused=True)
@@ -45,24 +41,13 @@ def adamw(
 
 @OPTIMIZERS.register("rmsprop")
 def rmsprop(
-    parameters: Parameters,
-    *,
-    lr: Rate = 1e-3,
-    alpha: Fraction = 0.99,
-    eps: Rate = 1e-8,
-    momentum: Fraction = 0.0,
+    parameters: Parameters, *, lr: Rate = 1e-3, alpha: Fraction = 0.99, eps: Rate = 1e-8, momentum: Fraction = 0.0
 ) -> Optimizer:
     """RMSprop (Tieleman & Hinton 2012, lecture 6.5 of Neural networks for machine learning)."""
     return torch.optim.RMSprop(parameters, lr=lr, alpha=alpha, eps=eps, momentum=momentum, foreach=True)
 
 
 @OPTIMIZERS.register("sgd")
-def sgd(
-    parameters: Parameters,
-    *,
-    lr: Rate = 1e-3,
-    momentum: Fraction = 0.0,
-    nesterov: bool = False,
-) -> Optimizer:
+def sgd(parameters: Parameters, *, lr: Rate = 1e-3, momentum: Fraction = 0.0, nesterov: bool = False) -> Optimizer:
     """Stochastic gradient descent, optionally with momentum (Sutskever et al. 2013)."""
     return torch.optim.SGD(parameters, lr=lr, momentum=momentum, nesterov=nesterov, fused=True)

@@ -8,14 +8,7 @@ from analysis.density.comparability import require_comparable
 from analysis.experiments.comparison.differences import all_pairs
 from analysis.experiments.comparison.estimates import VariantEstimates
 from analysis.experiments.comparison.result import ExperimentComparison
-from analysis.experiments.comparison.runs import (
-    MeasuredRun,
-    baseline_of,
-    grouped,
-    paired,
-    reference_of,
-    require_finite,
-)
+from analysis.experiments.comparison.runs import MeasuredRun, baseline_of, grouped, paired, reference_of, require_finite
 from analysis.experiments.measurement import gather
 from vae_pyro.experiments.folder import Experiment
 

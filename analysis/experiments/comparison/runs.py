@@ -107,9 +107,7 @@ def baseline_of(measured: Sequence[MeasuredRun], variants: Mapping[str, Any], ba
     raise ValueError(f"the baseline {baseline!r} is not a variant or objective; choose from {', '.join(variants)}")
 
 
-def paired(
-    variants: Mapping[str, Mapping[int, MeasuredRun]],
-) -> tuple[dict[str, list[MeasuredRun]], list[str]]:
+def paired(variants: Mapping[str, Mapping[int, MeasuredRun]]) -> tuple[dict[str, list[MeasuredRun]], list[str]]:
     """Runs of each variant in the order in which they are paired, and notes on what was left out."""
     common = sorted(set.intersection(*(set(seeds) for seeds in variants.values())))
     notes = []

@@ -106,10 +106,7 @@ def advice(pair: Difference, num_comparisons: int) -> str:
 
 
 def _required(pair: Difference, power: PowerAnalysis) -> str:
-    sizes = (
-        ("seeds", pair.mean.num_seeds, power.num_seeds),
-        ("data", pair.mean.num_data, power.num_data),
-    )
+    sizes = (("seeds", pair.mean.num_seeds, power.num_seeds), ("data", pair.mean.num_data, power.num_data))
     enough = [f"about {number:,} {what} (now {now:,})" for what, now, number in sizes if number is not None]
     vain = [f"more {what} alone do not suffice" for what, _, number in sizes if number is None]
     return ", ".join(filter(None, [" or ".join(enough), " and ".join(vain)]))

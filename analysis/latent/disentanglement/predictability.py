@@ -13,14 +13,7 @@ type Array = np.ndarray[Any, Any]
 _NUMBERS_AT_ONCE = 5_000_000
 
 
-def sap(
-    codes: Any,
-    factors: Any,
-    *,
-    categorical: Sequence[int] = (),
-    num_resamples: int = 20,
-    seed: int = 0,
-) -> Score:
+def sap(codes: Any, factors: Any, *, categorical: Sequence[int] = (), num_resamples: int = 20, seed: int = 0) -> Score:
     """Separated attribute predictability: how much better the best latent predicts a factor than the second best.
 
     Each latent alone predicts each factor: an ordered one by a line, scored by R squared; a categorical one by

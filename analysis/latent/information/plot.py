@@ -8,28 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.plotting.distributions import marginals
-from analysis.plotting.style import (
-    BLUE,
-    CLASSES,
-    INK,
-    MAX_PANELS,
-    RED,
-    Array,
-    names_of,
-    numbers,
-    same_size,
-    styled,
-)
+from analysis.plotting.style import BLUE, CLASSES, INK, MAX_PANELS, RED, Array, names_of, numbers, same_size, styled
 
 
 @styled
-def plot_kl(
-    kl: Array,
-    error: Array | None = None,
-    *,
-    activity: Array | None = None,
-    threshold: float = 0.01,
-) -> Figure:
+def plot_kl(kl: Array, error: Array | None = None, *, activity: Array | None = None, threshold: float = 0.01) -> Figure:
     """KL of each latent in falling order, and which of them the model uses.
 
     Args:

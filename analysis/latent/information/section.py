@@ -93,12 +93,7 @@ class Information(Diagnostic[InformationFindings]):
         if result.layers is not None:
             blocks += _layers(result.layers)
         return Section(
-            self.title,
-            blocks,
-            verdicts=result.verdicts,
-            methods=flow(_METHODS),
-            references=_REFERENCES,
-            name=self.name,
+            self.title, blocks, verdicts=result.verdicts, methods=flow(_METHODS), references=_REFERENCES, name=self.name
         )
 
 

@@ -87,12 +87,7 @@ class LatentStructure(Diagnostic[StructureFindings]):
             raw = None if context.test.mask is not None else context.test.stored(slice(None)).flatten(1).cpu().numpy()
             # Gaussian mixtures with their many starts take minutes; `analysis.latent.structure.clusters` has them.
             found = structure(
-                codes,
-                labels=labels,
-                raw=raw,
-                clusterings=("kmeans", "hdbscan"),
-                max_data=_MOST,
-                seed=context.stream(8),
+                codes, labels=labels, raw=raw, clusterings=("kmeans", "hdbscan"), max_data=_MOST, seed=context.stream(8)
             )
         moved, between = None, None
         vae = context.pair.decodable

@@ -127,10 +127,7 @@ def _relabelled(drift: Drift) -> Picture:
 def _log_px(drift: Drift) -> Picture:
     return Picture.of(
         plot_scores(
-            -drift.log_px_reference,
-            -drift.log_px_new,
-            names=("held-out data", "new data"),
-            xlabel="-log p(x), nats",
+            -drift.log_px_reference, -drift.log_px_new, names=("held-out data", "new data"), xlabel="-log p(x), nats"
         ),
         alt=flow(
             f"""

@@ -141,10 +141,7 @@ class Detection(Result):
         found = self.separation
         if found is not None:
             values |= {"auroc": found.auroc, "auroc_se": found.auroc_se}
-            values |= {
-                "average_precision": found.average_precision,
-                "average_precision_se": found.average_precision_se,
-            }
+            values |= {"average_precision": found.average_precision, "average_precision_se": found.average_precision_se}
         return values
 
     @property

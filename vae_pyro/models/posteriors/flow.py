@@ -33,12 +33,7 @@ class Flow(Posterior):
     cheap_density = False
 
     def __init__(
-        self,
-        width: int,
-        latent_dim: int,
-        *,
-        steps: Annotated[int, Field(ge=1)] = 2,
-        hidden: Widths = (128,),
+        self, width: int, latent_dim: int, *, steps: Annotated[int, Field(ge=1)] = 2, hidden: Widths = (128,)
     ) -> None:
         super().__init__(width, latent_dim)
         self.normal = DiagonalNormal(width, latent_dim)

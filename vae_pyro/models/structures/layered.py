@@ -82,12 +82,7 @@ class LayeredModel(Model):
         return False  # z is a Gaussian given the layer above
 
     def forward(
-        self,
-        x: Tensor | None = None,
-        *,
-        size: int | None = None,
-        mask: Tensor | None = None,
-        y: Tensor | None = None,
+        self, x: Tensor | None = None, *, size: int | None = None, mask: Tensor | None = None, y: Tensor | None = None
     ) -> Tensor:
         self.require(y)
         with self.plate(x, size):

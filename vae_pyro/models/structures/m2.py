@@ -37,12 +37,7 @@ class SemiSupervisedModel(Model):
         self.register_buffer("class_logits", torch.zeros(num_classes), persistent=False)
 
     def forward(
-        self,
-        x: Tensor | None = None,
-        *,
-        size: int | None = None,
-        mask: Tensor | None = None,
-        y: Tensor | None = None,
+        self, x: Tensor | None = None, *, size: int | None = None, mask: Tensor | None = None, y: Tensor | None = None
     ) -> Tensor:
         """Run the program.
 

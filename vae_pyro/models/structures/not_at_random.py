@@ -84,12 +84,7 @@ class MissingModel(Model):
         self.mechanism = mechanism
 
     def forward(
-        self,
-        x: Tensor | None = None,
-        *,
-        size: int | None = None,
-        mask: Tensor | None = None,
-        y: Tensor | None = None,
+        self, x: Tensor | None = None, *, size: int | None = None, mask: Tensor | None = None, y: Tensor | None = None
     ) -> Tensor:
         self.require(y)
         with self.plate(x, size):
