@@ -65,6 +65,14 @@ class PPCA:
             noise = torch.randn(size, len(self.mean), dtype=torch.float64)
         return z @ self.weight.T + self.mean + self.variance**0.5 * noise
 
+    def hidden(self, seen: int, x: Tensor) -> tuple[tuple[Program, Program], "PPCA", Tensor]:
+        """Programs with only the first elements of x observed, the truth of these alone, and the mask."""
+        mask = torch.ones_like(x, dtype=torch.bool)
+        mask[:, seen:] = False
+        part = PPCA(self.weight[:seen], self.mean[:seen], self.variance)
+        _, guide = part.programs()
+        return (self.programs()[0], lambda x, mask=None: guide(x[:, :seen])), part, mask
+
     def programs(self, *, diagonal: bool = False, stretch: float = 1.0) -> tuple[Program, Program]:
         """Hand-written model and guide that keep the contract; the guide is exact, or the best diagonal one.
 

@@ -208,12 +208,6 @@ class PredictiveChecks(Result):
         return max(sqrt(self.p_family * (1 - self.p_family) / count), 0.5 / count)
 
     @property
-    def pit_adjusted(self) -> Array | None:
-        """p-values of the PITs, multiplied by the number of statistics (Bonferroni); ``None`` for ``posterior``."""
-        values = [check.pit_p_value for check in self.checks if check.pit_p_value is not None]
-        return np.minimum(len(values) * np.array(values), 1.0) if values else None
-
-    @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """One row on all statistics, and for ``prior`` and ``held_out`` one on their distributions over data."""
         count = len(self.checks[0].replicated)

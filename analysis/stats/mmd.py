@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from analysis.stats.two_sample import relabellings
+
 type Array = np.ndarray[Any, Any]
 type Bandwidth = float | Sequence[float] | Literal["median", "ladder"]
 
@@ -97,16 +99,11 @@ def mmd(x: Array, y: Array, *, seed: int, bandwidth: Bandwidth = "median", num_p
         Gretton et al. 2012, Optimal kernel choice for large-scale two-sample tests, NeurIPS (several kernels).
     """
     pooled, m, n = _pool(x, y)
-    if num_permutations < 1:
-        raise ValueError(f"num_permutations must be at least 1, got {num_permutations}")
     random = np.random.default_rng(seed)
     lengths = _lengths(pooled, bandwidth, random)
 
     # Column 0 holds the labels as given, the others permuted ones; 1 marks a row of the first sample.
-    first = np.zeros((num_permutations + 1, m + n))
-    first[:, :m] = 1
-    first[1:] = random.permuted(first[1:], axis=1)
-    labels = np.ascontiguousarray(first.T)
+    labels = np.ascontiguousarray(relabellings(m, n, num_permutations, seed=random).T)
     within, row_sum, row_first = _kernel_sums(pooled, labels, lengths)
 
     # All three means follow from the sum within the first sample, since sums over all rows do not depend on labels.
@@ -146,19 +143,24 @@ def _lengths(pooled: Array, bandwidth: Bandwidth, random: np.random.Generator) -
     if isinstance(bandwidth, str):
         if bandwidth not in ("median", "ladder"):
             raise ValueError(f"unknown bandwidth {bandwidth!r}; choose median, ladder, or positive lengths")
-        from scipy.spatial.distance import pdist
-
-        some = pooled
-        if len(pooled) > _MEDIAN_ROWS:
-            some = pooled[random.choice(len(pooled), _MEDIAN_ROWS, replace=False)]
-        distances = pdist(some)
-        distances = distances[distances > 0]
-        median = float(np.median(distances)) if len(distances) else 1.0  # all rows alike: any length gives 0
+        median = median_distance(pooled, random)
         return (median,) if bandwidth == "median" else tuple(factor * median for factor in _LADDER)
     lengths = tuple(float(length) for length in np.atleast_1d(np.asarray(bandwidth, dtype=np.float64)))
     if not lengths or not all(np.isfinite(length) and length > 0 for length in lengths):
         raise ValueError(f"bandwidth must be positive lengths, got {lengths}")
     return lengths
+
+
+def median_distance(pooled: Array, random: np.random.Generator) -> float:
+    """Median of the distances of pooled rows, of at most 1,000 of them: the usual length of the kernel."""
+    from scipy.spatial.distance import pdist
+
+    some = pooled
+    if len(pooled) > _MEDIAN_ROWS:
+        some = pooled[random.choice(len(pooled), _MEDIAN_ROWS, replace=False)]
+    distances = pdist(some)
+    distances = distances[distances > 0]
+    return float(np.median(distances)) if len(distances) else 1.0  # all rows alike: any length gives 0
 
 
 def _kernel_sums(pooled: Array, labels: Array, lengths: Sequence[float]) -> tuple[Array, Array, Array]:

@@ -14,7 +14,7 @@ type Array = np.ndarray[Any, Any]
 _TINY = 1e-12
 
 
-def relabellings(m: int, n: int, num_permutations: int, *, seed: int) -> Array:
+def relabellings(m: int, n: int, num_permutations: int, *, seed: int | np.random.Generator) -> Array:
     """Arrangements of the labels of ``m + n`` pooled rows: as given, then permuted at random.
 
     They are those that `analysis.stats.mmd.mmd` draws with the same seed and a bandwidth in numbers, one by one.

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vae_pyro.applications.html import SummaryTable
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -12,7 +14,7 @@ type Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(SummaryTable):
     """Probabilities of the classes of some data.
 
     Attributes:
@@ -162,9 +164,3 @@ class Classification:
                     f"{title}: {1 - self.accuracy(name):.2%} wrong, log score {self.log_score(name):.4f} nats per datum"
                 )
         return "; ".join(lines)
-
-    def _repr_html_(self) -> str:
-        import pandas as pd
-
-        table = pd.Series(self.summary(), name="value", dtype=object).to_frame()
-        return str(table.to_html(float_format="{:.4g}".format))

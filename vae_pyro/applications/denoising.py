@@ -145,7 +145,7 @@ def posterior_blocks(
     stream = RandomStream(derive_seed(seed, _RESAMPLING_STREAM))
     for drawn in data.walk(num_draws, seed=seed):
         densities = drawn.log_densities()
-        log_weight = densities.log_likelihood + densities.log_prior - densities.log_guide
+        log_weight = densities.log_joint - densities.log_guide
         for some in pieces(len(drawn), size):
             with stream.active():
                 block = _posterior(vae, noise, drawn, some, log_weight[:, some].to(drawn.x.device))

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vae_pyro.applications.html import SummaryTable
+
 if TYPE_CHECKING:
     import xarray as xr
 
@@ -12,7 +14,7 @@ type Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Denoised:
+class Denoised(SummaryTable):
     """The posterior of the clean signal of each datum, element by element.
 
     Attributes:
@@ -81,9 +83,3 @@ class Denoised:
             f"{summary['monte_carlo_se']:.2g}; effective sample size {summary['median_effective_sample_size']:.0f} in "
             f"the median, at least {summary['least_effective_sample_size']:.0f}"
         )
-
-    def _repr_html_(self) -> str:
-        import pandas as pd
-
-        table = pd.Series(self.summary(), name="value", dtype=object).to_frame()
-        return str(table.to_html(float_format="{:.4g}".format))

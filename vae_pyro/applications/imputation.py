@@ -198,7 +198,7 @@ class _Reader:
 def _weights(block: Block, rows: Array) -> Tensor:
     """Normalised weights of a block, ``(particle, datum)``, float64, on the CPU."""
     densities = block.log_densities()
-    log_weight = densities.log_likelihood + densities.log_prior - densities.log_guide
+    log_weight = densities.log_joint - densities.log_guide
     bad = ~log_weight.amax(0).isfinite()
     if bad.any():
         raise ValueError(

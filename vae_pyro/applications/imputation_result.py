@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vae_pyro.applications.html import SummaryTable
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -15,7 +17,7 @@ FEWEST_EFFECTIVE = 10
 
 
 @dataclass(frozen=True)
-class Imputation:
+class Imputation(SummaryTable):
     """Estimates of unobserved elements; an observed element is itself, with sd and error 0.
 
     All arrays but `effective_sample_size` and `ids` have shape ``(datum, *x_shape)``.
@@ -101,9 +103,3 @@ class Imputation:
             + ("" if error is None else f"; Monte Carlo error {error:.1%} of an element's standard deviation")
             + (", itself uncertain with so few effective draws" if facts[f"{size}_median"] < FEWEST_EFFECTIVE else "")
         )
-
-    def _repr_html_(self) -> str:
-        import pandas as pd
-
-        table = pd.Series(self.summary(), name="value", dtype=object).to_frame()
-        return str(table.to_html(float_format="{:.4g}".format))

@@ -94,20 +94,16 @@ class _Alike(View):
         return rows if self._order is None else np.ascontiguousarray(rows[:, self._order])
 
     def read(self, start: int, stop: int) -> Array:
-        """See `Store.read`."""
         return self._ordered(self.store.read(start, stop))
 
     def rows(self, index: Array) -> Array:
-        """See `Store.rows`."""
         return self._ordered(self.store.rows(index))
 
     def mask(self, index: Array) -> Array | None:
-        """See `Store.mask`."""
         stated = self.store.mask(index)
         return None if stated is None else self._ordered(stated)
 
     def labels(self, index: Array) -> Array | None:
-        """See `Store.labels`."""
         found = self.store.labels(index) if self.labelled else None
         return found if found is None or self._codes is None else self._codes[found]
 

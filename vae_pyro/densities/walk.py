@@ -4,7 +4,7 @@ The guide runs once for each datum, and the same seed gives the same draws to ev
 importance weights, predictive draws, posterior means, imputation. Several reductions can share one walk.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any, Protocol
@@ -192,6 +192,13 @@ class Reducer[R](Protocol):
 
     def result(self) -> R:
         """The estimate, once every block was added."""
+
+
+def reduced[R](reducer: Reducer[R], blocks: Iterable[Block]) -> R:
+    """What a reducer makes of all blocks of a walk."""
+    for block in blocks:
+        reducer.add(block)
+    return reducer.result()
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,9 @@ class DataForm(StrEnum):
 class Likelihood(nn.Module, ABC):
     """Decoder output -> normalised Pyro distribution of x.
 
+    Args:
+        x_shape: event shape of x.
+
     Attributes:
         discrete: whether log densities are of probabilities; if not they are of densities in the units of x.
         given_total: whether they are conditional on the sum of x.

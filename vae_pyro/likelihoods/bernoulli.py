@@ -14,9 +14,6 @@ from vae_pyro.nn.features import masked_moments
 class Bernoulli(Likelihood):
     """Independent Bernoulli elements; the decoder gives logits.
 
-    Args:
-        x_shape: event shape of x.
-
     References:
         Kingma & Welling 2014, Auto-encoding variational Bayes, appendix C.1. arXiv:1312.6114
     """

@@ -19,7 +19,6 @@ class Categorical(Likelihood):
     """Independent categorical elements with classes ``0 .. num_classes - 1``; the encoder reads indicators.
 
     Args:
-        x_shape: event shape of x.
         num_classes: number of classes of every element.
     """
 

@@ -125,9 +125,6 @@ class ContinuousBernoulli(TorchDistribution):
 class ContinuousBernoulliLikelihood(Likelihood):
     """Independent continuous Bernoulli elements on [0, 1]; the decoder gives logits.
 
-    Args:
-        x_shape: event shape of x.
-
     References:
         Loaiza-Ganem & Cunningham 2019, The continuous Bernoulli, NeurIPS. arXiv:1907.06845
     """

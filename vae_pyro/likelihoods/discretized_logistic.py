@@ -99,7 +99,6 @@ class DiscretizedLogisticLikelihood(Likelihood):
     """Independent logistic elements rounded to the integers ``0 .. levels - 1``: a probability of raw bytes.
 
     Args:
-        x_shape: event shape of x.
         levels: number of levels.
         scale: ``per_dimension``, ``learned`` as one number, or ``predicted`` by the decoder.
 

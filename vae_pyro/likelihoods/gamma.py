@@ -29,7 +29,6 @@ class Gamma(Likelihood):
     """Independent gamma elements with mean m, from the decoder through a softplus, and variance ``m^2 / r``.
 
     Args:
-        x_shape: event shape of x.
         shape: r is ``learned`` as one number, ``per_dimension``, or ``predicted`` by the decoder.
     """
 

@@ -13,7 +13,6 @@ class Gaussian(LocationScale):
     """Independent Gaussian elements, with a scale that is fixed and stated, or learned.
 
     Args:
-        x_shape: event shape of x.
         scale: see `LocationScale`.
         min_scale: see `LocationScale`.
 

@@ -13,7 +13,6 @@ class Laplace(LocationScale):
     """Independent Laplace elements: absolute error with its normaliser.
 
     Args:
-        x_shape: event shape of x.
         scale: see `LocationScale`.
         min_scale: see `LocationScale`.
     """

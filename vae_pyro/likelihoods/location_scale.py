@@ -23,7 +23,6 @@ class LocationScale(Likelihood):
     lattice has no upper bound otherwise.
 
     Args:
-        x_shape: event shape of x.
         scale: a number fixes it, in units of x; ``learned`` is one for all elements, ``per_dimension`` one for each,
             ``predicted`` one for each from the decoder.
         min_scale: lower bound of a scale that is not fixed, as a fraction of the data's standard deviation.

@@ -142,7 +142,6 @@ class Multinomial(Counts):
     expectation is that of such a draw.
 
     Args:
-        x_shape: event shape of x.
         total: of draws: ``empirical``, or ``mean``, the mean of the training data rounded, for all of them.
 
     References:

@@ -29,7 +29,6 @@ class NegativeBinomial(Counts):
     nats from an r of 10,000 on. r is at most exp(15), which is a Poisson to rounding.
 
     Args:
-        x_shape: event shape of x.
         dispersion: r is ``learned`` as one number, ``per_dimension``, or ``predicted`` by the decoder.
 
     References:

@@ -10,11 +10,7 @@ from vae_pyro.likelihoods.counts import Counts
 
 @LIKELIHOODS.register("poisson", order=9)
 class Poisson(Counts):
-    """Independent Poisson counts.
-
-    Args:
-        x_shape: event shape of x.
-    """
+    """Independent Poisson counts."""
 
     def forward(self, output: Tensor) -> TorchDistribution:
         return dist.Poisson(self.rate(output))

@@ -18,7 +18,6 @@ class StudentT(LocationScale):
     """Independent Student t elements, robust to outliers.
 
     Args:
-        x_shape: event shape of x.
         scale: see `LocationScale`.
         min_scale: see `LocationScale`.
         df: degrees of freedom; ``learned`` fits one number above 1 for all elements.

@@ -60,9 +60,6 @@ class ZeroInflatedPoisson(Counts):
     ``p(x) = g 1[x = 0] + (1 - g) Poisson(x; m)``, with mean ``(1 - g) m``; the decoder gives m and the logit of g.
     Densities are computed in float64.
 
-    Args:
-        x_shape: event shape of x.
-
     References:
         Lambert 1992, Zero-inflated Poisson regression, with an application to defects in manufacturing,
         Technometrics 34. doi:10.2307/1269547
@@ -87,7 +84,6 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
     decoder gives the rate, the logit of g, and r where that is predicted.
 
     Args:
-        x_shape: event shape of x.
         dispersion: r is ``learned`` as one number, ``per_dimension``, or ``predicted`` by the decoder.
 
     References:

@@ -12,10 +12,6 @@ class ResNetEncoder(ImageEncoder):
     """As ``conv``, with residual blocks after each convolution.
 
     Args:
-        feature_shape: as for ``conv``.
-        channels: as for ``conv``.
-        hidden: as for ``conv``.
-        activation: as for ``conv``.
         blocks: residual blocks at each size.
     """
 
@@ -36,11 +32,6 @@ class ResNetDecoder(ImageDecoder):
     """As ``conv``, with residual blocks before each transposed convolution.
 
     Args:
-        latent_dim: as for ``conv``.
-        output_shape: as for ``conv``.
-        channels: as for ``conv``.
-        hidden: as for ``conv``.
-        activation: as for ``conv``.
         blocks: residual blocks at each size.
     """
 

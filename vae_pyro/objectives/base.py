@@ -52,6 +52,9 @@ class KLWeight(Messenger):
 class Objective(ELBO):
     """Interface between a fit and its objective.
 
+    Args:
+        num_particles: draws of z for each datum.
+
     Attributes:
         kl_weight: 0-d tensor that multiplies the KL, 1 at first; ``kl_weight.fill_(0.3)`` between steps changes it, in
             a compiled step as well. It stays where it was made: a 0-d tensor works with those of any device and type.
@@ -66,8 +69,9 @@ class Objective(ELBO):
     kl_factor: float | None = None
     metrics: dict[str, Tensor]
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, *, num_particles: Particles = 1) -> None:
+        # One data plate is the contract, and stating it saves a run of both programs to guess it.
+        super().__init__(num_particles=num_particles, max_plate_nesting=1, vectorize_particles=num_particles > 1)
         self.kl_weight = torch.ones((), dtype=torch.float32)
         self.metrics = {}
 
@@ -86,15 +90,7 @@ OBJECTIVES: ClassRegistry[Objective] = ClassRegistry("objective")
 
 
 class TracedObjective(Objective):
-    """Mixin for Pyro's own losses, value and gradient unchanged: weighs the KL by `KLWeight`, and keeps the metrics.
-
-    Args:
-        num_particles: draws of z for each datum.
-    """
-
-    def __init__(self, *, num_particles: Particles = 1) -> None:
-        # One data plate is the contract, and stating it saves a run of both programs to guess it.
-        super().__init__(num_particles=num_particles, max_plate_nesting=1, vectorize_particles=num_particles > 1)
+    """Mixin for Pyro's own losses, value and gradient unchanged: weighs the KL by `KLWeight`, and keeps the metrics."""
 
     def _get_traces(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Iterator[Any]:
         weight = KLWeight(self.kl_weight)
@@ -142,9 +138,6 @@ class MonteCarloObjective(Objective):
 
     stop_guide: ClassVar[bool] = False
     stop_draws: ClassVar[bool] = False
-
-    def __init__(self, *, num_particles: Particles = 1) -> None:
-        super().__init__(num_particles=num_particles, max_plate_nesting=1, vectorize_particles=num_particles > 1)
 
     @abstractmethod
     def bound(self, densities: LogDensities) -> Tensor:

@@ -11,7 +11,6 @@ class Beta(MonteCarloObjective):
     """beta-VAE: ``E_q[log p(x | z)] - beta KL(q(z | x) || p(z))``, the KL from draws.
 
     Args:
-        num_particles: draws of z for each datum.
         beta: weight of the KL, beside ``kl_weight``.
 
     References:

@@ -27,7 +27,6 @@ class BetaTCVAE(MonteCarloObjective):
     log N, and the dimension-wise KL too low by up to D log N. The parts in N are constants without a gradient.
 
     Args:
-        num_particles: draws of z for each datum.
         dataset_size: N, number of training data.
         alpha: weight of the mutual information.
         beta: weight of the total correlation.

@@ -17,7 +17,6 @@ class Capacity(MonteCarloObjective):
     of one datum.) The KL is closed where it can be. ``kl_weight`` multiplies the penalty.
 
     Args:
-        num_particles: draws of z for each datum.
         gamma: weight of the penalty.
         capacity: C in nats.
 

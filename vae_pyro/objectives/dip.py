@@ -19,7 +19,6 @@ class DIP(MonteCarloObjective):
     prior, and the penalty has no ``kl_weight``.
 
     Args:
-        num_particles: draws of z for each datum.
         kind: ``i`` or ``ii``.
         lambda_od: weight of the off-diagonal entries.
         lambda_d: weight of the diagonal.

@@ -11,9 +11,6 @@ class TraceELBO(TracedObjective, Trace_ELBO):
 
     ``E_q[log p(x | z)] - kl_weight E_q[log q(z | x) - log p(z)]``, both from draws.
 
-    Args:
-        num_particles: draws of z for each datum.
-
     References:
         Kingma & Welling 2014, Auto-encoding variational Bayes, eq. 2. arXiv:1312.6114
     """

@@ -21,9 +21,6 @@ class TraceMeanFieldELBO(TracedObjective, TraceMeanField_ELBO):
     the order of the model (structure ``ladder``). Where it does not (``bottom_up``) Pyro warns, and with an exact guide
     of two layers its value is off by Jeffreys' divergence of q from the product of its marginals; here it is refused.
 
-    Args:
-        num_particles: draws of z for each datum.
-
     Raises:
         ValueError: on the first loss, where model and guide draw the latents in different orders.
 

@@ -23,7 +23,6 @@ class FreeBits(MonteCarloObjective):
     ``E_q[log q(z_l | z_(l-1)) - log p(z_l | z_(l+1))]``, the layer's part of the rate, which may be negative.
 
     Args:
-        num_particles: draws of z for each datum.
         nats: lambda, the floor of each dimension, or of each layer.
         per: ``dimension``, or ``layer``: one floor for the sum over a site's dimensions.
 

@@ -20,7 +20,6 @@ class InfoVAE(MonteCarloObjective):
     learns from the KL alone.
 
     Args:
-        num_particles: draws of z for each datum.
         alpha: at most 1; weight in favour of the mutual information of x and z. At 1 the MMD alone remains.
         lambda_: weight of the divergence of the aggregate, at least ``1 - alpha``.
 

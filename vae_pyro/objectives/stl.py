@@ -14,9 +14,6 @@ class STL(MonteCarloObjective):
     exactly zero where the guide is the posterior. (An exact zero holds for the guide's parameters; a prior made of
     posteriors, such as the VampPrior, keeps its gradient through log p(z).)
 
-    Args:
-        num_particles: draws of z for each datum.
-
     References:
         Roeder, Wu & Duvenaud 2017, Sticking the landing, the path derivative. arXiv:1703.09194
     """

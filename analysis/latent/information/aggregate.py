@@ -169,14 +169,6 @@ class AggregateReducer:
         )
 
 
-def draw_aggregate(data: PairData, compared: Array, *, seed: int) -> AggregateDraws:
-    """Two draws of each datum's latents, by a walk of their own; see `AggregateReducer`."""
-    reducer = AggregateReducer(data, compared)
-    for block in data.walk(_PAIR_DRAWS, seed=seed):
-        reducer.add(block)
-    return reducer.result()
-
-
 def draw_prior(data: PairData, sizes: dict[str, int], size: int) -> tuple[Array, list[MixtureMarginals] | None]:
     """Draws of the prior, from torch's generator as it stands, and its marginals where they are in closed form.
 

@@ -20,7 +20,7 @@ from vae_pyro.data.split import Split
 from vae_pyro.densities.log_density import LogDensities
 from vae_pyro.densities.pair import PairLike
 from vae_pyro.densities.sites import score_sites
-from vae_pyro.densities.walk import ELEMENTS_AT_ONCE, Block, PairData, bind, pieces, take
+from vae_pyro.densities.walk import ELEMENTS_AT_ONCE, Block, PairData, bind, pieces, reduced, take
 from vae_pyro.evaluation.evaluation import activity_of
 from vae_pyro.objectives.divergences import conditional_sites
 
@@ -65,9 +65,7 @@ def describe_layers(
     """
     data = bind(pair, x, mask=mask, y=y, seed=seed)
     reducer = LayersReducer(data, num_draws, num_data=num_data, seed=seed, epsilon=epsilon, delta=delta)
-    for block in data.walk(num_draws, seed=seed):
-        reducer.add(block)
-    return reducer.result()
+    return reduced(reducer, data.walk(num_draws, seed=seed))
 
 
 class LayersReducer:

@@ -26,7 +26,7 @@ from analysis.stats.mmd import mmd
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.split import Split
 from vae_pyro.densities.pair import PairLike
-from vae_pyro.densities.walk import Block, PairData, bind
+from vae_pyro.densities.walk import Block, PairData, bind, reduced
 from vae_pyro.evaluation.evaluation import Evaluation, EvaluationReducer
 
 type Array = np.ndarray[Any, Any]
@@ -77,9 +77,7 @@ def describe_latent(
     data = bind(pair, x, mask=mask, y=y, seed=seed, check=False)
     reducer = LatentReducer(data, num_draws, num_data=num_data, seed=seed, epsilon=epsilon, delta=delta)
     data.pair.check_data(data.split)
-    for block in data.walk(num_draws, seed=seed):
-        reducer.add(block)
-    return reducer.result()
+    return reduced(reducer, data.walk(num_draws, seed=seed))
 
 
 class LatentReducer:

@@ -22,7 +22,7 @@ from analysis.draws.codes import drawn_means
 from analysis.monitoring.drift.result import Drift
 from analysis.monitoring.outliers.detection import evidence
 from analysis.stats.detection_scores import separation
-from analysis.stats.mmd import mmd
+from analysis.stats.mmd import median_distance, mmd
 from analysis.stats.two_sample import anderson_darling, discriminant, max_t, min_p, relabellings
 from vae_pyro.core.isolation import derive_seed
 from vae_pyro.core.renamed import renamed
@@ -33,7 +33,6 @@ from vae_pyro.densities.pair import PairLike
 type Array = np.ndarray[Any, Any]
 
 _MIN_ROWS = 20
-_MEDIAN_ROWS = 1000
 (_ROWS_STREAM, _REFERENCE_STREAM, _NEW_STREAM, _LABEL_STREAM, _FOLD_STREAM, _MEDIAN_STREAM, _FIX_STREAM) = range(7)
 
 
@@ -104,7 +103,7 @@ def drift_test(
     label_seed = derive_seed(seed, _LABEL_STREAM)
     first = relabellings(m, n, num_permutations, seed=label_seed)
     pooled = np.concatenate(codes)
-    bandwidth = _median_distance(pooled, derive_seed(seed, _MEDIAN_STREAM))
+    bandwidth = median_distance(pooled, np.random.default_rng(derive_seed(seed, _MEDIAN_STREAM)))
     discrepancy = mmd(*codes, seed=label_seed, bandwidth=bandwidth, num_permutations=num_permutations)
     auroc, scores = discriminant(pooled, first, seed=derive_seed(seed, _FOLD_STREAM))
     statistics = np.column_stack(
@@ -171,15 +170,3 @@ def _known_classes(split: Split) -> str:
         return "no"
     known = split.y >= 0
     return "all" if bool(known.all()) else "some" if bool(known.any()) else "no"
-
-
-def _median_distance(pooled: Array, seed: int) -> float:
-    """Median of the distances of pooled rows, of at most 1,000 of them: the usual length of the kernel."""
-    from scipy.spatial.distance import pdist
-
-    some = pooled
-    if len(pooled) > _MEDIAN_ROWS:
-        some = pooled[np.random.default_rng(seed).choice(len(pooled), _MEDIAN_ROWS, replace=False)]
-    distances = pdist(some)
-    distances = distances[distances > 0]
-    return float(np.median(distances)) if len(distances) else 1.0

@@ -23,7 +23,7 @@ from vae_pyro.core.isolation import derive_seed
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
 from vae_pyro.densities.pair import PairLike
-from vae_pyro.densities.walk import Block, walk
+from vae_pyro.densities.walk import Block, reduced, walk
 
 type Array = np.ndarray[Any, Any]
 
@@ -68,7 +68,7 @@ class EvidenceReducer:
     def add(self, block: Block) -> None:
         """Add the data of a block."""
         densities = block.log_densities()
-        log_weight = densities.log_likelihood + densities.log_prior - densities.log_guide
+        log_weight = densities.log_joint - densities.log_guide
         weight, likelihood = (part[: self._num_draws].numpy() for part in (log_weight, densities.log_likelihood))
         self._parts.append(Evidence(log_evidence(weight)[0], weight.mean(0), likelihood.mean(0)))
 
@@ -86,11 +86,7 @@ def evidence(pair: PairLike, x: Split | Tensor | Array, *, num_draws: int = 100,
         num_draws: draws for each datum.
         seed: of the draws.
     """
-
-    reducer = EvidenceReducer(num_draws)
-    for block in walk(pair, x, num_draws=num_draws, seed=seed):
-        reducer.add(block)
-    return reducer.result()
+    return reduced(EvidenceReducer(num_draws), walk(pair, x, num_draws=num_draws, seed=seed))
 
 
 def detect(

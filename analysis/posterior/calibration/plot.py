@@ -3,20 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.plotting.ecdf import banded, uniform_histogram
+from analysis.plotting.ecdf import banded
 from analysis.plotting.style import (
     BLUE,
     GREY,
     MAX_LEGEND,
-    MAX_PANELS,
     RED,
     Array,
     names_of,
-    numbers,
-    small_multiples,
     styled,
 )
 
@@ -85,39 +81,4 @@ def _against_nominal(level: Any, coverage: Any, lower: Any, upper: Any, names: S
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.grid()
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    return figure
-
-
-@styled
-def plot_ranks(ranks: Array, num_ranks: int, names: Sequence[str] | None = None, *, bins: int = 20) -> Figure:
-    """Histograms of simulation-based calibration ranks, with the interval that 99 % of uniform bins fall in.
-
-    Args:
-        ranks: integers in 0..num_ranks - 1, ``(simulation, quantity)``. At most twelve quantities are shown.
-        num_ranks: how many values a rank can take.
-        names: of the quantities; ``z[i]`` if not given.
-        bins: at most so many; the largest number that divides ``num_ranks``, so that all bins are equally likely.
-
-    Raises:
-        ValueError: other shapes, or a rank out of range.
-
-    References:
-        Talts et al. 2018, Validating Bayesian inference algorithms with simulation-based calibration, sec. 4.1.
-        arXiv:1804.06788
-    """
-    ranks = numbers("ranks", ranks, "simulation", "quantity")
-    if ranks.min() < 0 or ranks.max() > num_ranks - 1:
-        raise ValueError(f"ranks in [0, {num_ranks - 1}] required, got [{ranks.min():g}, {ranks.max():g}]")
-    names = names_of(names, ranks.shape[1])
-    bins = max(count for count in range(1, min(bins, num_ranks) + 1) if num_ranks % count == 0)
-    edges = np.linspace(-0.5, num_ranks - 0.5, bins + 1)
-    shown = min(ranks.shape[1], MAX_PANELS)
-    figure, panels = small_multiples(shown, 2.0, 1.6, sharex=True, sharey=True)
-    for index, axes in enumerate(panels):
-        uniform_histogram(axes, ranks[:, index], edges)
-        axes.set_title(names[index])
-    figure.supxlabel("rank", fontsize=9)
-    figure.supylabel("simulations", fontsize=9)
-    if shown < ranks.shape[1]:
-        figure.suptitle(f"the first {shown} of {ranks.shape[1]}")
     return figure

@@ -45,23 +45,13 @@ class ZScores:
     @cached_property
     def spread(self) -> Array:
         """Sd of the z-score over what it is for the guide's own draws, ``(latent,)``: above 1 the guide is narrow."""
-        spread = quietly(lambda: self._spread(self._centred**2))
+        spread = quietly(lambda: np.sqrt((self._centred**2).sum(0) / (len(self.z_score) - 1)))
         return np.where(np.isinf(self.z_score).any(0), np.inf, spread)
 
     @cached_property
     def spread_se(self) -> Array:
         """Standard error of `spread`, by the delta method."""
-        return quietly(lambda: self._spread_se(self._centred**2))
-
-    @property
-    def overall_spread(self) -> float:
-        """Root mean square of `spread` over latents."""
-        return float(quietly(lambda: self._spread(self._squares_over_latents)))
-
-    @property
-    def overall_spread_se(self) -> float:
-        """Standard error of `overall_spread`; latents of one simulation count as one."""
-        return float(quietly(lambda: self._spread_se(self._squares_over_latents)))
+        return quietly(lambda: (self._centred**2).std(0, ddof=1) / sqrt(len(self.z_score)) / (2 * self.spread))
 
     @cached_property
     def p_bias(self) -> Array:
@@ -86,18 +76,6 @@ class ZScores:
     @property
     def _centred(self) -> Array:
         return (self.z_score - self.z_score.mean(0)) / np.sqrt(self.expected_square)
-
-    @property
-    def _squares_over_latents(self) -> Array:
-        usable = np.isfinite(self.z_score).all(0)
-        squares = self._centred[:, usable] ** 2
-        return squares.mean(1) if usable.any() else np.full(len(self.z_score), np.nan)
-
-    def _spread(self, squares: Array) -> Array:
-        return np.sqrt(squares.sum(0) / (len(self.z_score) - 1))
-
-    def _spread_se(self, squares: Array) -> Array:
-        return squares.std(0, ddof=1) / sqrt(len(self.z_score)) / (2 * self._spread(squares))
 
 
 def quietly(compute: Callable[[], Array]) -> Array:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis.stats.means import standard_error
 from analysis.tasks.classification.result import ClassScores, Reliability
 from vae_pyro.core.renamed import renamed
 
@@ -79,11 +80,11 @@ def class_scores(
         error_interval=(float(interval.low), float(interval.high)),
         majority_error=1 - float(np.bincount(y).max()) / size,
         log_score=float(logs.mean()),
-        log_score_se=_standard_error(logs) if np.isfinite(logs).all() else float("nan"),
+        log_score_se=standard_error(logs) if np.isfinite(logs).all() else float("nan"),
         brier=float(brier.mean()),
-        brier_se=_standard_error(brier),
+        brier_se=standard_error(brier),
         overconfidence=float(gap.mean()),
-        overconfidence_se=_standard_error(gap),
+        overconfidence_se=standard_error(gap),
         ece=float(ece[0]),
         ece_by_chance=float(by_chance.mean()),
         # A relative tolerance, since equal sums may differ in their last bits.
@@ -116,10 +117,6 @@ def _under_calibration(
         errors.append(error)
         accuracies.append(accuracy)
     return np.concatenate(errors), np.quantile(np.concatenate(accuracies), [0.025, 0.975], axis=0)
-
-
-def _standard_error(values: Array) -> float:
-    return float(values.std(ddof=1)) / sqrt(len(values))
 
 
 def _logs(p: Array, given: Array | None) -> Array:

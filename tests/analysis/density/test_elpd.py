@@ -156,12 +156,7 @@ def test_blocks_bound_memory_and_do_not_change_estimates(monkeypatch: pytest.Mon
 
 def test_masked_values_do_not_reach_it(truth: PPCA) -> None:
     x = truth.sample(30, seed=0)
-    mask = torch.ones_like(x, dtype=torch.bool)
-    mask[:, 3:] = False
-    model, _ = truth.programs()
-    seen = PPCA(truth.weight[:3], truth.mean[:3], truth.variance)
-    _, guide = seen.programs()
-    pair = (model, lambda x, mask=None: guide(x[:, :3]))
+    pair, seen, mask = truth.hidden(3, x)
     results = [
         elpd_of(pair, torch.where(mask, x, torch.tensor(hidden, dtype=x.dtype)), num_draws=50, mask=mask)
         for hidden in (0.0, 1e6, float("nan"))

@@ -17,7 +17,7 @@ from analysis import plotting as plots
 from analysis.density.plot import plot_khat
 from analysis.latent.information.plot import plot_aggregate, plot_kl
 from analysis.latent.structure.plot import plot_interpolation, plot_traversal
-from analysis.posterior.calibration.plot import plot_coverage, plot_ranks, plot_tarp
+from analysis.posterior.calibration.plot import plot_coverage, plot_tarp
 from analysis.predictive.plot import plot_predictive, plot_reconstruction
 from analysis.samples.generated.plot import plot_samples
 from analysis.stats.ecdf_bands import ecdf_band
@@ -89,9 +89,6 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "coverage": lambda: plot_coverage(GRID, np.stack([GRID, GRID**2], 1), LOW, HIGH),
     "coverage of many": lambda: plot_coverage(GRID, GRID[:, None] ** np.linspace(0.5, 2, 40), LOW, HIGH),
     "tarp": lambda: plot_tarp(GRID, GRID, LOW, HIGH),
-    "ranks": lambda: plot_ranks(np.arange(600).reshape(200, 3) % 100, 100),
-    "ranks of many": lambda: plot_ranks(np.arange(4000).reshape(200, 20) % 100, 100),
-    "ranks of few": lambda: plot_ranks(np.array([[1]]), 7),
     "pit": lambda: plots.plot_pit(random(8, 8) % 1, grid=GRID, lower=LOW, upper=HIGH),
     "pit of one": lambda: plots.plot_pit(np.array([0.5])),
     "k-hat": lambda: plot_khat(np.array([0.1, 0.65, 1.4, np.inf, -np.inf]), 0.6),
@@ -210,24 +207,15 @@ def test_a_band_of_this_project_fits() -> None:
     assert plots.plot_pit(ranks[:, 2] / 50, grid=band.grid, lower=band.lower, upper=band.upper)
 
 
-def test_rank_bins_divide_the_ranks_and_hold_every_simulation() -> None:
-    ranks = np.random.default_rng(0).integers(0, 101, (300, 2))
-    for num_ranks, bins in ((101, 1), (102, 17), (200, 20)):
-        (heights, edges, _), *_ = (patch.get_data() for patch in plot_ranks(ranks, num_ranks).axes[0].patches[1:2])
-        assert len(heights) == bins
-        assert heights.sum() == 300
-        np.testing.assert_allclose(np.diff(edges), num_ranks / bins)
-
-
-def test_uniform_ranks_stay_in_their_interval_and_others_are_marked() -> None:
-    """The interval holds 99 % of bins: of 240 bins of uniform ranks more than 10 outside has probability 1e-4."""
+def test_uniform_values_stay_in_their_interval_and_others_are_marked() -> None:
+    """The interval holds 99 % of bins: of 240 bins of uniform values more than 10 outside has probability 1e-4."""
     draw = np.random.default_rng(1)
 
-    def marked(ranks: np.ndarray) -> int:
-        return sum(len(axes.lines[1].get_xdata()) for axes in plot_ranks(ranks, 100).axes)
+    def marked(values: np.ndarray) -> int:
+        return sum(len(plots.plot_pit(column).axes[0].lines[1].get_xdata()) for column in values.T)
 
-    assert marked(draw.integers(0, 100, (400, 12))) <= 10
-    assert marked(np.clip(draw.normal(50, 15, (400, 12)), 0, 99).round()) > 100
+    assert marked(draw.random((400, 12))) <= 10
+    assert marked(np.clip(draw.normal(0.5, 0.15, (400, 12)), 0, 1)) > 100
 
 
 def test_k_hat_is_counted_by_its_limits_and_infinities_are_drawn_at_the_edges() -> None:
@@ -360,8 +348,6 @@ def test_colour_images_keep_their_channels() -> None:
         (lambda: plots.plot_ecdf_difference(GRID, GRID, LOW, HIGH, ["a", "b"]), "2 names for 1 curves"),
         (lambda: plot_coverage(GRID, np.full(49, np.nan), LOW, HIGH), "coverage holds 49 values that are not"),
         (lambda: plot_tarp(GRID, GRID, LOW[:4], HIGH), "lower has 4 entries, level has 49"),
-        (lambda: plot_ranks(np.array([[5]]), 5), "ranks in [0, 4] required, got [5, 5]"),
-        (lambda: plot_ranks(np.arange(5), 5), "ranks of shape (simulation, quantity)"),
         (lambda: plots.plot_pit(np.array([1.2])), "pit in [0, 1] required, got [1.2, 1.2]"),
         (lambda: plots.plot_pit(np.array([0.2]), grid=GRID), "the band requires grid, lower and upper"),
         (lambda: plot_khat(np.array([np.nan]), 0.7), "pareto_k holds 1 values that are NaN"),

@@ -237,12 +237,7 @@ def test_a_poor_path_is_called_poor() -> None:
 
 def test_masked_values_and_seeds(truth: PPCA) -> None:
     x = truth.sample(8, seed=0)
-    mask = torch.ones_like(x, dtype=torch.bool)
-    mask[:, 3:] = False
-    model, _ = truth.programs()
-    part = PPCA(truth.weight[:3], truth.mean[:3], truth.variance)
-    _, guide = part.programs()
-    pair = (model, lambda x, mask=None: guide(x[:, :3]))
+    pair, part, mask = truth.hidden(3, x)
     for hidden in (0.0, 1e6):
         split = Split(torch.where(mask, x, torch.tensor(hidden, dtype=x.dtype)), mask=mask)
         result = annealed_importance_sampling(pair, split, config=SHORT)

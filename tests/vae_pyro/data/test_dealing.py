@@ -12,12 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.vae_pyro.data.makers import MAKERS, Maker, array_file, parquet_folder, zarr_array
+from tests.vae_pyro.data.makers import MAKERS, Maker, array_file, parquet_folder, random_bytes, zarr_array
 from vae_pyro import DataConfig, load_data
-from vae_pyro.core import minibatches
 from vae_pyro.core.isolation import seeded
 from vae_pyro.data.dataset import as_split, load_all, stream
-from vae_pyro.data.readers import store as stores
 from vae_pyro.data.split import fingerprint
 from vae_pyro.data.streams.split import StreamedSplit
 
@@ -53,22 +51,11 @@ def test_bytes_of_zero_and_one_are_binary_already(tmp_path: Path) -> None:
         np.testing.assert_array_equal(data.test.batch(slice(None))[0].numpy(), x[data.test.ids])
 
 
-@pytest.fixture
-def odd_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of three rows of 15: an odd number of random numbers, and a last block that is shorter."""
-    monkeypatch.setattr(minibatches, "_CPU_BLOCK", 50)
-    monkeypatch.setattr(stores, "_PASS_BYTES", 50)
-
-
-def bytes_of(rows: int) -> np.ndarray[Any, Any]:
-    return np.random.default_rng(0).integers(0, 256, (rows, 3, 5), dtype=np.uint8)
-
-
 @pytest.mark.usefixtures("odd_blocks")
 @pytest.mark.parametrize("dtype", ["?", "u1", "u2", "i4", "f2", "f4", ">f8"])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_stored_numbers_are_those_of_the_file(dtype: str, order: Any, tmp_path: Path) -> None:
-    x = np.asarray(bytes_of(50).astype(dtype), order=order)
+    x = np.asarray(random_bytes(50, 3, 5).astype(dtype), order=order)
     np.save(tmp_path / "x.npy", x)
     data = load_data(tmp_path / "x.npy", stream=False)
     for split in (data.train, data.validation, data.test):
@@ -105,7 +92,7 @@ def test_opening_holds_the_splits_and_no_copy_of_the_whole(tmp_path: Path) -> No
     random = np.random.default_rng(0)
     np.save(tmp_path / "bytes.npy", random.integers(0, 256, (80_000, 784), dtype=np.uint8).reshape(-1, 28, 28))
     np.save(tmp_path / "floats.npy", random.random((80_000, 196), dtype=np.float32))
-    np.save(tmp_path / "small.npy", bytes_of(100))
+    np.save(tmp_path / "small.npy", random_bytes(100, 3, 5))
     cases: list[tuple[str, dict[str, str]]] = [
         *(("bytes", {"binarize": how}) for how in ("none", "dynamic", "static", "threshold")),
         ("floats", {}),

@@ -13,14 +13,14 @@ import torch
 from pyro.infer import SVI, TraceEnum_ELBO, config_enumerate
 from torch import Tensor
 
-from analysis.latent.information.aggregate import aggregate_densities, draw_aggregate
+from analysis.latent.information.aggregate import AggregateReducer, aggregate_densities
 from analysis.latent.information.layers import describe_layers
 from analysis.latent.information.summary import describe_latent
 from vae_pyro import VAE, FitConfig, Split, VAEConfig, evaluate, fit
 from vae_pyro.core.isolation import isolated
 from vae_pyro.data.labels import repeat_labelled
 from vae_pyro.densities.log_density import log_densities
-from vae_pyro.densities.walk import bind
+from vae_pyro.densities.walk import bind, reduced
 from vae_pyro.models.structures.partly_given import PartlyGiven
 from vae_pyro.objectives import OBJECTIVES
 from vae_pyro.objectives.m2 import SemiSupervisedELBO
@@ -301,7 +301,7 @@ def test_a_class_is_no_unit_and_no_layer_and_is_summed_out_of_the_aggregate_post
     at, rows = torch.randn(7, 2, dtype=x.dtype, generator=torch.Generator().manual_seed(1)), torch.arange(30)
     for y in (None, torch.where(rows < 10, 2, -1), rows % CLASSES):
         data = bind(vae, x, y=y, seed=0)
-        drawn = draw_aggregate(data, rows.numpy(), seed=0)
+        drawn = reduced(AggregateReducer(data, rows.numpy()), data.walk(2, seed=0))
         with isolated(0):
             found = aggregate_densities(drawn, data, rows.numpy(), at.numpy())[2]
         assert drawn.closed == (y is not None and bool((y >= 0).all()))

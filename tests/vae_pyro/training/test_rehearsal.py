@@ -12,38 +12,14 @@ from scipy import sparse
 from torch import Tensor
 
 from analysis.density.elpd import elpd_of
-from vae_pyro import VAE, Dataset, FitConfig, Split, VAEConfig, fit, load_data
+from tests.vae_pyro.training.fits import SMALL, bits, short
+from vae_pyro import VAE, Dataset, Split, VAEConfig, fit, load_data
 from vae_pyro.core.isolation import isolated
 from vae_pyro.data.dataset import as_split
-from vae_pyro.runs.folder import weights
 from vae_pyro.training.rehearsal import rehearsal
 from vae_pyro.training.warm_start import (
     initialize_from,
 )
-
-SMALL = {"name": "mlp", "hidden": [24]}
-
-
-def _fit(epochs: int = 2, **options: Any) -> FitConfig:
-    return FitConfig(epochs=epochs, batch_size=64, compile=False, device="cpu", **options)
-
-
-def _bits(vae: VAE) -> dict[str, bytes]:
-    return {name: tensor.numpy().tobytes() for name, tensor in weights(vae).items()}
-
-
-@pytest.fixture(scope="module")
-def data() -> Dataset:
-    return load_data("digits", binarize="dynamic")
-
-
-@pytest.fixture(scope="module")
-def old(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[VAE, Path]:
-    """A short run with pseudo-inputs and a learned prior, so that there are buffers and parameters of all kinds."""
-    out = tmp_path_factory.mktemp("runs") / "old"
-    config = VAEConfig(x_shape=data.x_shape, latent_dim=3, encoder=SMALL, prior="vamp:components=5")
-    fitted = fit(VAE(config, seed=5), data.train, config=_fit(), seed=5, out=out, data=data, progress=False)
-    return fitted.vae, out
 
 
 def _initialized(x: Any, **options: Any) -> VAE:
@@ -200,11 +176,11 @@ def test_labels_ids_masks_and_repeats(data: Dataset, old: tuple[VAE, Path]) -> N
 
 
 def test_the_seed_decides_and_the_old_model_stays(data: Dataset, old: tuple[VAE, Path]) -> None:
-    before = _bits(old[0])
+    before = bits(old[0])
     one, two, other = (rehearsal(old[0], data.train, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(one.values, two.values)
     assert not torch.equal(one.values, other.values)
-    assert _bits(old[0]) == before
+    assert bits(old[0]) == before
     longer = rehearsal(old[0], data.train, share=0.7, seed=1)  # the same draws, and more
     assert not torch.equal(longer.values[-100:], longer.values[len(data.train) : len(data.train) + 100])
 
@@ -241,7 +217,7 @@ def test_replay_keeps_what_a_plain_warm_start_forgets() -> None:
     3.5 ± 0.2 of these are kept, and 4.1 ± 0.2 gained on new digits. Each is 17 standard errors, and 5 are asked for."""
     data = load_data("digits", binarize="dynamic", validation_fraction=0.0, test_fraction=0.3)
     config = VAEConfig(x_shape=data.x_shape, latent_dim=6, encoder={"name": "mlp", "hidden": [64]})
-    fitting = _fit(30, optimizer="adam:lr=4e-3")
+    fitting = short(30, optimizer="adam:lr=4e-3")
     tests = {low: _classes(data.split("test"), low) for low in (True, False)}
 
     def score(vae: VAE) -> dict[bool, Any]:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from vae_pyro import VAE, Dataset, FitConfig, RunFolder, VAEConfig, fit, load_data
+from tests.vae_pyro.training.fits import SMALL, bits, short
+from vae_pyro import VAE, Dataset, RunFolder, VAEConfig, fit, load_data
 from vae_pyro.core.files import RunError
 from vae_pyro.data.split import fingerprint
 from vae_pyro.runs.folder import weights
@@ -20,31 +21,6 @@ from vae_pyro.training.warm_start import (
     require_parent,
 )
 
-SMALL = {"name": "mlp", "hidden": [24]}
-
-
-def _fit(epochs: int = 2, **options: Any) -> FitConfig:
-    return FitConfig(epochs=epochs, batch_size=64, compile=False, device="cpu", **options)
-
-
-def _bits(vae: VAE) -> dict[str, bytes]:
-    return {name: tensor.numpy().tobytes() for name, tensor in weights(vae).items()}
-
-
-@pytest.fixture(scope="module")
-def data() -> Dataset:
-    return load_data("digits", binarize="dynamic")
-
-
-@pytest.fixture(scope="module")
-def old(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[VAE, Path]:
-    """A short run with pseudo-inputs and a learned prior, so that there are buffers and parameters of all kinds."""
-    out = tmp_path_factory.mktemp("runs") / "old"
-    config = VAEConfig(x_shape=data.x_shape, latent_dim=3, encoder=SMALL, prior="vamp:components=5")
-    fitted = fit(VAE(config, seed=5), data.train, config=_fit(), seed=5, out=out, data=data, progress=False)
-    return fitted.vae, out
-
-
 # --- weights ------------------------------------------------------------------------------------------------------
 
 
@@ -53,17 +29,17 @@ def test_all_weights_and_buffers_are_copied(old: tuple[VAE, Path], kind: str) ->
     fitted, out = old
     source = {"vae": fitted, "folder": RunFolder(out), "path": out, "text": str(out)}[kind]
     vae = VAE(fitted.config, seed=9)
-    before = _bits(fitted)
-    assert _bits(vae) != before
+    before = bits(fitted)
+    assert bits(vae) != before
     parent = initialize_from(vae, source)
-    assert _bits(vae) == before
+    assert bits(vae) == before
     assert bool(vae.initialized)
     assert parent == parent_of(source)
     assert parent["run"] == (None if kind == "vae" else "old")
     if kind != "vae":
         assert parent["weights"] == RunFolder(out).weights_digest()
     next(vae.parameters()).data.add_(1.0)
-    assert _bits(fitted) == before  # a copy, not the same tensors
+    assert bits(fitted) == before  # a copy, not the same tensors
 
 
 def test_statistics_stay_those_of_the_first_data() -> None:
@@ -71,16 +47,16 @@ def test_statistics_stay_those_of_the_first_data() -> None:
     random = np.random.default_rng(0)
     first, second = (size * random.normal(size=(200, 4)).astype(np.float32) + size for size in (1.0, 30.0))
     config = VAEConfig(x_shape=(4,), latent_dim=2, likelihood="gaussian", encoder=SMALL)
-    fitted = fit(VAE(config), first, config=_fit(1), progress=False).vae
+    fitted = fit(VAE(config), first, config=short(1), progress=False).vae
     vae = VAE(config, seed=3)
     initialize_from(vae, fitted)
-    fit(vae, second, config=_fit(1), progress=False)
+    fit(vae, second, config=short(1), progress=False)
     buffers = {name: tensor for name, tensor in vae.named_buffers() if name.endswith(("loc", "scale"))}
     assert buffers
     for name, tensor in fitted.named_buffers():
         if name in buffers:
             assert torch.equal(tensor, buffers[name])
-    anew = fit(VAE(config, seed=3), second, config=_fit(1), progress=False).vae
+    anew = fit(VAE(config, seed=3), second, config=short(1), progress=False).vae
     assert any(not torch.equal(tensor, buffers[name]) for name, tensor in anew.named_buffers() if name in buffers)
 
 
@@ -88,7 +64,7 @@ def test_a_fit_that_goes_on_is_that_of_the_copied_weights(data: Dataset, old: tu
     """One step with a tiny learning rate moves every weight by at most that, since Adam's moments start anew."""
     vae = VAE(old[0].config, seed=1)
     initialize_from(vae, old[1])
-    fit(vae, data.train.take(slice(0, 64)), config=_fit(1, optimizer="adam:lr=1e-6"), progress=False)
+    fit(vae, data.train.take(slice(0, 64)), config=short(1, optimizer="adam:lr=1e-6"), progress=False)
     moved = [float((weights(vae)[name] - tensor).abs().max()) for name, tensor in weights(old[0]).items()
              if tensor.dtype.is_floating_point]  # fmt: skip
     assert 0 < max(moved) < 1.1e-6
@@ -107,7 +83,7 @@ def test_another_model_is_refused_by_name(old: tuple[VAE, Path]) -> None:
         initialize_from(shaped, out)
     started = VAE(fitted.config.replace(init="he"), seed=2)
     initialize_from(started, out)  # how weights would have started does not matter
-    assert _bits(started) == _bits(fitted)
+    assert bits(started) == bits(fitted)
 
 
 def test_what_was_never_fitted_or_finished_is_refused(old: tuple[VAE, Path], tmp_path: Path) -> None:
@@ -145,7 +121,7 @@ def test_settings_begin_with_those_of_the_run(old: tuple[VAE, Path], data: Datas
     assert settings.data.config.source == "breast_cancer"
     settings = assemble("digits", base=base, assignments=[(["fit", "epochs"], 7)])
     assert settings.model == old[0].config
-    assert settings.fit == _fit(7)
+    assert settings.fit == short(7)
     assert settings.seed == 5
     assert settings.data.config == data.config
     assert not {"source", "stream"} & set(base["data"])
@@ -156,7 +132,7 @@ def test_settings_begin_with_those_of_the_run(old: tuple[VAE, Path], data: Datas
 
 def test_data_and_vae_are_assembled(data: Dataset, old: tuple[VAE, Path]) -> None:
     begun = continue_from(old[1], data, replay=0.25, seed=3)
-    assert _bits(begun.vae) == _bits(old[0])
+    assert bits(begun.vae) == bits(old[0])
     assert begun.parent == parent_of(old[1])
     n, v = len(data.train), len(data.validation)
     assert (len(begun.data.train), len(begun.data.validation)) == (n + round(n / 3), v + round(v / 3))
@@ -177,7 +153,7 @@ def test_data_and_vae_are_assembled(data: Dataset, old: tuple[VAE, Path]) -> Non
     assert not torch.equal(begun.data.train.values[n : n + 20], begun.data.validation.values[v : v + 20])
     plain = continue_from(old[1], data)
     assert plain.data is data
-    fit(begun.vae, begun.data.train, validation=begun.data.validation, config=_fit(1), progress=False)
+    fit(begun.vae, begun.data.train, validation=begun.data.validation, config=short(1), progress=False)
 
 
 def test_what_does_not_join_is_refused(data: Dataset, old: tuple[VAE, Path], tmp_path: Path) -> None:
@@ -202,7 +178,7 @@ def test_columns_of_other_names_are_refused(tmp_path: Path) -> None:
         np.savetxt(tmp_path / f"{name}.csv", rows, delimiter=",", header=header, comments="")
     one = load_data(tmp_path / "one.csv")
     vae = VAE(VAEConfig(x_shape=(2,), latent_dim=1, likelihood="gaussian", encoder=SMALL))
-    fit(vae, one.train, config=_fit(1), out=tmp_path / "run", data=one, progress=False)
+    fit(vae, one.train, config=short(1), out=tmp_path / "run", data=one, progress=False)
     with pytest.raises(ValueError, match="column 'length' where the new data have 'width'"):
         continue_from(tmp_path / "run", load_data(tmp_path / "two.csv"))
     continue_from(tmp_path / "run", load_data(tmp_path / "three.csv"), replay=0.5)
@@ -211,11 +187,11 @@ def test_columns_of_other_names_are_refused(tmp_path: Path) -> None:
 def test_fit_goes_on_from_a_run_and_says_so(data: Dataset, old: tuple[VAE, Path], tmp_path: Path) -> None:
     out = tmp_path / "new"
     some = data.train.take(slice(0, 200))
-    options: dict[str, Any] = {"config": _fit(2), "seed": 1, "progress": False}
+    options: dict[str, Any] = {"config": short(2), "seed": 1, "progress": False}
     by_fit = fit(VAE(old[0].config, seed=8), some, out=out, init_from=old[1], **options).vae
     assert RunFolder(out).config()["parent"] == parent_of(old[1])
     begun = VAE(old[0].config, seed=9)
     initialize_from(begun, old[1])
-    assert _bits(by_fit) == _bits(fit(begun, some, **options).vae)
+    assert bits(by_fit) == bits(fit(begun, some, **options).vae)
     with pytest.raises(RunError, match="began from 'old'"):
         fit(VAE(old[0].config), some, out=out, resume=True, init_from=by_fit, **options)

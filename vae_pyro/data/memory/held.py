@@ -44,28 +44,23 @@ class HeldSplit(Split):
 
     @property
     def x_shape(self) -> tuple[int, ...]:
-        """See `Split.x_shape`."""
         return tuple(self.values.shape[1:])
 
     @property
     def dtype(self) -> torch.dtype:
-        """See `Split.dtype`."""
         dtype: torch.dtype = self.values.dtype
         return dtype
 
     @property
     def device(self) -> torch.device:
-        """See `Split.device`."""
         device: torch.device = self.values.device
         return device
 
     def stored(self, index: Index) -> Tensor:
-        """See `Split.stored`."""
         rows: Tensor = self.values[index]
         return rows
 
     def raw(self, index: Tensor, bits: Words) -> tuple[Tensor, ...]:
-        """See `Split.raw`."""
         beside = [value.index_select(0, index) for value in (self.mask, self.y) if value is not None]
         return self._with_words(self.values.index_select(0, index), bits, beside)
 
@@ -79,7 +74,6 @@ class HeldSplit(Split):
         return {name: value[index.to(value.device)] for name, value in held.items()}
 
     def to(self, device: torch.device) -> Self:
-        """See `Split.to`."""
         move = {name: getattr(self, name) for name in ("values", "labels", "mask", "y")}
         return replace(self, **{name: value.to(device) for name, value in move.items() if value is not None})
 

@@ -36,12 +36,10 @@ class ResidentSplit(HeldSplit):
         return True
 
     def take(self, index: Index) -> "ResidentSplit":
-        """See `Split.take`."""
         rows = index if isinstance(index, slice) else index.to(self.device)
         return self.replace(values=self.values[rows], **self.beside(index))
 
     def fixed(self, seed: int) -> "ResidentSplit":
-        """See `Split.fixed`."""
         if self.draw == "none":
             return self
         random = np.random.default_rng(seed)
@@ -58,7 +56,6 @@ class ResidentSplit(HeldSplit):
         return row_blocks(len(self), prod(self.x_shape), self.device.type)
 
     def summary(self) -> DataSummary:
-        """See `Split.summary`."""
         low, high, bad, first = [], [], 0, ""
         floating, top = self.dtype.is_floating_point, self.top
         integral, two_levels = True, top is not None
@@ -91,7 +88,6 @@ class ResidentSplit(HeldSplit):
         return int(bad.sum()), f"{values[(row, *place)].item()} at {(rows.start + row, *place)}"
 
     def feed(self, digest: "hashlib._Hash") -> None:
-        """See `Split.feed`."""
         for tensor in (self.values, self.mask, *(() if self.y is None else (self.y,))):
             digest.update(b"|")
             if tensor is not None:

@@ -46,7 +46,6 @@ class SparseSplit(HeldSplit):
         return self.take(slice(None))
 
     def take(self, index: Index) -> ResidentSplit:
-        """See `Split.take`."""
         return ResidentSplit(self.values[index], **self.beside(index), top=self.top, draw=self.draw, space=self.space)
 
     def between(self, start: int, stop: int) -> "SparseSplit":

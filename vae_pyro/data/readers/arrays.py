@@ -52,19 +52,15 @@ class ArrayStore(Store):
         return len(self._values)
 
     def read(self, start: int, stop: int) -> Array:
-        """See `Store.read`."""
         return native(self._values[start:stop])
 
     def rows(self, index: Array) -> Array:
-        """See `Store.rows`."""
         return native(self._values[np.asarray(index, np.int64)])
 
     def labels(self, index: Array) -> Array | None:
-        """See `Store.labels`."""
         return None if self._labels is None else self._labels[index]
 
     def mask(self, index: Array) -> Array | None:
-        """See `Store.mask`."""
         return None if self._mask is None else self._mask[index]
 
     @property
@@ -73,7 +69,6 @@ class ArrayStore(Store):
         return f"{self.name} is read whole, and cannot be streamed; leave stream out"
 
     def whole(self) -> Store:
-        """See `Store.whole`."""
         held_out = self.test
         if not isinstance(held_out, ArrayStore):
             return self

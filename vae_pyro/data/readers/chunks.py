@@ -70,7 +70,6 @@ class Chunks(Store):
             return found
 
     def read(self, start: int, stop: int) -> Array:
-        """See `Store.read`."""
         found = np.empty((stop - start, *self.x_shape), self.dtype)
         first = int(np.searchsorted(self.edges, start, "right")) - 1
         at = start

@@ -19,7 +19,6 @@ class CsvReader(TableReader):
     suffixes = (".csv",)
 
     def frame(self, source: Path, schema: Schema | None = None) -> "DataFrame":
-        """See `Reader.frame`."""
         import pandas as pd
 
         name = repr(str(source))

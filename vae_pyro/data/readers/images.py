@@ -27,7 +27,6 @@ class ImageReader(Reader):
         return isinstance(source, Path) and source.is_dir()
 
     def open(self, source: Path) -> Store:
-        """See `Reader.open`."""
         return ImageFolder(source)
 
 
@@ -73,7 +72,6 @@ class ImageFolder(Store):
         return float(np.iinfo(self._first.dtype).max)
 
     def read(self, start: int, stop: int) -> Array:
-        """See `Store.read`."""
         found = np.empty((stop - start, *self.x_shape), self.dtype)
         for place, file in enumerate(self._files[start:stop]):
             image = read_image(self.path / file)

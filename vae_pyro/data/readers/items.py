@@ -25,7 +25,6 @@ class ItemReader(Reader):
         return not isinstance(source, Path)
 
     def open(self, source: Any) -> Store:
-        """See `Reader.open`."""
         return Items(source)
 
 
@@ -65,11 +64,9 @@ class Items(Store):
         return len(self.dataset)
 
     def read(self, start: int, stop: int) -> Array:
-        """See `Store.read`."""
         return self.rows(np.arange(start, stop))
 
     def rows(self, index: Array) -> Array:
-        """See `Store.rows`."""
         found = np.empty((len(index), *self.x_shape), self.dtype)
         for place, (number, item) in enumerate(self._items(index)):
             value, _ = self._taken(number, item)
@@ -82,7 +79,6 @@ class Items(Store):
         return found
 
     def labels(self, index: Array) -> Array | None:
-        """See `Store.labels`."""
         if not self.labelled:
             return None
         targets = getattr(self.dataset, "targets", None)

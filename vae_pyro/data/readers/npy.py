@@ -27,7 +27,6 @@ class NpyReader(Reader):
     streams = True
 
     def open(self, source: Path) -> Store:
-        """See `Reader.open`."""
         return ArrayFile(source)
 
 
@@ -94,7 +93,6 @@ class ArrayFile(Store):
         return found
 
     def read(self, start: int, stop: int) -> Array:
-        """See `Store.read`."""
         if self._by_columns:
             return native(self._whole[start:stop])
         found = np.empty((stop - start, *self.x_shape), self._stored)

@@ -20,7 +20,6 @@ class NpzReader(Reader):
     general = True  # that of scipy's sparse matrices has the same ending
 
     def open(self, source: Path) -> Store:
-        """See `Reader.open`."""
         name = repr(str(source))
         try:
             # Pickled objects in an array file could execute; numpy refuses them with allow_pickle off.

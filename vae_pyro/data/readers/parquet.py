@@ -34,7 +34,6 @@ class ParquetReader(TableReader):
         return super().recognises(source)
 
     def open(self, source: Path) -> Store:
-        """See `Reader.open`."""
         return ParquetFolder(source)
 
     def open_columns(self, source: Path, kinds: Kinds | Auto | None, columns: Sequence[Column] | None) -> Store:
@@ -44,7 +43,6 @@ class ParquetReader(TableReader):
         return super().open_columns(source, kinds, columns)
 
     def frame(self, source: Path, schema: Schema | None = None) -> "DataFrame":
-        """See `Reader.frame`."""
         import pandas as pd
 
         if source.is_dir():

@@ -70,11 +70,9 @@ class SparseStore(Store):
         return int(self.matrix.shape[0])
 
     def read(self, start: int, stop: int) -> Array:
-        """See `Store.read`."""
         return native(self.matrix[start:stop].toarray())
 
     def labels(self, index: Array) -> Array | None:
-        """See `Store.labels`."""
         return None if self._labels is None else self._labels[index]
 
     @cached_property

@@ -30,15 +30,12 @@ class View(Store):
         return self.store.kind
 
     def labels(self, index: Array) -> Array | None:
-        """See `Store.labels`."""
         return self.store.labels(index)
 
     def mask(self, index: Array) -> Array | None:
-        """See `Store.mask`."""
         return self.store.mask(index)
 
     def ids(self, index: Array) -> Array:
-        """See `Store.ids`."""
         return self.store.ids(index)
 
     @property
@@ -74,23 +71,18 @@ class Selection(View):
         return self.store.extent
 
     def read(self, start: int, stop: int) -> Array:
-        """See `Store.read`."""
         return self.rows(np.arange(start, stop))
 
     def rows(self, index: Array) -> Array:
-        """See `Store.rows`."""
         return self.store.rows(self.source(index))
 
     def labels(self, index: Array) -> Array | None:
-        """See `Store.labels`."""
         return self.store.labels(self.source(index))
 
     def mask(self, index: Array) -> Array | None:
-        """See `Store.mask`."""
         return self.store.mask(self.source(index))
 
     def ids(self, index: Array) -> Array:
-        """See `Store.ids`."""
         return self.store.ids(self.source(index))
 
 
@@ -113,11 +105,9 @@ class Between(Selection):
         return self.size
 
     def source(self, index: Array) -> Array:
-        """See `Selection.source`."""
         return np.asarray(index, np.int64) + self.start
 
     def read(self, start: int, stop: int) -> Array:
-        """See `Store.read`."""
         return self.store.read(self.start + start, self.start + stop)
 
     def digest(self) -> str:
@@ -157,11 +147,9 @@ class Changed(View):
         return self._extent
 
     def read(self, start: int, stop: int) -> Array:
-        """See `Store.read`."""
         return self._change(self.store.read(start, stop), np.arange(start, stop))
 
     def rows(self, index: Array) -> Array:
-        """See `Store.rows`."""
         return self._change(self.store.rows(index), np.asarray(index, np.int64))
 
     def digest(self) -> str:

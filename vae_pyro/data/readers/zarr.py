@@ -27,7 +27,6 @@ class ZarrReader(Reader):
         )
 
     def open(self, source: Path) -> Store:
-        """See `Reader.open`."""
         return ZarrArray(source)
 
 

@@ -54,7 +54,6 @@ class Share(Selection):
         return np.unique(np.r_[self._starts[:-1:groups], self._starts[-1]])
 
     def source(self, index: Array) -> Array:
-        """See `Selection.source`."""
         index = np.asarray(index, np.int64)
         groups = np.searchsorted(self._starts, index, "right") - 1
         if len(index) and groups[0] == groups[-1] and (groups == groups[0]).all():

@@ -64,7 +64,6 @@ class StreamedSplit(Split):
 
     @property
     def x_shape(self) -> tuple[int, ...]:
-        """See `Split.x_shape`."""
         return self.store.x_shape
 
     @property
@@ -166,7 +165,6 @@ class StreamedSplit(Split):
         return replaced(self, store=store, top=None, draw="none")
 
     def to(self, device: torch.device) -> Self:
-        """See `Split.to`."""
         return replaced(self, device=device)
 
     def replace(self, **changes: Any) -> Self:
@@ -186,7 +184,6 @@ class StreamedSplit(Split):
         return replaced(self, **changes)
 
     def take(self, index: Index) -> ResidentSplit:
-        """See `Split.take`."""
         values, rows = self._read(index)
         y = None if self.y is None else self.y[torch.from_numpy(rows).to(self.device)]
         ids = torch.from_numpy(self.store.ids(rows))

@@ -134,7 +134,6 @@ def likelihood_of(likelihood: Choice, noise: Choice | None, x_shape: Sequence[in
     Args:
         likelihood: a choice of `LIKELIHOODS`.
         noise: a choice of `NOISES`.
-        x_shape: event shape of x.
 
     Raises:
         ValueError: an option that does not suit ``x_shape``, or a noise that cannot be put on the likelihood.

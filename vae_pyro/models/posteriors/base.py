@@ -16,6 +16,10 @@ from vae_pyro.core.registry import ClassRegistry
 class Posterior(nn.Module, ABC):
     """Encoder output -> distribution of z given x.
 
+    Args:
+        width: of the encoder's output.
+        latent_dim: dimension of z.
+
     Attributes:
         gaussian: whether the distribution is a Gaussian.
         factorized: whether it is a product over latent dimensions.

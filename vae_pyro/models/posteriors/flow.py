@@ -19,7 +19,6 @@ class Flow(Posterior):
     A draw and its own density cost one pass; the density at any other z costs ``latent_dim`` passes.
 
     Args:
-        width: width of the encoder's output.
         latent_dim: dimension of z, at least 2.
         steps: number of autoregressive steps, with the order of z reversed between them.
         hidden: widths of each step's masked network.

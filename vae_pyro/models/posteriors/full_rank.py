@@ -12,10 +12,6 @@ from vae_pyro.models.posteriors.base import POSTERIORS, DiagonalNormal, Posterio
 class FullRank(Posterior):
     """Gaussian with a covariance of its own for each datum, from a Cholesky factor.
 
-    Args:
-        width: width of the encoder's output.
-        latent_dim: dimension of z.
-
     References:
         Kingma & Welling 2019, An introduction to variational autoencoders, sec. 2.5.1. arXiv:1906.02691
     """

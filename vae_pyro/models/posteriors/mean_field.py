@@ -11,10 +11,6 @@ from vae_pyro.models.posteriors.base import POSTERIORS, DiagonalNormal, Posterio
 class MeanField(Posterior):
     """Diagonal Gaussian, ``z ~ N(loc(x), scale(x)^2)``.
 
-    Args:
-        width: width of the encoder's output.
-        latent_dim: dimension of z.
-
     References:
         Kingma & Welling 2014, Auto-encoding variational Bayes, eq. 9. arXiv:1312.6114
     """

@@ -20,7 +20,6 @@ class FlowPrior(Prior):
 
     Args:
         latent_dim: dimension of z, at least 2.
-        feature_shape: not used.
         steps: number of coupling layers, with the order of z reversed between them.
         hidden: widths of each layer's network.
         bins: number of segments of each spline.

@@ -17,8 +17,6 @@ class Mixture(Prior):
     """Mixture of diagonal Gaussians with learned weights, locations and scales.
 
     Args:
-        latent_dim: dimension of z.
-        feature_shape: not used.
         components: number of components.
 
     References:

@@ -12,12 +12,7 @@ from vae_pyro.models.priors.base import PRIORS, Encode, Prior
 
 @PRIORS.register("normal", order=1)
 class StandardNormal(Prior):
-    """Standard normal.
-
-    Args:
-        latent_dim: dimension of z.
-        feature_shape: not used.
-    """
+    """Standard normal."""
 
     standard_normal = True
     loc: Tensor

@@ -18,7 +18,6 @@ class VampPrior(Prior):
     """Uniform mixture of the posteriors of learned pseudo-inputs, which start at training data.
 
     Args:
-        latent_dim: dimension of z.
         feature_shape: event shape of a pseudo-input.
         components: number of pseudo-inputs.
 

@@ -72,6 +72,13 @@ class Parts:
         shape = tuple(feature_shape or self.feature_shape)
         return PRIORS.build(self.config.prior, latent_dim or self.config.latent_dim, shape)
 
+    def latent[G: Guide](self, kind: type[G], num_classes: int = 0) -> tuple[G, Prior]:
+        """The guide of a single latent z, whose encoder reads a class where there are some, and the prior of z."""
+        inputs = self.inputs(num_classes)
+        encoder = self.encoder()
+        posterior, prior = self.posterior(encoder.width), self.prior()
+        return kind(inputs, encoder, posterior, self.x_dim), prior
+
     def decoder(self, latent_dim: int | None = None) -> Decoder:
         """The decoder's body, reading so many numbers."""
         shape = self.likelihood.output_shape

@@ -57,10 +57,6 @@ class Conditional(Structure):
         refuse_prior_of_posteriors(config)
 
     def build(self, parts: Parts) -> tuple[Model, Guide]:
-        inputs = parts.inputs(self.num_classes)
-        encoder = parts.encoder()
-        posterior = parts.posterior(encoder.width)
-        prior = parts.prior()
-        guide = Guide(inputs, encoder, posterior, parts.x_dim)
+        guide, prior = parts.latent(Guide, self.num_classes)
         decoder = parts.decoder(parts.config.latent_dim + self.num_classes)
         return ConditionalModel(self.num_classes, prior, decoder, parts.likelihood, guide.encode_features), guide

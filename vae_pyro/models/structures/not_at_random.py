@@ -188,11 +188,7 @@ class NotAtRandom(Structure):
                 f"likelihood {parts.config.likelihood.name!r} reads {likelihood.features.feature_shape} for x of "
                 f"{shape}"
             )
-        inputs = parts.inputs()
-        encoder = parts.encoder()
-        posterior = parts.posterior(encoder.width)
-        prior = parts.prior()
-        guide = MissingGuide(inputs, encoder, posterior, parts.x_dim)
+        guide, prior = parts.latent(MissingGuide)
         decoder = parts.decoder()
         mechanism = (
             SelfMasking(shape, self.known_sign)

@@ -16,9 +16,5 @@ class Single(Structure):
     single_latent = True
 
     def build(self, parts: Parts) -> tuple[Model, Guide]:
-        inputs = parts.inputs()
-        encoder = parts.encoder()
-        posterior = parts.posterior(encoder.width)
-        prior = parts.prior()
-        guide = Guide(inputs, encoder, posterior, parts.x_dim)
+        guide, prior = parts.latent(Guide)
         return Model(prior, parts.decoder(), parts.likelihood, guide.encode_features), guide

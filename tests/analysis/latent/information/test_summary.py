@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from analysis.latent.information.aggregate import aggregate_densities, draw_aggregate, draw_prior
+from analysis.latent.information.aggregate import AggregateReducer, aggregate_densities, draw_prior
 from analysis.latent.information.layers import describe_layers
 from analysis.latent.information.result import LatentSummary
 from analysis.latent.information.summary import describe_latent
@@ -21,7 +21,7 @@ from analysis.stats.mixtures import gaussian_mixture_log_density
 from tests.truths import PPCA, example, fixed_variance_optimum, normal_kl
 from vae_pyro import VAE, FitConfig, Split, VAEConfig, fit, load_data
 from vae_pyro.core.isolation import isolated, seeded
-from vae_pyro.densities.walk import bind
+from vae_pyro.densities.walk import bind, reduced
 
 
 def shifted(truth: PPCA, shift: float) -> tuple[Any, Any]:
@@ -316,7 +316,7 @@ def test_closed_densities_of_pairs_are_those_of_the_guide_itself(diagonal: bool)
     data = replace(bind((model, guide), truth.sample(40, seed=0), seed=0), width=200_000)  # 5 data at once
     order = np.random.default_rng(0).permutation(40)
     rows = order[:30]
-    drawn = draw_aggregate(data, order[:35], seed=0)
+    drawn = reduced(AggregateReducer(data, order[:35]), data.walk(2, seed=0))
     with isolated(0):
         prior, families = draw_prior(data, drawn.sizes, 20)
     assert drawn.closed

@@ -309,12 +309,7 @@ def test_a_correlated_guide_can_be_compared_with_mean_field(truth: PPCA) -> None
 
 def test_subsets_seeds_blocks_and_masks(truth: PPCA, monkeypatch: pytest.MonkeyPatch) -> None:
     x = truth.sample(12, seed=0)
-    mask = torch.ones_like(x, dtype=torch.bool)
-    mask[:, 3:] = False
-    model, _ = truth.programs()
-    part = PPCA(truth.weight[:3], truth.mean[:3], truth.variance)
-    _, guide = part.programs()
-    pair = (model, lambda x, mask=None: guide(x[:, :3]))
+    pair, part, mask = truth.hidden(3, x)
     monkeypatch.setattr("vae_pyro.densities.walk.ELEMENTS_AT_ONCE", 3 * 10 * 5)
     small = {"local": LocalConfig(num_steps=10), "annealing": AnnealingConfig(num_temperatures=10)}
     options = QUICK | small | {"num_draws": 50, "num_data": 7, "num_simulated": 4}

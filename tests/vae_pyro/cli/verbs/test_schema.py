@@ -3,32 +3,18 @@
 import json
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from tests.vae_pyro.cli.calls import call, done, refused
+from tests.vae_pyro.data.tables.frames import ROWS, sample
 from vae_pyro import Schema, VAEConfig
 from vae_pyro.data.tables.reading import read_table
-
-ROWS = 60
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
     """A table of six columns and identifiers as csv and parquet."""
-    random = np.random.default_rng(0)
-    frame = pd.DataFrame(
-        {
-            "height": 170 + 10 * random.normal(size=ROWS),
-            "income": np.exp(8 + random.normal(size=ROWS)),
-            "visits": random.poisson(3, ROWS),
-            "smokes": random.random(ROWS) < 0.4,
-            "city": random.choice(["Bern", "Graz", "Lyon"], ROWS),
-            "size": pd.Categorical(random.choice(["s", "m", "l"], ROWS), ["s", "m", "l", "xl"], ordered=True),
-            "id": range(ROWS),
-        }
-    )
+    frame = sample(id=range(ROWS))
     frame.to_csv(tmp_path / "t.csv", index=False)
     frame.to_parquet(tmp_path / "t.parquet")
     return {"csv": tmp_path / "t.csv", "parquet": tmp_path / "t.parquet"}

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.vae_pyro.data.makers import random_bytes
 from vae_pyro import Split, load_data
-from vae_pyro.core import minibatches
-from vae_pyro.data.readers import store as stores
 from vae_pyro.data.split import fingerprint
 
 
@@ -28,20 +27,9 @@ def test_a_sample_of_a_split() -> None:
     assert torch.equal(data.train.head, data.train.values[:1])
 
 
-@pytest.fixture
-def odd_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of three rows of 15: an odd number of random numbers, and a last block that is shorter."""
-    monkeypatch.setattr(minibatches, "_CPU_BLOCK", 50)
-    monkeypatch.setattr(stores, "_PASS_BYTES", 50)
-
-
-def bytes_of(rows: int) -> np.ndarray[Any, Any]:
-    return np.random.default_rng(0).integers(0, 256, (rows, 3, 5), dtype=np.uint8)
-
-
 @pytest.mark.usefixtures("odd_blocks")
 def test_draws_and_fingerprints_are_those_of_all_data_at_once() -> None:
-    x = bytes_of(50)
+    x = random_bytes(50, 3, 5)
     noise = np.random.default_rng(7).random(x.shape, dtype=np.float32)
     binary = Split(torch.from_numpy(x), top=255.0, draw="binarize").fixed(7)
     np.testing.assert_array_equal(

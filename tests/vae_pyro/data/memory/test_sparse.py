@@ -15,6 +15,7 @@ from scipy import sparse
 
 from analysis.density.elpd import elpd_of
 from analysis.samples.leakage.check import held_out_check
+from tests.vae_pyro.data.sparse_data import INDEXES, KINDS, assert_same, counts
 from vae_pyro import VAE, FitConfig, Split, VAEConfig, evaluate, fit
 from vae_pyro.core.isolation import seeded
 from vae_pyro.core.minibatches import BitStream, Part
@@ -25,33 +26,11 @@ from vae_pyro.data.memory.sparse_rows import SparseRows
 from vae_pyro.data.split import fingerprint
 from vae_pyro.svi.compiled_svi import CompiledSVI
 
-KINDS = [np.float32, np.float64, np.int64, np.int16, np.uint8, np.uint16, np.bool_]
-
-
-INDEXES: list[Any] = [
-    slice(None), slice(3, 9), slice(-4, None, 2), slice(5, 5), torch.tensor([4, 0, 4, 20]), torch.tensor([-1, 2]),
-    torch.arange(23) % 3 == 0, torch.empty(0, dtype=torch.int64),
-]  # fmt: skip
-
-
-def counts(size: int = 23, columns: int = 7, seed: int = 0, rate: float = 0.4) -> np.ndarray[Any, Any]:
-    random = np.random.default_rng(seed)
-    x = random.poisson(rate, (size, columns)).astype(np.float32)
-    x[min(2, size - 1)] = 0  # a row without entries
-    x[min(4, size - 1)] = 3  # one without zeros
-    return x
-
 
 def both(x: np.ndarray[Any, Any], **options: Any) -> tuple[Split, SparseSplit]:
     dense = torch.as_tensor(x.astype(np.int64) if x.dtype.kind in "iu" and x.dtype != np.uint8 else x)
     dense = dense.to(torch.uint8) if dense.dtype == torch.bool else dense
     return Split(dense, **options), SparseSplit(sparse.csr_array(x), **options)
-
-
-def assert_same(one: Any, other: Any) -> None:
-    for a, b in zip(one, other, strict=True):
-        assert a.dtype == b.dtype
-        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("kind", KINDS)

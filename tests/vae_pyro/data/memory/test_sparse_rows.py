@@ -9,31 +9,10 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from tests.vae_pyro.data.sparse_data import INDEXES, assert_same, counts
 from vae_pyro.data.memory.sparse import SparseSplit
 from vae_pyro.data.memory.sparse_rows import SparseRows, is_sparse
 from vae_pyro.data.split import fingerprint
-
-KINDS = [np.float32, np.float64, np.int64, np.int16, np.uint8, np.uint16, np.bool_]
-
-
-INDEXES: list[Any] = [
-    slice(None), slice(3, 9), slice(-4, None, 2), slice(5, 5), torch.tensor([4, 0, 4, 20]), torch.tensor([-1, 2]),
-    torch.arange(23) % 3 == 0, torch.empty(0, dtype=torch.int64),
-]  # fmt: skip
-
-
-def counts(size: int = 23, columns: int = 7, seed: int = 0, rate: float = 0.4) -> np.ndarray[Any, Any]:
-    random = np.random.default_rng(seed)
-    x = random.poisson(rate, (size, columns)).astype(np.float32)
-    x[min(2, size - 1)] = 0  # a row without entries
-    x[min(4, size - 1)] = 3  # one without zeros
-    return x
-
-
-def assert_same(one: Any, other: Any) -> None:
-    for a, b in zip(one, other, strict=True):
-        assert a.dtype == b.dtype
-        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("index", INDEXES)

@@ -1,32 +1,18 @@
 """Files of sparse matrices: read, split and prepared as the dense file is."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy import sparse
 
+from tests.vae_pyro.data.sparse_data import assert_same, counts
 from vae_pyro import load_data
 from vae_pyro.data.dataset import DataConfig, load_all
 from vae_pyro.data.memory.sparse import SparseSplit
 from vae_pyro.data.memory.sparse_rows import SparseRows
 from vae_pyro.data.readers import open_source
-
-
-def counts(size: int = 23, columns: int = 7, seed: int = 0, rate: float = 0.4) -> np.ndarray[Any, Any]:
-    random = np.random.default_rng(seed)
-    x = random.poisson(rate, (size, columns)).astype(np.float32)
-    x[min(2, size - 1)] = 0  # a row without entries
-    x[min(4, size - 1)] = 3  # one without zeros
-    return x
-
-
-def assert_same(one: Any, other: Any) -> None:
-    for a, b in zip(one, other, strict=True):
-        assert a.dtype == b.dtype
-        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("kind", ["csr", "csc", "coo", "bsr", "dia"])

@@ -11,25 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.tables.process import Process
+from tests.vae_pyro.data.tables.frames import ROWS, sample
 from vae_pyro.data.readers import open_source
 from vae_pyro.data.tables.inference import infer
 from vae_pyro.data.tables.reading import read_table
 from vae_pyro.data.tables.schema import Schema
-
-ROWS = 60
-
-
-def sample(seed: int = 0, **columns: Any) -> pd.DataFrame:
-    random = np.random.default_rng(seed)
-    made = {
-        "height": 170 + 10 * random.normal(size=ROWS),
-        "income": np.exp(8 + random.normal(size=ROWS)),
-        "visits": random.poisson(3, ROWS),
-        "smokes": random.random(ROWS) < 0.4,
-        "city": random.choice(["Bern", "Graz", "Lyon"], ROWS),
-        "size": pd.Categorical(random.choice(["s", "m", "l"], ROWS), ["s", "m", "l", "xl"], ordered=True),
-    }
-    return pd.DataFrame({**made, **columns})
 
 
 def files(folder: Path, frame: pd.DataFrame) -> dict[str, Any]:

@@ -1,29 +1,14 @@
 """A table goes to numbers and back without loss."""
 
 import json
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from tests.vae_pyro.data.tables.frames import ROWS, sample
 from vae_pyro.data.tables.inference import infer
 from vae_pyro.data.tables.schema import Column, Schema
-
-ROWS = 60
-
-
-def sample(seed: int = 0, **columns: Any) -> pd.DataFrame:
-    random = np.random.default_rng(seed)
-    made = {
-        "height": 170 + 10 * random.normal(size=ROWS),
-        "income": np.exp(8 + random.normal(size=ROWS)),
-        "visits": random.poisson(3, ROWS),
-        "smokes": random.random(ROWS) < 0.4,
-        "city": random.choice(["Bern", "Graz", "Lyon"], ROWS),
-        "size": pd.Categorical(random.choice(["s", "m", "l"], ROWS), ["s", "m", "l", "xl"], ordered=True),
-    }
-    return pd.DataFrame({**made, **columns})
 
 
 def test_a_table_comes_back_as_it_was() -> None:
