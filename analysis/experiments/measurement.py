@@ -64,11 +64,7 @@ def measure_run(
         ValueError: the VAE is not the one of the folder, an unknown split, a limit below 1, fewer than 25 draws, data
             outside the support of the likelihood, or an importance weight that is NaN or +inf (a diverged fit).
     """
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be a number of data of at least 1, got {limit}; pass None to evaluate all")
-    chosen = data.split(split)
-    if limit is not None:
-        chosen = chosen.take(slice(0, limit))
+    chosen = _chosen(data, split, limit)
     _require_own(folder, vae)
     fingerprint = _fingerprint(chosen, vae)
     inputs = {
@@ -147,10 +143,8 @@ def measure(
             return
     except RunError:
         pass
-    chosen = data.split(split)
-    chosen = chosen if limit is None else chosen.take(slice(0, limit))
     found = inference_gaps(
-        vae, chosen, num_data=num_gap_data, num_draws=max(num_draws, _ANNEALING_DRAWS), num_simulated=0,
+        vae, _chosen(data, split, limit), num_data=num_gap_data, num_draws=max(num_draws, _ANNEALING_DRAWS), num_simulated=0,
         seed=derive_seed(seed, _GAPS_STREAM),
     )  # fmt: skip
     write_json(folder.path / GAPS_FILE, {"made_of": inputs, "gaps": vars(Gaps.of(found))})
@@ -178,6 +172,13 @@ def gather(experiment: Experiment) -> tuple[list[MeasuredRun], dict[tuple[str, i
             f"{experiment}"
         )
     return measured, histories
+
+
+def _chosen(data: Dataset, split: SplitName, limit: int | None) -> Split:
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be a number of data of at least 1, got {limit}; pass None to evaluate all")
+    chosen = data.split(split)
+    return chosen if limit is None else chosen.take(slice(0, limit))
 
 
 class _Moments(NamedTuple):
