@@ -144,9 +144,13 @@ def measure(
     except RunError:
         pass
     found = inference_gaps(
-        vae, _chosen(data, split, limit), num_data=num_gap_data, num_draws=max(num_draws, _ANNEALING_DRAWS), num_simulated=0,
+        vae,
+        _chosen(data, split, limit),
+        num_data=num_gap_data,
+        num_draws=max(num_draws, _ANNEALING_DRAWS),
+        num_simulated=0,
         seed=derive_seed(seed, _GAPS_STREAM),
-    )  # fmt: skip
+    )
     write_json(folder.path / GAPS_FILE, {"made_of": inputs, "gaps": vars(Gaps.of(found))})
 
 
