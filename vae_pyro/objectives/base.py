@@ -108,7 +108,31 @@ def _total(trace: Any, *, observed: bool = False) -> Tensor:
     return torch.stack([site["unscaled_log_prob"].sum() for site in sites]).sum()
 
 
-class MonteCarloObjective(Objective):
+class DifferentiableLoss:
+    """Mixin of the objectives whose loss and gradient are those of one differentiable loss."""
+
+    retain_graph: bool | None
+
+    @abstractmethod
+    def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+        """Negative objective summed over data, in nats, 0-d."""
+
+    @torch.no_grad()
+    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """Value of `differentiable_loss`."""
+        return float(self.differentiable_loss(model, guide, *args, **kwargs))
+
+    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """Value of `differentiable_loss`, after its gradient has been added to that of the parameters."""
+        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        if loss.requires_grad:
+            loss.backward(retain_graph=self.retain_graph)
+        value = loss.item()
+        warn_if_nan(value, "loss")
+        return value
+
+
+class MonteCarloObjective(DifferentiableLoss, Objective):
     """Base of the objectives that are reductions of log densities over particles; a variant defines `bound`.
 
     ``pyro.infer.SVI`` takes it as it is. Densities are those of the data: a scale of ``poutine.scale`` or of a
@@ -185,20 +209,6 @@ class MonteCarloObjective(Objective):
             return loss
         gradient = -surrogate.sum()
         return loss.detach() + (gradient - gradient.detach())
-
-    @torch.no_grad()
-    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        """Value of `differentiable_loss`."""
-        return float(self.differentiable_loss(model, guide, *args, **kwargs))
-
-    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        """Value of `differentiable_loss`, after its gradient has been added to that of the parameters."""
-        loss = self.differentiable_loss(model, guide, *args, **kwargs)
-        if loss.requires_grad:
-            loss.backward(retain_graph=self.retain_graph)
-        value = loss.item()
-        warn_if_nan(value, "loss")
-        return value
 
     def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Any:
         return get_importance_trace("flat", self.max_plate_nesting, model, guide, args, kwargs)

@@ -9,13 +9,12 @@ from pyro.distributions.util import scale_and_mask
 from pyro.infer import TraceEnum_ELBO, config_enumerate
 from pyro.infer.traceenum_elbo import _compute_dice_elbo
 from pyro.ops import packed
-from pyro.util import warn_if_nan
 from torch import Tensor
 from torch.distributions import kl_divergence
 from torch.overrides import TorchFunctionMode
 
 from vae_pyro.densities.sites import Program
-from vae_pyro.objectives.base import OBJECTIVES, KLWeight, Particles, TracedObjective
+from vae_pyro.objectives.base import OBJECTIVES, DifferentiableLoss, KLWeight, Particles, TracedObjective
 
 
 class _AllTerms(TorchFunctionMode):
@@ -31,7 +30,7 @@ class _AllTerms(TorchFunctionMode):
 
 
 @OBJECTIVES.register("m2", order=19)
-class SemiSupervisedELBO(TracedObjective, TraceEnum_ELBO):
+class SemiSupervisedELBO(DifferentiableLoss, TracedObjective, TraceEnum_ELBO):
     """Bound of structure ``m2``: Pyro's `TraceEnum_ELBO` over y, and the classifier's log probability of known classes.
 
     A sum over data, in nats. A datum whose class y is given adds ``L(x, y) + alpha log q(y | x)``, with
@@ -97,20 +96,7 @@ class SemiSupervisedELBO(TracedObjective, TraceEnum_ELBO):
         with _AllTerms():
             bound = _compute_dice_elbo(model_trace, guide_trace)
         loss: Tensor = -(bound + self.alpha * guide_trace.nodes["y"]["fn"].log_given.sum()) / self.num_particles
-        warn_if_nan(loss, "loss")
         return loss
-
-    @torch.no_grad()
-    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        """Value of `differentiable_loss`."""
-        return float(self.differentiable_loss(model, guide, *args, **kwargs))
-
-    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        """Value of `differentiable_loss`, after its gradient has been added to that of the parameters."""
-        loss = self.differentiable_loss(model, guide, *args, **kwargs)
-        if loss.requires_grad:
-            loss.backward(retain_graph=self.retain_graph)
-        return loss.item()
 
 
 def _close_kl(model_trace: Any, guide_trace: Any) -> None:
