@@ -39,10 +39,6 @@ def _proposal(result: "ELPD") -> Verdict:
     n = len(result)
     share, hopeless = result.num_bad / n, float((~(result.pareto_k <= 1)).mean())
     outcome: Outcome = "pass" if result.trusted else "warn" if hopeless <= _MOST_BAD else "fail"
-    advice = (
-        f"k-hat exceeds 1 for {hopeless:.0%} of the data; their log p(x) is a lower bound, too low by an unknown "
-        f"amount; {more_draws(result)}"
-    )
     return Verdict(
         "For what share of the data is the guide too far from the posterior to estimate log p(x)?",
         share,
@@ -51,8 +47,9 @@ def _proposal(result: "ELPD") -> Verdict:
         f"at most {FEW_BAD:g} with k-hat above {result.good_k:.2f}; fail if more than {_MOST_BAD:g} are above 1",
         "k-hat: Vehtari et al. 2024, arXiv:1507.02646, sec. 3.2; shares: convention, all but a few and most",
         outcome,
-        "" if outcome == "pass" else advice,
-        "pareto_k",
+        remedy=f"k-hat exceeds 1 for {hopeless:.0%} of the data; their log p(x) is a lower bound, too low by an "
+        f"unknown amount; {more_draws(result)}",
+        name="pareto_k",
     )
 
 
@@ -84,8 +81,8 @@ def _finite_draws_bias(result: "ELPD") -> Verdict:
         f"at most a third of the sampling standard error of the test set, {test:.3g}, and trustworthy k-hat",
         "estimate: Nowozin 2018, ICLR, jackknife variational inference; share: convention",
         outcome,
-        "" if outcome == "pass" else f"report it as a lower bound; {tail}{more_draws(result)}",
-        "log_px_bias",
+        remedy=f"report it as a lower bound; {tail}{more_draws(result)}",
+        name="log_px_bias",
     )
 
 

@@ -1,6 +1,6 @@
 """A diagnostic in one row: a question, an estimate with its error, a threshold with its source, and advice."""
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Any, Literal
 
 from vae_pyro.core.renamed import Former
@@ -24,6 +24,9 @@ class Verdict:
         outcome: ``pass``, ``warn`` or ``fail``.
         advice: what to do about it; for ``pass``, what the answer does not cover, or nothing.
         name: short key for machines, such as ``pareto_k``.
+
+    Args:
+        remedy: the advice where the outcome is not ``pass``.
     """
 
     question: str
@@ -35,11 +38,14 @@ class Verdict:
     outcome: Outcome
     advice: str = ""
     name: str = ""
+    remedy: InitVar[str] = ""
     figure = Former("value")
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, remedy: str) -> None:
         if self.outcome not in _ORDER:
             raise ValueError(f"outcome is one of {', '.join(_ORDER)}, got {self.outcome!r}")
+        if remedy and self.outcome != "pass":
+            object.__setattr__(self, "advice", remedy)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, as they stand in ``metrics.json``; the value's key there is ``figure``."""

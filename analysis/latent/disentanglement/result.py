@@ -83,7 +83,7 @@ class Disentanglement(Result):
                 threshold=f"above {self.dci.chance:.3f} by 3 standard errors",
                 source="convention: the share of the most frequent level, which needs no codes",
                 outcome=known,
-                advice="" if known == "pass" else "look at the active latents first: the posterior may have collapsed",
+                remedy="look at the active latents first: the posterior may have collapsed",
                 name="informativeness",
             ),
             Verdict(
@@ -96,9 +96,7 @@ class Disentanglement(Result):
                 else "at least 2 active latents",
                 source=_ROTATION_SOURCE,
                 outcome=aligned,
-                advice=""
-                if aligned == "pass"
-                else "do not interpret single latents; fit with objective 'beta_tcvae', and compare seeds",
+                remedy="do not interpret single latents; fit with objective 'beta_tcvae', and compare seeds",
                 name="mig",
             ),
         )

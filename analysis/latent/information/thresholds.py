@@ -123,8 +123,6 @@ def _holes(found: "LatentSummary") -> Verdict:
         f"at most {_HOLES_WARN:g} ({HOLE_LEVEL:g} if prior and aggregate posterior agree)",
         "Rosca et al. 2018 (arXiv:1802.06847), low-posterior samples; the share is a convention",
         outcome,
-        ""
-        if outcome == "pass"
-        else "samples from there are not like data: choose a learned prior, or sample from the aggregate posterior",
-        "prior_holes",
+        remedy="samples from there are not like data: choose a learned prior, or sample from the aggregate posterior",
+        name="prior_holes",
     )

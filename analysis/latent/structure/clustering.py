@@ -100,9 +100,7 @@ class Clustering(Result):
                     threshold=f"at least {_STABLE:g} for the weakest cluster's mean Jaccard similarity",
                     source="Hennig 2007, CSDA 52, and the manual of his R package fpc (clusterboot)",
                     outcome=outcome,
-                    advice=""
-                    if outcome == "pass"
-                    else f"{below} of {len(self.jaccard)} clusters are below {_DOUBTFUL:g} and unreliable; ask for "
+                    remedy=f"{below} of {len(self.jaccard)} clusters are below {_DOUBTFUL:g} and unreliable; ask for "
                     "fewer clusters, or read the plane without them",
                     name="cluster_jaccard",
                 )
@@ -118,9 +116,7 @@ class Clustering(Result):
                     threshold="above 0, its mean for random partitions, by 3 standard errors",
                     source="Hubert & Arabie 1985, J. Classification 2, eq. 5",
                     outcome=follows,
-                    advice=""
-                    if follows == "pass"
-                    else "the labels do not form clusters here; the linear probe requires less",
+                    remedy="the labels do not form clusters here; the linear probe requires less",
                     name="cluster_ari",
                 )
             )

@@ -75,7 +75,7 @@ class Probe(Result):
                 threshold=f"above {self.majority:.3f} by 3 standard errors of the difference",
                 source="convention: the most frequent label, which needs no codes",
                 outcome=known,
-                advice="" if known == "pass" else "look at the active latents: the posterior may have collapsed",
+                remedy="look at the active latents: the posterior may have collapsed",
                 name="probe",
             )
         ]
@@ -91,7 +91,7 @@ class Probe(Result):
                     threshold="not below 0 by more than 3 standard errors",
                     source="convention: the same probe of x on the same folds",
                     outcome=kept,
-                    advice="" if kept == "pass" else "more latents, or a smaller weight of the KL, would keep more",
+                    remedy="more latents, or a smaller weight of the KL, would keep more",
                     name="probe_raw",
                 )
             )

@@ -70,9 +70,7 @@ class Projection(Result):
                 threshold=f"trustworthiness and continuity at least {_FAITHFUL:g}",
                 source="convention: at most a tenth of the greatest possible error in ranks (Venna & Kaski 2001)",
                 outcome=outcome,
-                advice=""
-                if outcome == "pass"
-                else (
+                remedy=(
                     "points that are close in it may be far apart" if trusted else "points far apart in it may be close"
                 )
                 + "; look at three dimensions, or at the neighbours themselves",

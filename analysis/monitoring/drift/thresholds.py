@@ -26,12 +26,10 @@ def verdicts_of(drift: "Drift") -> tuple[Verdict, ...]:
             f"above {drift.alpha:g}; fails at {drift.alpha / 10:g} or less",
             source,
             found,
-            ""
-            if found == "pass"
-            else "examine the most surprising data and the latents that moved; fit again, or continue the fit "
+            remedy="examine the most surprising data and the latents that moved; fit again, or continue the fit "
             "with replay (--init-from RUN --replay 0.5)"
             + ("" if found == "fail" else f"; one test in {1 / drift.alpha:.0f} rejects by chance: test more data"),
-            "drift",
+            name="drift",
         )
     ]
     estimates = (

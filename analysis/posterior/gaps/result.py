@@ -175,8 +175,8 @@ class InferenceGaps(Result):
             "at most 0.1, beyond two standard errors",
             "convention: small beside the gaps",
             outcome,
-            "" if outcome == "pass" else "raise num_steps: the amortization gap is too small by about this much",
-            "local_convergence",
+            remedy="raise num_steps: the amortization gap is too small by about this much",
+            name="local_convergence",
         )
 
     def _agreement(self) -> Verdict:

@@ -98,11 +98,9 @@ class SampleComparison(Result):
                 "Naeem et al. 2020, sec. 3.3, arXiv:2002.09797 (expectation); half and a quarter by convention, at "
                 f"{NEIGHBOUR_ROWS:,} rows or fewer",
                 covered,
-                ""
-                if covered == "pass"
-                else "look at the real data that are not covered: if they are of one kind, enlarge the latent space or "
-                "the prior; if nearly none is covered, the likelihood's noise is too large",
-                "coverage",
+                remedy="look at the real data that are not covered: if they are of one kind, enlarge the latent space "
+                "or the prior; if nearly none is covered, the likelihood's noise is too large",
+                name="coverage",
             ),
         )
         return rows if self.copying is None else rows + self.copying.verdicts

@@ -84,7 +84,6 @@ class Leakage(Result):
         """Two rows: identical test data, and close ones."""
         identical = _outcome(self.identical_p, self.identical_share - self.identical_expected, _FEW)
         close = _outcome(self.close_p, self.close - self.close_expected, _MANY)
-        remove = "remove the identical test data from one of the two sets, and evaluate again"
         return (
             Verdict(
                 "Are test data among the training data?",
@@ -95,8 +94,8 @@ class Leakage(Result):
                 f"{self.identical_expected:.2%} of training data that equal another",
                 "Barz & Denzler 2020, arXiv:1902.00423 (3.3 % of copies bias a comparison)",
                 identical,
-                "" if identical == "pass" else remove,
-                "identical_test_data",
+                remedy="remove the identical test data from one of the two sets, and evaluate again",
+                name="identical_test_data",
             ),
             Verdict(
                 "Are test data near-copies of training data?",
@@ -107,11 +106,9 @@ class Leakage(Result):
                 f"fails {_MANY:.0%} above",
                 "Meehan et al. 2020, arXiv:2004.05675 (distances); the share by convention: a tenth of the test set",
                 close,
-                ""
-                if close == "pass"
-                else "examine the closest pairs: if they are copies, remove them; if not, the test data come "
+                remedy="examine the closest pairs: if they are copies, remove them; if not, the test data come "
                 "from an easier distribution than the training data",
-                "close_test_data",
+                name="close_test_data",
             ),
         )
 

@@ -100,7 +100,7 @@ class ClassScores(Result):
             threshold=f"95 % interval below {self.majority_error:.3g}",
             source="error of naming the most frequent class of these data",
             outcome=outcome,
-            advice="" if outcome == "pass" else "label more data, or raise the objective's alpha",
+            remedy="label more data, or raise the objective's alpha",
             name="class_error",
         )
 
@@ -117,9 +117,7 @@ class ClassScores(Result):
             threshold=f"p >= {_SIGNIFICANT} for calibrated ones (here {self.ece_p_value:.2g}), or at most {_LARGE}",
             source="Bröcker & Smith 2007, sec. 3, for the test; the size by convention, 2 percentage points",
             outcome=outcome,
-            advice=""
-            if outcome == "pass"
-            else f"the classifier is {side}; scale its logits on labelled validation data",
+            remedy=f"the classifier is {side}; scale its logits on labelled validation data",
             name="class_calibration",
         )
 

@@ -59,7 +59,7 @@ class DenoisingCheck(Result):
                 threshold="at most 0.05; fails above 0.5",
                 source="convention: with 10 effective draws the error of the mean is a third of a posterior sd",
                 outcome=outcome,
-                advice="" if outcome == "pass" else "raise num_draws, or fit a guide that is closer to the posterior",
+                remedy="raise num_draws, or fit a guide that is closer to the posterior",
                 name="denoising_effective_sample_size",
             ),
         ]

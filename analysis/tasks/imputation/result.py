@@ -125,13 +125,11 @@ class ImputationQuality(Result):
             f"{self.level:g}, give or take {_COVERAGE:g} and the error",
             f"definition of an interval; rates {_WARN:g} and {_FAIL:g} of false alarms: convention",
             outcome,
-            ""
-            if outcome == "pass"
-            else "intervals are too narrow: the model is overconfident; stop the fit earlier, raise min_scale, or "
+            remedy="intervals are too narrow: the model is overconfident; stop the fit earlier, raise min_scale, or "
             "draw more"
             if low
             else "intervals are too wide: fit longer, or with a scale that is learned",
-            "imputation_coverage",
+            name="imputation_coverage",
         )
 
     def _pit(self) -> list[Verdict]:
@@ -148,10 +146,8 @@ class ImputationQuality(Result):
                 f"0.5, give or take {_PIT:g} and the error",
                 "Dawid 1984, JRSS A 147 (probability integral transform)",
                 placed,
-                ""
-                if placed == "pass"
-                else f"draws lie too {'low' if bias.value > 0.5 else 'high'}: look at each element",
-                "imputation_bias",
+                remedy=f"draws lie too {'low' if bias.value > 0.5 else 'high'}: look at each element",
+                name="imputation_bias",
             ),
             Verdict(
                 "Are draws of imputed values as spread as the truth?",
@@ -161,8 +157,8 @@ class ImputationQuality(Result):
                 f"1, give or take {_SPREAD:g} and the error",
                 "variance of a uniform rank, 1/12",
                 scaled,
-                "" if scaled == "pass" else f"draws are too {'narrow' if spread.value > 1 else 'wide'}",
-                "imputation_spread",
+                remedy=f"draws are too {'narrow' if spread.value > 1 else 'wide'}",
+                name="imputation_spread",
             ),
         ]
 
@@ -180,8 +176,8 @@ class ImputationQuality(Result):
             f"0, give or take {_BRIER:g} and the error",
             "Spiegelhalter 1986, Statistics in Medicine 5 (calibration part of the Brier score)",
             outcome,
-            "" if outcome == "pass" else f"probabilities are {over}",
-            "imputation_probability",
+            remedy=f"probabilities are {over}",
+            name="imputation_probability",
         )
 
     def _error(self) -> Verdict | None:
@@ -201,13 +197,11 @@ class ImputationQuality(Result):
             f"at most {_SMALL:g}",
             "convention: adds 0.5 % to an element's standard deviation",
             outcome,
-            ""
-            if outcome == "pass"
-            else f"{starved:.0%} of the data have fewer than {FEWEST_EFFECTIVE} effective draws, and there the error "
+            remedy=f"{starved:.0%} of the data have fewer than {FEWEST_EFFECTIVE} effective draws, and there the error "
             f"itself is not known: fit the guide longer, or raise num_draws (now {self.num_draws:,})"
             if starved > _SHARE_BAD
             else f"raise num_draws (now {self.num_draws:,})",
-            "imputation_error",
+            name="imputation_error",
         )
 
     def _weights(self) -> Verdict | None:
@@ -225,8 +219,8 @@ class ImputationQuality(Result):
             f"at most {_SHARE_BAD:g}",
             "limit: Vehtari et al. 2024, arXiv:1507.02646; share: convention",
             outcome,
-            "" if outcome == "pass" else f"raise num_draws (now {self.num_draws:,}), or fit the guide longer",
-            "imputation_pareto_k",
+            remedy=f"raise num_draws (now {self.num_draws:,}), or fit the guide longer",
+            name="imputation_pareto_k",
         )
 
 

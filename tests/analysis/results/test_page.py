@@ -41,6 +41,13 @@ def verdict(outcome: Outcome = "pass", **changes: Any) -> Verdict:
     return Verdict(**(given | changes))
 
 
+def test_a_remedy_is_the_advice_of_a_verdict_that_does_not_pass() -> None:
+    remedies = [verdict(outcome, remedy="draw more").advice for outcome in ("pass", "warn", "fail")]
+    assert remedies == ["look at `mean`", "draw more", "draw more"]
+    assert "remedy" not in verdict("fail", remedy="draw more").to_dict()
+    assert "draw more" in str(verdict("fail", remedy="draw more"))
+
+
 @cache
 def digits_page() -> Page:
     digits = load_digits()
