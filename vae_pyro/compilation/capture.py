@@ -6,7 +6,8 @@ The effect handlers run once, under a tracer; what they leave behind is a graph 
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import pyro
 import torch
@@ -16,7 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from vae_pyro.compilation.graph import CaptureError, Graph, lift_constants, lift_noise
-from vae_pyro.compilation.modes import ProductsIn, StandIns, SupportUnchecked
+from vae_pyro.compilation.modes import ProductsIn, StandIns, SupportChecks, SupportUnchecked
 from vae_pyro.compilation.patches import without_nan_warnings
 from vae_pyro.core.isolation import undisturbed
 
@@ -65,28 +66,57 @@ def leaves_of(trace: Any) -> dict[str, Tensor]:
     return dict(found.values())
 
 
+class Reading(Protocol):
+    """A number outside of the programs, such as an attribute, that they read while they run."""
+
+    def get(self) -> Any: ...
+
+    def set(self, value: Any) -> None: ...
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is traced: a loss with its gradient, as `pyro.infer.SVI` runs it.
+
+    Attributes:
+        loss_and_grads: ``loss_and_grads(model, guide, *args, **kwargs)``, which gives the loss and adds its gradient to
+            that of the parameters; all that SVI knows of a loss.
+        model: Pyro model.
+        guide: Pyro guide.
+        loss: that `loss_and_grads` belongs to, whose ``metrics`` are read off it.
+        prepare: maps a raw batch to ``(args, kwargs)`` of the programs, inside the graph.
+        autocast: type of the networks' products, see `ProductsIn`.
+    """
+
+    loss_and_grads: Callable[..., Any]
+    model: PyroProgram
+    guide: PyroProgram
+    loss: Any = None
+    prepare: Prepare | None = None
+    autocast: torch.dtype | None = None
+
+
 def capture(
-    loss: Loss,
-    model: PyroProgram,
-    guide: PyroProgram,
+    subject: Subject,
     leaves: Sequence[Tensor],
     batch: Sequence[Any],
     spec: pytree.TreeSpec,
     *,
-    prepare: Prepare | None = None,
-    autocast: torch.dtype | None = None,
+    numbers: Sequence[Reading] = (),
 ) -> Graph:
     """Trace a loss and its gradient.
 
+    Checks of support and of parameters, where validation is enabled, become part of the loss: it is NaN where one
+    fails.
+
     Args:
-        loss: a Pyro `ELBO` with ``differentiable_loss``, or ``loss(model, guide, *args, **kwargs) -> tensor``.
-        model: Pyro model of static structure.
-        guide: Pyro guide of static structure.
-        leaves: unconstrained parameters, see `find_leaves`.
-        batch: flattened ``(args, kwargs)`` of the programs, or of ``prepare``; what is not a tensor is constant.
+        subject: what is traced; its structure may depend on shapes and Python values, not on values of tensors.
+        leaves: unconstrained parameters. One that the loss does not depend on has a gradient, of zeros, where it holds
+            one already, as in the step of `pyro.infer.SVI`.
+        batch: flattened ``(args, kwargs)`` of the programs, or of ``prepare``; what is neither a tensor nor a
+            floating-point number that `is_number_input` is constant.
         spec: how `batch` was flattened.
-        prepare: maps a raw batch to ``(args, kwargs)`` of the programs, inside the graph.
-        autocast: type of the networks' products, see `ProductsIn`.
+        numbers: numbers outside of the programs that are inputs of the graph.
 
     Returns:
         The graph, with mutations removed.
@@ -96,29 +126,49 @@ def capture(
     """
     names: list[str] = []
     used: list[bool] = []
-    positions = [number for number, item in enumerate(batch) if isinstance(item, Tensor)]
+    inputs = [number for number, item in enumerate(batch) if isinstance(item, Tensor | NumberInput)]
+    held = [leaf.grad is not None for leaf in leaves]
 
     def evaluate(*flat: Tensor) -> tuple[Tensor, ...]:
         stands = [leaf.detach().requires_grad_() for leaf in flat[: len(leaves)]]
-        items = list(batch)
-        for number, tensor in zip(positions, flat[len(leaves) :], strict=True):
-            items[number] = tensor
+        items, rest = list(batch), list(flat[len(leaves) :])
+        for number in inputs:
+            items[number] = rest.pop(0)
         args, kwargs = pytree.tree_unflatten(items, spec)
         stand_ins = {id(a): b for a, b in zip(leaves, stands, strict=True)}
-        with torch.enable_grad(), pyro.validation_enabled(False), SupportUnchecked(), StandIns(stand_ins):
-            if prepare is not None:
+        checks = SupportChecks()
+        validated = torch.distributions.Distribution._validate_args
+        with (
+            torch.enable_grad(),
+            pyro.validation_enabled(False),
+            pyro.distributions.validation_enabled(validated),
+            _reading(numbers, rest),
+            checks,
+            StandIns(stand_ins),
+        ):
+            if subject.prepare is not None:
                 with torch.no_grad():
-                    args, kwargs = prepare(*args, **kwargs)
-            with ProductsIn(autocast) if autocast is not None else nullcontext():
-                value = differentiable_loss(loss, model, guide, args, kwargs)
-        metrics: dict[str, Tensor] = dict(getattr(loss, "metrics", {}))
-        gradients = torch.autograd.grad(value, stands, allow_unused=True)
+                    args, kwargs = subject.prepare(*args, **kwargs)
+            with ProductsIn(subject.autocast) if subject.autocast is not None else nullcontext():
+                value = subject.loss_and_grads(subject.model, subject.guide, *args, **kwargs)
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            kind = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise CaptureError(f"the loss is {kind}, not one number that depends on a tensor")
+        value = checks.applied_to(value.detach().reshape(()))
+        metrics: dict[str, Tensor] = dict(getattr(subject.loss, "metrics", {}))
+        gradients = [
+            torch.zeros_like(stand) if stand.grad is None and has_one else stand.grad
+            for stand, has_one in zip(stands, held, strict=True)
+        ]
         names[:] = list(metrics)
         used[:] = [gradient is not None for gradient in gradients]
         outputs = [value, *metrics.values(), *(gradient for gradient in gradients if gradient is not None)]
         return tuple(tensor.detach() for tensor in outputs)
 
-    tensors = [*leaves, *(batch[number] for number in positions)]
+    like = leaves[0]
+    tensors = [*leaves]
+    tensors += [item if isinstance(item, Tensor) else item.tensor(like) for item in (batch[at] for at in inputs)]
+    tensors += [NumberInput(reading.get()).tensor(like) for reading in numbers]
     with _tracing() as mode:
         fakes = [mode.from_tensor(tensor.detach()) for tensor in tensors]
         traced = make_fx(evaluate, tracing_mode="fake", _allow_non_fake_inputs=True)(*fakes)
@@ -129,9 +179,34 @@ def capture(
         )(*fakes)
     if not any(used):
         raise CaptureError("the loss depends on no parameter")
-    graph = Graph(functional, len(leaves), len(positions), constants, metrics=list(names), used=list(used))
+    num_batch = len(inputs) + len(numbers)
+    graph = Graph(functional, len(leaves), num_batch, constants, metrics=list(names), used=list(used))
     lift_noise(graph)
     return graph
+
+
+@dataclass(frozen=True)
+class NumberInput:
+    """A floating-point number among the arguments that is an input of the graph, as a tensor without dimensions."""
+
+    value: float
+
+    def tensor(self, like: Tensor) -> Tensor:
+        """The number, in type and on the device of another tensor."""
+        return torch.tensor(self.value, dtype=like.dtype, device=like.device)
+
+
+@contextmanager
+def _reading(numbers: Sequence[Reading], values: Sequence[Tensor]) -> Iterator[None]:
+    """Let the programs read tensors where numbers stand."""
+    kept = [reading.get() for reading in numbers]
+    try:
+        for reading, value in zip(numbers, values, strict=True):
+            reading.set(value)
+        yield
+    finally:
+        for reading, value in zip(numbers, kept, strict=True):
+            reading.set(value)
 
 
 def capture_function(function: Callable[..., tuple[Tensor, ...]], tensors: Sequence[Tensor]) -> Graph:
@@ -179,3 +254,8 @@ def _tracing() -> Iterator[Any]:
     ) as error:
         reason = str(error).partition("\n")[0]
         raise CaptureError(f"its structure depends on the value of a tensor ({reason})") from error
+    except CaptureError:
+        raise
+    except Exception as error:  # whatever a program does that a tracer cannot: the stock step has run it before
+        reason = " ".join(str(error).split())[:200]
+        raise CaptureError(f"it cannot be traced ({type(error).__name__}: {reason})") from error

@@ -7,6 +7,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from vae_pyro.compilation.graph import CaptureError
+
+
+# What gives the values of a tensor to Python, without a word to the tracer.
+_READS = frozenset({Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.data_ptr})
+
 
 class StandIns(TorchFunctionMode):
     """Every use of a tensor is a use of its stand-in; ``.item()`` stays on the device, as a tensor.
@@ -22,10 +28,41 @@ class StandIns(TorchFunctionMode):
         self.stand_ins = stand_ins
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _READS:
+            raise CaptureError(f"Tensor.{func.__name__} gives the values of a tensor to Python")
+        # A torch.Size is a shape and stays one: `Tensor.new` takes another tuple for values.
         args, kwargs = pytree.tree_map_only(
-            Tensor, lambda tensor: self.stand_ins.get(id(tensor), tensor), (args, kwargs or {})
+            Tensor,
+            lambda tensor: self.stand_ins.get(id(tensor), tensor),
+            (args, kwargs or {}),
+            is_leaf=lambda item: isinstance(item, torch.Size),
         )
         return args[0].detach() if func is Tensor.item else func(*args, **kwargs)
+
+
+class SupportChecks(TorchFunctionMode):
+    """Collects the checks of values and parameters that distributions make, which a trace cannot decide.
+
+    Attributes:
+        valid: for each check, where its values are valid.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.valid: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not torch._is_all_true:
+            return func(*args, **(kwargs or {}))
+        self.valid.append(args[0])
+        return True
+
+    def applied_to(self, loss: Tensor) -> Tensor:
+        """The loss, or NaN where a check fails."""
+        if not self.valid:
+            return loss
+        valid = torch.stack([check.all() for check in self.valid]).all()
+        return torch.where(valid, loss, torch.full_like(loss, torch.nan))
 
 
 class SupportUnchecked(TorchFunctionMode):

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from pyro.infer import SVI
+from pyro.infer.util import torch_item
 from pyro.optim import PyroOptim
 from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor
@@ -17,11 +18,14 @@ from vae_pyro.parallel.ranks import ALONE, Ranks
 from vae_pyro.svi.ensemble import Ensemble
 from vae_pyro.svi.epochs import EpochDriver
 from vae_pyro.svi.inference import Inference
-from vae_pyro.svi.keys import ProgramTable, key_of
+from vae_pyro.svi import keys
+from vae_pyro.svi.keys import Programs, ProgramTable, floats_of
+from vae_pyro.svi.parity import is_check_due
 from vae_pyro.svi.reducer import Reducer
-from vae_pyro.svi.stepper import Compile, SplitForm, Stepper, Traced
+from vae_pyro.svi.status import SVIStatus
+from vae_pyro.svi.stepper import Compile, NotFiniteError, SplitForm, Stepper, Traced
 from vae_pyro.svi.stock import Fallbacks, StockOptimizer, StockStep, SVIFallbackWarning, TorchOptimizer
-from vae_pyro.svi.tracer import Tracer
+from vae_pyro.svi.tracer import Attempt, Tracer
 
 __all__ = ["CompiledSVI", "SVIFallbackWarning"]
 
@@ -35,17 +39,23 @@ class CompiledSVI(SVI):
         for _ in range(1000):
             loss = svi.step(data)
 
-    The first step with arguments of a new shape traces the programs (`vae_pyro.svi.tracer`) and compares the result
-    with the stock loss and all its gradients at the same noise (`vae_pyro.svi.parity`); only if they agree is it used.
-    On a CPU the traced step is compiled by Inductor. Noise is drawn from torch's generator in the order in which the
-    stock step draws it, so that a seed gives the trajectory that it gives there, to rounding.
+    For every program that `pyro.infer.SVI` accepts, a step is either compiled, with the loss, parameters, buffers,
+    optimizer state and generators of the stock step to rounding; or it is the stock step itself, bit for bit, and a
+    warning names the reason once. `status` says which.
 
-    What the structure of the programs may depend on: shapes and Python values of the arguments, and the training mode
-    of modules; each combination is a program. A tensor that the programs read (a buffer, a schedule's weight) may
-    change between steps; a Python number that they read from elsewhere is baked in, until `recompile` is called. A
-    step under effect handlers from outside, or one that cannot be traced, is the stock step, with a warning once.
-    So is the very first one where the programs make parameters at random, without a warning: the two draw from one
-    generator, in the stock order.
+    A program is traced beside a stock step (`vae_pyro.svi.tracer`) and used only if loss, gradients, buffers and
+    generators agree with it (`vae_pyro.svi.parity`); they are compared again at its 2nd, 10th, 100th, ... step, and the
+    first disagreement goes over to the stock step. On a CPU the traced step is compiled by Inductor. Noise is drawn from
+    torch's generator in the stock order.
+
+    What a program has baked in is compared at every step: shapes and strides of the arguments, Python values among
+    them, and everything that the programs can reach from Python (`vae_pyro.svi.surroundings`: attributes, global and
+    closure variables, training modes). Each combination is a program, up to `vae_pyro.svi.keys.MAX_PROGRAMS`; a
+    floating-point number that changes becomes an input. Tensors that the programs read may change at any time. Programs
+    that draw from other generators than torch's, or that change Python values, take the stock step.
+
+    Where validation is enabled, the supports of values and parameters are checked at every compiled step; where a check
+    fails, or the loss is not finite, the step is taken back and the stock step is taken in its place.
 
     Args:
         model: Pyro model.
@@ -57,8 +67,10 @@ class CompiledSVI(SVI):
             scaling and binarising a batch of bytes, for instance.
         clip_norm: largest Euclidean norm of the whole gradient.
         autocast: type of the networks' matrix products, such as ``torch.bfloat16``; densities keep their own.
-        compile: ``False`` runs the traced graph without a compiler (and ``"never"`` the stock step); ``True``
-            compiles. A number compiles a shape once it has been stepped so often.
+        compile: ``"auto"`` traces arguments of a shape when they come for the second time, and compiles a program after
+            the steps that repay it (`vae_pyro.compilation.graph.Graph.break_even`). ``True`` traces and compiles at
+            once, a number once a program has been stepped so often, ``False`` never: it runs the traced graph.
+            ``"never"`` takes stock steps.
         num_ensemble: train so many members at once, each with its own parameters and noise.
         seeds: of the members' noise and of parameters that the programs make; ``0, 1, ...`` if not given. A member is
             the run alone whose generator is seeded so; where the programs make their parameters at random, the noise
@@ -71,6 +83,8 @@ class CompiledSVI(SVI):
         ranks: processes that take every step together, each on its part of the batch: loss, metrics and gradients are
             summed over them before the optimizer moves. All have to start from the same parameters, and each from a
             seed of its own.
+        skip_nonfinite: a step whose loss or gradient is not finite changes no parameter. Otherwise it is taken as
+            `pyro.infer.SVI` takes it.
         steps_at_once: steps of `run_epoch` that are taken without a look-up between them, on a GPU as one CUDA graph
             (`vae_pyro.svi.cuda_graphs`).
 
@@ -103,12 +117,13 @@ class CompiledSVI(SVI):
         prepare: Prepare | None = None,
         clip_norm: float | None = None,
         autocast: torch.dtype | None = None,
-        compile: Compile = True,  # noqa: A002 (what it is called everywhere)
+        compile: Compile = "auto",  # noqa: A002 (what it is called everywhere)
         num_ensemble: int | None = None,
         seeds: Sequence[int] | None = None,
         initialize: Callable[[int], Any] | None = None,
         own_batches: bool = False,
         ranks: Ranks = ALONE,
+        skip_nonfinite: bool = False,
         steps_at_once: int = 16,
         **kwargs: Any,
     ) -> None:
@@ -122,18 +137,23 @@ class CompiledSVI(SVI):
         self.optimizer = optim
         self.metrics = {}
         self._compile = compile
+        self._options = prepare, autocast
         self._has_own_gradient = loss_and_grads is not None
-        self._inference = inference = Inference(model, guide, loss, prepare, autocast)
+        self._loss = loss
+        self._inference = inference = Inference(model, guide, loss, self.loss_and_grads, prepare, autocast)
+        self._skip_nonfinite = skip_nonfinite
         optimizer, reducer = StockOptimizer(optim, clip_norm), Reducer(ranks)
         self.ensemble: Ensemble | None = None
         if num_ensemble is not None:
             self.ensemble = Ensemble(inference, optimizer, num_ensemble, seeds, initialize, own_batches)
         self._fallbacks = Fallbacks()
-        self._tracer = Tracer(inference, in_stock_order=self.ensemble is None)
-        self._programs = ProgramTable(self._trace, self._fallbacks)
+        self._stock = StockStep(inference, optimizer, reducer, skip_nonfinite=skip_nonfinite)
+        self._tracer = Tracer(inference, self._stock)
+        self._programs = ProgramTable()
+        self._leaves: dict[str, Tensor] = {}
         self._stepper = Stepper(optimizer, reducer, self._fallbacks)
-        self._stock = StockStep(inference, self.loss_and_grads, optimizer, reducer)
         self._epochs = EpochDriver(self.take_step, self._find_block, self._keep, steps_at_once)
+        self._status = SVIStatus()
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Take a gradient step.
@@ -141,13 +161,16 @@ class CompiledSVI(SVI):
         Returns:
             The loss before the step, a float; for an ensemble a list of them, one for each member.
         """
-        loss = self.take_step(args, kwargs)
-        return loss.tolist() if isinstance(loss, Tensor) else loss
+        loss = self._take(args, kwargs, self._compile, 1.0, wait=True)
+        if self.ensemble is not None:
+            return loss.tolist()
+        return type(loss)(map(torch_item, loss)) if isinstance(loss, tuple) else torch_item(loss)
 
     def step_tensor(self, *args: Any, **kwargs: Any) -> Any:
         """As `step`, with the loss as a tensor, so that nothing waits for the device.
 
-        A step whose loss is not finite changes no parameter, and returns that loss.
+        On a GPU a step whose loss is not finite, or whose values are outside of a support, changes no parameter and
+        returns a loss that is not finite.
         """
         return self.take_step(args, kwargs)
 
@@ -171,19 +194,8 @@ class CompiledSVI(SVI):
         Raises:
             ValueError: the step of an ensemble cannot be compiled.
         """
-        args, kwargs = tuple(args), kwargs or {}
         mode = self._compile if compile is None else _require_mode(compile)
-        traced = self._find(args, kwargs, mode)
-        if traced is None:
-            loss, self.metrics = self._stock.take(args, kwargs, share)
-        else:
-            generators = None if self.ensemble is None else self.ensemble.generators
-            loss, self.metrics = self._stepper.take(
-                traced, args, kwargs, compile=mode, share=share, generators=generators
-            )
-        if self.metrics:
-            self._inference.publish(self.metrics)
-        return loss
+        return self._take(tuple(args), kwargs or {}, mode, share, wait=False)
 
     def step_empty(self) -> Any:
         """A step of a batch of which this process has no part: it adds nothing, and moves as the others do.
@@ -195,7 +207,7 @@ class CompiledSVI(SVI):
             ValueError: this process has not taken a step yet.
         """
         form = next((traced.form for traced in self._programs if isinstance(traced.form, SplitForm)), None)
-        loss, self.metrics = self._stepper.take_nothing(form, self._tracer.leaf)
+        loss, self.metrics = self._stepper.take_nothing(form, self._leaves)
         return loss
 
     def evaluate_loss(self, *args: Any, **kwargs: Any) -> Any:
@@ -230,16 +242,36 @@ class CompiledSVI(SVI):
         """Forget the programs, after a change of what they baked in (Python values, the loss's options)."""
         self._programs.forget()
         self._epochs.forget()
-        self._tracer.forget()
+        self._leaves = {}
 
     def trace(self, *args: Any, **kwargs: Any) -> bool:
         """Trace for arguments of `step`, without a step; whether they are traced now, and not a stock step's."""
-        return self._find(args, kwargs, self._compile) is not None
+        if self.ensemble is not None:
+            self._ensemble_program(args, kwargs)
+            return True
+        programs = None if self._stock_reason(self._compile) else self._programs.at(args, kwargs)
+        if programs is None:
+            return False
+        traced = programs.find(floats_of(args, kwargs))
+        if traced is None and programs.refusal is None and not self._programs.full:
+            attempt = self._attempt(programs, args, kwargs)
+            self._take_back(attempt)
+            traced = self._enter(programs, attempt, args, kwargs)
+        return traced is not None
+
+    def status(self) -> SVIStatus:
+        """What runs, and why: programs, compilations and their seconds, comparisons passed, and fallbacks."""
+        self._status.fallbacks = self._fallbacks.said
+        self._status.count(self._programs, self._stepper)
+        return self._status
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.status()})"
 
     @property
     def leaves(self) -> dict[str, Tensor]:
         """Unconstrained parameters of the programs by name, once they have been traced."""
-        return dict(self._tracer.leaves)
+        return dict(self._leaves)
 
     def member(self, number: int) -> dict[str, Tensor]:
         """Unconstrained parameters of one member of the ensemble, by name; views, not copies.
@@ -251,49 +283,177 @@ class CompiledSVI(SVI):
             raise IndexError(f"no member {number}: num_ensemble is not given")
         return self.ensemble.member(number)
 
-    def _find(self, args: tuple[Any, ...], kwargs: dict[str, Any], mode: Compile) -> Traced | None:
-        """The program for arguments of a step; ``None`` where the step is to be a stock step."""
-        traced, reason = None, "compile='never'" if mode == "never" else None
+    # --- one step -------------------------------------------------------------------------------------------------
+
+    def _take(self, args: tuple[Any, ...], kwargs: dict[str, Any], mode: Compile, share: float, *, wait: bool) -> Any:
+        if self.ensemble is not None:
+            traced = self._ensemble_program(args, kwargs, mode)
+            loss, self.metrics = self._stepper.take(
+                traced, args, kwargs, compile=True if mode == "auto" else mode, share=share, generators=self.ensemble.generators
+            )
+        else:
+            self._follow_attributes()
+            loss, self.metrics = self._take_single(args, kwargs, mode, share, wait)
+        if self.metrics:
+            self._inference.publish(self.metrics)
+        return loss
+
+    def _take_single(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], mode: Compile, share: float, wait: bool
+    ) -> tuple[Any, dict[str, Tensor]]:
+        """Loss and metrics of a step of a single run."""
+        programs = None if self._stock_reason(mode) else self._programs.at(args, kwargs)
+        if programs is None:
+            return self._take_stock(args, kwargs, share)
+        floats = floats_of(args, kwargs)
+        programs.encounters += 1
+        traced = programs.find(floats)
+        if traced is None or is_check_due(traced.steps) or not traced.parameters.gradients_are_free:
+            if traced is None and not self._may_trace(programs, mode):
+                return self._take_stock(args, kwargs, share)
+            attempt = self._attempt(programs, args, kwargs, traced)
+            traced = self._enter(programs, attempt, args, kwargs, traced)
+            if traced is None:
+                return self._count_stock(self._stock.finish(attempt.run, share))
+            self._take_back(attempt)
+        alone = self._stepper.reducer.alone and not self._skip_nonfinite
+        require_finite = alone and (wait or traced.form.program.leaves[0].device.type == "cpu")
+        try:
+            return self._stepper.take(traced, args, kwargs, compile=mode, share=share, require_finite=require_finite)
+        except NotFiniteError:
+            return self._take_stock(args, kwargs, share)
+
+    def _take_stock(self, args: tuple[Any, ...], kwargs: dict[str, Any], share: float) -> tuple[Any, dict[str, Tensor]]:
+        return self._count_stock(self._stock.take(args, kwargs, share))
+
+    def _count_stock(self, taken: tuple[Any, dict[str, Tensor]]) -> tuple[Any, dict[str, Tensor]]:
+        self._status.stock_steps += 1
+        return taken
+
+    def _stock_reason(self, mode: Compile) -> str | None:
+        """Why no program is looked for; ``None`` where one is."""
+        if mode == "never":
+            return "compile='never'"
         if self._has_own_gradient:
-            reason = "a loss_and_grads of its own"
-        if reason is None and am_i_wrapped():
-            reason = "effect handlers from outside"
+            return "a loss_and_grads of its own"
+        if am_i_wrapped():
             self._fallbacks.say("the step runs under effect handlers from outside, as the stock step")
-        if reason is None:
-            if self.ensemble is not None:
-                args, kwargs = self.ensemble.first_batch(args, kwargs)
-            if self._tracer.outdated:
-                self.recompile()
-            traced = self._programs.find(key_of(args, kwargs, self._inference.modes), args, kwargs)
-        if traced is None and self.ensemble is not None:
-            reason = reason or "a first batch whose loss is not finite, or an argument that is not hashable,"
-            raise ValueError(f"an ensemble is a compiled program, which {reason} rules out")
+            return "effect handlers from outside"
+        return None if torch.is_grad_enabled() else "gradients are disabled"
+
+    def _may_trace(self, programs: Programs, mode: Compile) -> bool:
+        """Whether this step may make a new program; what rules it out for good is said."""
+        if programs.refusal is not None or (mode == "auto" and programs.encounters < 2):
+            return False
+        programs.drop_outdated()
+        changing = programs.unsteady
+        if changing is not None:
+            programs.refusal = f"{changing} changes at every step"
+            self._fallbacks.say(f"{programs.refusal}; stock steps are taken")
+            return False
+        if self._programs.full:
+            self._fallbacks.say(f"more than {keys.MAX_PROGRAMS} combinations of arguments; others take the stock step")
+            return False
+        return True
+
+    def _attempt(
+        self, programs: Programs, args: tuple[Any, ...], kwargs: dict[str, Any], traced: Traced | None = None
+    ) -> Attempt:
+        """A stock run, with a program traced beside it or compared with it."""
+        if traced is not None:
+            return self._tracer.attempt(args, kwargs, program=traced.form.program, numbers=sorted(programs.numbers))
+        programs.lift_numbers(floats_of(args, kwargs))
+        return self._tracer.attempt(
+            args, kwargs, positions=sorted(programs.positions), numbers=sorted(programs.numbers)
+        )
+
+    def _enter(
+        self,
+        programs: Programs,
+        attempt: Attempt,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        traced: Traced | None = None,
+    ) -> Traced | None:
+        """The program of an attempt; where there is none, the reason is kept, and said if it is final."""
+        if attempt.program is None:
+            if traced is not None and (attempt.refusal or attempt.run.finite):
+                programs.traced.clear()
+                programs.refusal = attempt.refusal or attempt.later
+            reason = programs.refusal if traced is not None else programs.note(attempt)
+            if reason is not None:
+                self._fallbacks.say(f"the step cannot be compiled: {reason}; stock steps are taken")
+            return None
+        if traced is not None:
+            self._status.checks += 1
+            return traced
+        self._status.checks += 1
+        fixed = [(at, value) for at, value in floats_of(args, kwargs) if at not in programs.positions]
+        traced = Traced(self._stepper.begin(attempt.program), attempt.surroundings, fixed)
+        programs.add(traced)
+        self._leaves = dict(zip(attempt.program.names, attempt.program.leaves, strict=True))
         return traced
 
-    def _trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Traced:
-        """A new entry of the table of programs."""
-        try:
-            program = self._tracer.trace(args, kwargs)
-            if self.ensemble is None:
-                return self._stepper.begin(program)
-            return Traced(self.ensemble.form_of(program, args, kwargs))
-        except CaptureError as error:
-            if self.ensemble is None:
-                raise
-            raise ValueError(f"an ensemble is a compiled program, and this one cannot be: {error}") from error
+    def _take_back(self, attempt: Attempt) -> None:
+        """Undo the stock run of an attempt."""
+        if attempt.before is not None:
+            attempt.before.rewind()
+        self._stepper.optimizer.clear(list(attempt.run.leaves.values()))
 
-    def _find_block(self, batch: Callable[[], tuple[Any, ...]]) -> Traced | None:
-        """The program with which steps on such batches can be taken at once, if it has been traced."""
-        single = self.ensemble is None and self._stepper.reducer.alone and self._compile != "never"
-        if not single or not len(self._programs) or am_i_wrapped() or self._tracer.outdated:
+    def _follow_attributes(self) -> None:
+        """Take over what a user has put in the place of a program or the loss, which `pyro.infer.SVI` reads anew."""
+        now = self._inference
+        if self.model is now.model and self.guide is now.guide and self.loss_and_grads == now.loss_and_grads:
+            return
+        self._inference = Inference(self.model, self.guide, self._loss, self.loss_and_grads, *self._options)
+        self._stock.inference = self._tracer.inference = self._inference
+        self.recompile()
+
+    def _ensemble_program(self, args: tuple[Any, ...], kwargs: dict[str, Any], mode: Compile = True) -> Traced:
+        """The program of all members.
+
+        Raises:
+            ValueError: the step cannot be a program.
+        """
+        assert self.ensemble is not None
+        reason = self._stock_reason(mode)
+        programs = None
+        if reason is None:
+            args, kwargs = self.ensemble.first_batch(args, kwargs)
+            programs = self._programs.at(args, kwargs)
+            reason = "an argument that is not hashable" if programs is None else None
+        if programs is not None:
+            floats = floats_of(args, kwargs)
+            traced = programs.find(floats)
+            if traced is not None:
+                return traced
+            programs.drop_outdated()
+            try:
+                program, surroundings = self.ensemble.trace(self._tracer, args, kwargs)
+                traced = Traced(self.ensemble.form_of(program, args, kwargs), surroundings, floats)
+                programs.add(traced)
+                self._leaves = dict(zip(program.names, program.leaves, strict=True))
+                return traced
+            except CaptureError as error:
+                reason = str(error)
+        raise ValueError(f"an ensemble is a compiled program, and this one cannot be: {reason}")
+
+    def _find_block(self, batch: Callable[[], tuple[Any, ...]], steps: int) -> Traced | None:
+        """The program with which so many steps on such batches can be taken at once, if it has been traced."""
+        single = self.ensemble is None and self._stepper.reducer.alone
+        if not single or not len(self._programs) or self._stock_reason(self._compile):
             return None
-        return self._programs.known(key_of(batch(), {}, self._inference.modes))
+        programs = self._programs.at(batch(), {})
+        traced = None if programs is None else programs.find(())
+        if traced is None or is_check_due(traced.steps, steps) or not traced.parameters.gradients_are_free:
+            return None
+        return traced
 
     def _keep(self, metrics: dict[str, Tensor]) -> None:
         self.metrics = metrics
 
 
 def _require_mode(compile: Compile) -> Compile:  # noqa: A002
-    if compile != "never" and not isinstance(compile, bool | int):
-        raise ValueError(f"compile is True, False, 'never' or a number of steps, got {compile!r}")
+    if compile not in ("auto", "never") and not isinstance(compile, bool | int):
+        raise ValueError(f"compile is 'auto', True, False, 'never' or a number of steps, got {compile!r}")
     return compile

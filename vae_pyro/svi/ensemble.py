@@ -15,6 +15,8 @@ from vae_pyro.svi.optimizer_state import Slot
 from vae_pyro.svi.program import Program
 from vae_pyro.svi.stepper import WholeForm
 from vae_pyro.svi.stock import StockOptimizer
+from vae_pyro.svi.surroundings import Surroundings
+from vae_pyro.svi.tracer import Tracer
 
 
 class Ensemble:
@@ -125,6 +127,24 @@ class Ensemble:
             Tensor, lambda tensor: tensor[0], (args, kwargs)
         )
         return first
+
+    def trace(self, tracer: Tracer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Program, Surroundings]:
+        """A program of one run, and what it has baked in; generators and buffers stay as they are.
+
+        Raises:
+            CaptureError: there is none.
+        """
+        for _ in range(2):  # a first run may make parameters, and then differs from those that follow
+            with generators_kept():
+                attempt = tracer.attempt(args, kwargs)
+            if attempt.before is not None:
+                attempt.before.rewind_tensors()
+            self.optimizer.clear(list(attempt.run.leaves.values()))
+            if attempt.program is not None and attempt.surroundings is not None:
+                return attempt.program, attempt.surroundings
+            if attempt.refusal is not None:
+                raise CaptureError(attempt.refusal)
+        raise CaptureError(str(attempt.later))
 
     def form_of(self, program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> WholeForm:
         """The step of all members at once.

@@ -68,7 +68,7 @@ class EpochDriver:
 
     Args:
         take: a step; gives its loss.
-        find_block: for a function that makes a batch, the program with which steps on such batches can be taken at
+        find_block: for a function that makes a batch, the program with which so many steps on such batches can be taken at
             once; ``None`` where they are taken one by one.
         keep: hears the metrics of a block.
         steps_at_once: steps in a block.
@@ -77,7 +77,7 @@ class EpochDriver:
     def __init__(
         self,
         take: Callable[[tuple[Any, ...], dict[str, Any]], Any],
-        find_block: Callable[[Callable[[], tuple[Any, ...]]], Traced | None],
+        find_block: Callable[[Callable[[], tuple[Any, ...]], int], Traced | None],
         keep: Callable[[Metrics], None],
         steps_at_once: int,
     ) -> None:
@@ -141,7 +141,7 @@ class EpochDriver:
         """The program of a block of steps, where the block is full."""
         if self.steps_at_once < 2 or len(block) < self.steps_at_once or len(block[-1]) < batch_size:
             return None
-        return self._find_block(lambda: rows.raw(block[0], BitStream(0, block[0].device)))
+        return self._find_block(lambda: rows.raw(block[0], BitStream(0, block[0].device)), len(block))
 
     def _run_stream(self, stream: Any, batch_size: int, drop_last: bool, kwargs: dict[str, Any]) -> Any:
         """An epoch of batches as they come."""

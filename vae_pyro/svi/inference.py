@@ -1,16 +1,15 @@
 """What is optimised: two Pyro programs, a loss, and how their arguments and matrix products are treated."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from vae_pyro.compilation.capture import Loss, Prepare, PyroProgram, capture, differentiable_loss, find_leaves
+from vae_pyro.compilation.capture import Loss, Prepare, PyroProgram, Reading, Subject, capture, find_leaves
 from vae_pyro.compilation.graph import Graph
 from vae_pyro.compilation.modes import ProductsIn
 
@@ -23,6 +22,7 @@ class Inference:
         model: Pyro model.
         guide: Pyro guide.
         loss: a Pyro `ELBO`, or ``loss(model, guide, *args, **kwargs)``.
+        loss_and_grads: what `pyro.infer.SVI` runs for it.
         prepare: maps the arguments of a step to ``(args, kwargs)`` of the programs.
         autocast: type of the networks' matrix products.
     """
@@ -30,17 +30,14 @@ class Inference:
     model: PyroProgram
     guide: PyroProgram
     loss: Loss
+    loss_and_grads: Callable[..., Any]
     prepare: Prepare | None = None
     autocast: torch.dtype | None = None
 
-    @cached_property
-    def _modules(self) -> list[nn.Module]:
-        return [module for program in (self.model, self.guide) for module in _modules_of(program)]
-
     @property
-    def modes(self) -> tuple[bool, ...]:
-        """Training modes of the programs' modules."""
-        return tuple([module.training for module in self._modules])
+    def roots(self) -> dict[str, Any]:
+        """Everything that is called, by the names that messages give it."""
+        return {"model": self.model, "guide": self.guide, "loss": self.loss, "prepare": self.prepare}
 
     def prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments of the programs, from those of a step."""
@@ -53,31 +50,25 @@ class Inference:
         """A context in which matrix products have the type that was asked for."""
         return nullcontext() if self.autocast is None else ProductsIn(self.autocast)
 
-    def differentiable_loss(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        """The stock loss with its gradient, for the arguments of a step.
-
-        Raises:
-            CaptureError: it has no differentiable form.
-        """
-        with self.products():
-            return differentiable_loss(self.loss, self.model, self.guide, *self.prepared(args, kwargs))
-
     def find_leaves(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Tensor]:
         """Unconstrained parameters by name, after a run that makes those that are made lazily."""
         with self.products():
             return find_leaves(self.loss, self.model, self.guide, *self.prepared(args, kwargs))
 
-    def capture(self, leaves: dict[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
-        """Loss, metrics and gradient as a graph, for the arguments of a step.
+    def capture(self, leaves: Sequence[Tensor], flat: Sequence[Any], spec: Any, numbers: Sequence[Reading]) -> Graph:
+        """Loss, metrics and gradient as a graph.
+
+        Args:
+            leaves: unconstrained parameters.
+            flat: flattened arguments of a step, see `vae_pyro.compilation.capture.capture`.
+            spec: how they were flattened.
+            numbers: see `vae_pyro.compilation.capture.capture`.
 
         Raises:
             CaptureError: see `vae_pyro.compilation.capture.capture`.
         """
-        flat, spec = pytree.tree_flatten((args, kwargs))
-        parameters = list(leaves.values())
-        return capture(
-            self.loss, self.model, self.guide, parameters, flat, spec, prepare=self.prepare, autocast=self.autocast
-        )
+        subject = Subject(self.loss_and_grads, self.model, self.guide, self.loss, self.prepare, self.autocast)
+        return capture(subject, leaves, flat, spec, numbers=numbers)
 
     def metrics(self) -> dict[str, Tensor]:
         """The metrics that the loss has kept of its last evaluation."""
@@ -85,12 +76,13 @@ class Inference:
 
     def publish(self, metrics: dict[str, Tensor]) -> None:
         """Let the loss keep the metrics of a step, as it does after one of its own."""
-        self.loss.metrics = metrics  # type: ignore[union-attr]
+        if hasattr(self.loss, "metrics"):
+            self.loss.metrics = metrics
 
 
-def _modules_of(program: Any) -> list[nn.Module]:
-    owner = program if isinstance(program, nn.Module) else getattr(program, "__self__", None)
-    return list(owner.modules()) if isinstance(owner, nn.Module) else []
+def flatten(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], Any]:
+    """Arguments of a step as a list, and how they were flattened."""
+    return pytree.tree_flatten((args, kwargs))
 
 
 @contextmanager
@@ -101,8 +93,9 @@ def generators_kept() -> Iterator[None]:
         yield
 
 
-def restore(tensors: list[Tensor], values: list[Tensor]) -> None:
+def restore(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
     """Undo what running statistics have taken in; tensors that have not changed, which may be read-only, are left."""
-    for tensor, value in zip(tensors, values, strict=True):
-        if not torch.equal(tensor, value):
-            tensor.copy_(value)
+    with torch.no_grad():
+        for tensor, value in zip(tensors, values, strict=True):
+            if not torch.equal(tensor, value):
+                tensor.copy_(value)

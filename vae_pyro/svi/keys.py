@@ -1,80 +1,161 @@
-"""Which program a step needs: the key of all that a traced structure depends on, and the bounded table of programs."""
+"""Which program a step needs: the signature of its arguments, what the programs have baked in, and the bounded table."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import pyro
+import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from vae_pyro.compilation.graph import CaptureError
-from vae_pyro.svi.parity import TraceLaterError
 from vae_pyro.svi.stepper import Traced
-from vae_pyro.svi.stock import Fallbacks
+from vae_pyro.svi.tracer import Attempt
 
-# Programs that differ only in Python values of the arguments; beyond these the values are data, not structure.
 MAX_PROGRAMS = 16
-_UNKNOWN: Any = object()
+"""Programs that are traced; beyond these the stock step is taken."""
+MAX_SIGNATURES = 1_024
+"""Signatures of arguments that are remembered."""
+_MAX_SETBACKS = 3  # attempts at one signature without a program
+_MAX_UNUSED = 4  # programs of one signature, one after another, that were used once
 
 
-def key_of(args: tuple[Any, ...], kwargs: dict[str, Any], modes: tuple[bool, ...]) -> Any:
-    """What a program of these arguments is found by: shapes, Python values, and training modes of modules."""
-    if not kwargs and all(isinstance(item, Tensor) for item in args):
-        return tuple([(item.shape, item.dtype, item.device) for item in args]), modes
+def signature_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What the structure of a program can depend on in its arguments, and in global options of torch and Pyro.
+
+    Floating-point numbers are left out: see `Programs.find`.
+    """
+    options = (torch.get_default_dtype(), torch.distributions.Distribution._validate_args, torch.is_autocast_enabled())
+    if not kwargs and all(type(item) is Tensor for item in args):
+        return tuple([(item.shape, item.stride(), item.dtype, item.device) for item in args]), options
     flat, spec = pytree.tree_flatten((args, kwargs))
-    return tuple([_signature(item) for item in flat]), str(spec), modes
+    return tuple([_signature(item) for item in flat]), str(spec), options
 
 
 def _signature(item: Any) -> Any:
-    return (item.shape, item.dtype, item.device) if isinstance(item, Tensor) else (type(item), item)
+    if isinstance(item, Tensor):
+        strides = item.stride() if item.layout is torch.strided else None
+        return type(item), item.layout, item.shape, strides, item.dtype, item.device, item.requires_grad
+    return float if type(item) is float else (type(item), item)
+
+
+@dataclass
+class Programs:
+    """The programs of one signature of arguments.
+
+    Attributes:
+        traced: the programs, the last used first.
+        refusal: why there are none, and will be none.
+        encounters: steps with this signature.
+        setbacks: attempts in a row that gave no program.
+        lift: whether floating-point numbers that change may become inputs of a program.
+        positions: of those among the arguments that have.
+        numbers: labels of those outside that have.
+    """
+
+    traced: list[Traced] = field(default_factory=list)
+    refusal: str | None = None
+    encounters: int = 0
+    setbacks: int = 0
+    lift: bool = True
+    positions: set[int] = field(default_factory=set)
+    numbers: set[str] = field(default_factory=set)
+
+    def find(self, floats: Sequence[tuple[int, float]]) -> Traced | None:
+        """The program that has baked in what stands there now; ``None`` if there is none.
+
+        Args:
+            floats: floating-point numbers among the arguments, with their positions.
+        """
+        for number, traced in enumerate(self.traced):
+            if traced.accepts(floats):
+                if number:
+                    self.traced.insert(0, self.traced.pop(number))
+                return traced
+        return None
+
+    def drop_outdated(self) -> None:
+        """Forget programs whose parameters or optimizer's options are others now."""
+        self.traced = [traced for traced in self.traced if not traced.outdated]
+
+    def lift_numbers(self, floats: Sequence[tuple[int, float]]) -> None:
+        """Make numbers that have changed since the last program inputs of the next."""
+        if not self.traced or not self.lift:
+            return
+        last = self.traced[0]
+        before = dict(last.floats)
+        self.positions |= {at for at, value in floats if at in before and before[at] != value}
+        if last.surroundings is not None:
+            self.numbers |= set(last.surroundings.changed_numbers())
+
+    def note(self, attempt: Attempt) -> str | None:
+        """Take in an attempt that gave no program; the reason, where it is final."""
+        lifted = bool(self.positions or self.numbers)
+        if lifted and (attempt.refusal or attempt.later):  # as fixed numbers they may do
+            self.lift, self.positions, self.numbers = False, set(), set()
+            return None
+        self.setbacks += 1
+        if attempt.refusal is not None:
+            self.refusal = attempt.refusal
+        elif attempt.run.finite and self.setbacks >= _MAX_SETBACKS:
+            self.refusal = attempt.later
+        return self.refusal
+
+    def add(self, traced: Traced) -> None:
+        """Take in a program."""
+        self.setbacks = 0
+        self.traced.insert(0, traced)
+
+    @property
+    def unsteady(self) -> str | None:
+        """What changes from step to step, so that no program is used twice; ``None`` where programs are used."""
+        if len(self.traced) < _MAX_UNUSED or any(traced.steps > 1 for traced in self.traced[:_MAX_UNUSED]):
+            return None
+        newest = self.traced[0]
+        changed = [] if newest.surroundings is None else newest.surroundings.changed()
+        return ", ".join(changed[:3]) or "an argument"
 
 
 class ProgramTable:
-    """The programs of one `vae_pyro.svi.compiled_svi.CompiledSVI`.
+    """The programs of one `vae_pyro.svi.compiled_svi.CompiledSVI`."""
 
-    Args:
-        trace: makes the program for arguments of a step.
-        fallbacks: hears why a step has no program.
-    """
-
-    def __init__(self, trace: Callable[[tuple[Any, ...], dict[str, Any]], Traced], fallbacks: Fallbacks) -> None:
-        self._make, self._fallbacks = trace, fallbacks
-        self._traced: dict[Any, Traced | None] = {}
+    def __init__(self) -> None:
+        self._table: dict[Any, Programs] = {}
 
     def __len__(self) -> int:
-        return len(self._traced)
+        return sum(len(programs.traced) for programs in self._table.values())
 
     def __iter__(self) -> Iterator[Traced]:
-        """Those of the combinations of arguments that could be traced."""
-        return (traced for traced in self._traced.values() if traced is not None)
+        """All programs."""
+        return (traced for programs in self._table.values() for traced in programs.traced)
 
-    def known(self, key: Any) -> Traced | None:
-        """The program of a key, if it has been traced."""
-        return self._traced.get(key)
+    @property
+    def full(self) -> bool:
+        """Whether no other program is to be traced."""
+        return len(self) >= MAX_PROGRAMS
 
-    def find(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Traced | None:
-        """The program of a key, traced where it is new or stale; ``None`` where this step is to be a stock step."""
+    def at(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Programs | None:
+        """The programs for the signature of these arguments.
+
+        Returns:
+            ``None`` where an argument is not hashable, or there are too many signatures.
+        """
+        signature = signature_of(args, kwargs), pyro.settings.get("module_local_params")
         try:
-            known = self._traced.get(key, _UNKNOWN)
+            programs = self._table.get(signature)
         except TypeError:
-            self._fallbacks.say("an argument of the step is neither a tensor nor hashable; stock steps are taken")
             return None
-        if known is _UNKNOWN or (known is not None and known.form.stale):
-            return self._trace(key, args, kwargs)
-        return known
+        if programs is None and len(self._table) < MAX_SIGNATURES:
+            programs = self._table[signature] = Programs()
+        return programs
 
     def forget(self) -> None:
         """Drop all programs."""
-        self._traced.clear()
+        self._table.clear()
 
-    def _trace(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Traced | None:
-        if len(self._traced) >= MAX_PROGRAMS and key not in self._traced:
-            self._fallbacks.say(f"more than {MAX_PROGRAMS} combinations of arguments; others take the stock step")
-            return None
-        try:
-            self._traced[key] = self._make(args, kwargs)
-        except TraceLaterError:
-            return None
-        except CaptureError as error:
-            self._fallbacks.say(f"the step cannot be compiled: {error}; stock steps are taken")
-            self._traced[key] = None
-        return self._traced[key]
+
+def floats_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[int, float]]:
+    """Floating-point numbers among arguments, with their positions in the flattened arguments."""
+    if not kwargs and all(type(item) is Tensor for item in args):
+        return []
+    return [(at, item) for at, item in enumerate(pytree.tree_leaves((args, kwargs))) if type(item) is float]

@@ -7,48 +7,91 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vae_pyro.compilation.graph import CaptureError, Graph
+from vae_pyro.compilation.graph import Graph
 from vae_pyro.compilation.inductor import disagreement
-from vae_pyro.svi.inference import Inference, generators_kept, restore
+from vae_pyro.svi.inference import restore
 from vae_pyro.svi.optimizer_state import Slot
 from vae_pyro.svi.program import Program
 from vae_pyro.svi.step_graphs import only
+from vae_pyro.svi.stock import StockRun
+from vae_pyro.svi.surroundings import GeneratorStates, Surroundings, put_torch_states, torch_states
+
+_NEXT_CHECKS = (2, *(10**power for power in range(1, 12)))
 
 
-class TraceLaterError(RuntimeError):
-    """This step has to be a stock step; the next one with the same arguments can be traced."""
-
-
-def require_parity(program: Program, inference: Inference, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Compare loss and gradients of a traced program with those of the stock loss; generators and buffers stay.
+def is_check_due(steps: int, count: int = 1) -> bool:
+    """Whether one of the next steps of a program is compared with the stock step: the 2nd, 10th, 100th, ...
 
     Args:
-        program: of one run, not yet compiled.
-        inference: that it was traced from.
-        args: arguments of a step.
-        kwargs: likewise.
-
-    Raises:
-        CaptureError: they disagree; the message says in what.
-        TraceLaterError: the stock loss is not finite on this batch, so that nothing can be compared with it.
+        steps: that it has taken.
+        count: of the next steps.
     """
-    graph = program.graph
-    kept = [constant.clone() for constant in graph.constants]
-    with generators_kept():
-        value = inference.differentiable_loss(args, kwargs)
-        expected = torch.autograd.grad(value, program.leaves, allow_unused=True)
-    if not bool(torch.isfinite(value)):
-        raise TraceLaterError("the stock loss is not finite on this batch")
-    if [gradient is not None for gradient in expected] != graph.used:
-        raise CaptureError("the graph and the stock loss depend on different parameters")
-    with generators_kept(), torch.no_grad():
-        restore(graph.constants, kept)
-        loss, _, gradients = program.gradients(program.tensors(args, kwargs), program.draw())
-        restore(graph.constants, kept)
-    reference = [value.detach(), *(gradient for gradient in expected if gradient is not None)]
-    reason = disagreement([loss, *gradients], reference)
-    if reason is not None:
-        raise CaptureError(f"the graph disagrees with the stock loss at the same noise ({reason})")
+    return any(steps < number <= steps + count for number in _NEXT_CHECKS)
+
+
+class Before:
+    """State before a stock run of a program: what a traced program has to start from to be compared with it.
+
+    Args:
+        surroundings: of the programs.
+    """
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self.surroundings = surroundings
+        self.generators = GeneratorStates(surroundings.generators)
+        self._buffers = surroundings.buffers
+        self._values = [buffer.detach().clone() for buffer in self._buffers]
+        self._read = [(label, tensor, tensor._version) for label, tensor in surroundings.tensors]
+
+    def side_effects(self) -> list[str]:
+        """What the run has changed, of what a traced program would leave as it is."""
+        written = [label for label, tensor, version in self._read if tensor._version != version]
+        return [*self.surroundings.changed(), *written]
+
+    def rewind(self) -> None:
+        """Undo the run: generators, buffers and Python values."""
+        self.surroundings.put_back()
+        self.rewind_tensors()
+        self.generators.put_back()
+
+    def rewind_tensors(self) -> None:
+        """Undo what the run has done to buffers and to torch's generators."""
+        restore(self._buffers, self._values)
+        self.generators.put_back_torch()
+
+    def disagreement(self, program: Program, run: StockRun, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        """What differs between a program and a run of the stock loss from the same state; ``None`` if nothing.
+
+        Generators and buffers are left as the run has left them.
+
+        Args:
+            program: of one run.
+            run: its gradients stand in the leaves still.
+            args: of the step.
+            kwargs: likewise.
+        """
+        expected = [leaf.grad for leaf in program.leaves]
+        if [gradient is not None for gradient in expected] != program.graph.used:
+            return "the graph and the stock loss depend on different parameters"
+        ends, buffers = torch_states(), [buffer.detach().clone() for buffer in self._buffers]
+        self.rewind_tensors()
+        try:
+            loss, _, gradients = program.gradients(program.tensors(args, kwargs), program.draw())
+            theirs, written = torch_states(), [buffer.detach().clone() for buffer in self._buffers]
+        except Exception as error:  # what an operator of the graph raises has no common base
+            return f"the graph fails ({type(error).__name__}: {' '.join(str(error).split())[:150]})"
+        finally:
+            restore(self._buffers, buffers)
+            put_torch_states(ends)
+        if not all(torch.equal(a, b) for a, b in zip(ends, theirs, strict=True)):
+            return "the graph draws other random numbers than the stock loss"
+        stock = torch.as_tensor(run.loss, dtype=loss.dtype, device=loss.device).detach().reshape(())
+        reference = [stock, *(gradient for gradient in expected if gradient is not None)]
+        reason = disagreement([loss, *gradients], reference)
+        if reason is not None:
+            return f"the graph disagrees with the stock loss at the same noise ({reason})"
+        reason = disagreement(written, buffers)
+        return None if reason is None else f"the graph changes buffers otherwise than the stock loss ({reason})"
 
 
 def reference_step(graph: Graph, slots: Sequence[Slot], clip_norm: float | None) -> Callable[..., list[Tensor]]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from vae_pyro.compilation.capture import NumberInput, Reading
 from vae_pyro.compilation.graph import Graph
 from vae_pyro.compilation.inductor import compile_checked
 from vae_pyro.svi.step_graphs import only
@@ -31,8 +32,9 @@ class Program:
         names: of the unconstrained parameters.
         leaves: the unconstrained parameters; for an ensemble ``(member, *shape)``.
         constants: what the graph reads beside parameters, batch and noise.
-        positions: of the tensors among the flattened arguments.
+        positions: of the inputs among the flattened arguments, tensors and numbers.
         plain: whether the arguments are tensors, and nothing else.
+        numbers: places outside of the programs whose numbers are inputs.
         noise: memory for the noise of a step.
         run: the graph, interpreted or compiled.
         members: size of the ensemble; ``None`` for a single run.
@@ -45,28 +47,33 @@ class Program:
     constants: Sequence[Tensor]
     positions: Sequence[int]
     plain: bool
+    numbers: Sequence[Reading]
     noise: Sequence[Tensor]
     run: Run
     members: int | None = None
     own: Sequence[bool] = ()
 
     @classmethod
-    def traced(cls, graph: Graph, leaves: Mapping[str, Tensor], flat: Sequence[Any]) -> Self:
+    def traced(
+        cls, graph: Graph, leaves: Mapping[str, Tensor], flat: Sequence[Any], numbers: Sequence[Reading] = ()
+    ) -> Self:
         """The program of one run.
 
         Args:
             graph: see the attribute.
             leaves: unconstrained parameters by name, in the order of the graph's inputs.
             flat: flattened arguments that the graph was captured with.
+            numbers: likewise.
         """
-        positions = [number for number, item in enumerate(flat) if isinstance(item, Tensor)]
+        positions = [number for number, item in enumerate(flat) if isinstance(item, Tensor | NumberInput)]
         return cls(
             graph,
             list(leaves),
             list(leaves.values()),
             graph.constants,
             positions,
-            len(positions) == len(flat),
+            not numbers and all(isinstance(item, Tensor) for item in flat),
+            numbers,
             [noise.empty() for noise in graph.noise],
             interpreted(graph.module),
         )
@@ -91,6 +98,11 @@ class Program:
         )
 
     @cached_property
+    def written(self) -> list[bool]:
+        """Which of the constants the programs write to, such as running statistics."""
+        return self.graph.written_constants()
+
+    @cached_property
     def used(self) -> list[Tensor]:
         """Leaves that the loss depends on, in the order of the gradients."""
         return only(self.leaves, self.graph.used)
@@ -101,11 +113,14 @@ class Program:
         return only(self.names, self.graph.used)
 
     def tensors(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
-        """The tensors among the arguments, in the order of the graph's inputs."""
+        """What a step gives the graph beside parameters, constants and noise, in the order of its inputs."""
         if self.plain and not kwargs and len(args) == len(self.positions):
             return list(args)
         flat = pytree.tree_leaves((args, kwargs))
-        return [flat[number] for number in self.positions]
+        given = [flat[position] for position in self.positions]
+        given += [reading.get() for reading in self.numbers]
+        like = self.leaves[0]
+        return [item if isinstance(item, Tensor) else NumberInput(item).tensor(like) for item in given]
 
     def draw(self, generators: Sequence[torch.Generator] | None = None) -> Sequence[Tensor]:
         """Noise of the next step in the order of the stock step, from torch's generator, or from each member's own."""

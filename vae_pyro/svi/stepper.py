@@ -1,21 +1,30 @@
 """One step with a given program: in the form that it has reached, which is traced, compiled, or whole."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Any, Literal, Protocol, Self
 
+import pyro
 import torch
 from torch import Tensor, fx
 
 from vae_pyro.compilation.inductor import CompileError, compile_checked
+from vae_pyro.svi.inference import restore
 from vae_pyro.svi.optimizer_state import OptimizerState, Slot
+from vae_pyro.svi.parameters import Parameters
 from vae_pyro.svi.parity import reference_step
 from vae_pyro.svi.program import Metrics, Program, Run, interpreted
 from vae_pyro.svi.reducer import Reducer
-from vae_pyro.svi.step_graphs import metrics_of, move_graph, step_graph
+from vae_pyro.svi.step_graphs import metrics_of, move_graph, only, step_graph
 from vae_pyro.svi.stock import Fallbacks, StockOptimizer
+from vae_pyro.svi.surroundings import Surroundings, put_torch_states, torch_states
 
-type Compile = bool | int | Literal["never"]
+type Compile = bool | int | Literal["auto", "never"]
+
+
+class NotFiniteError(ArithmeticError):
+    """The loss of a compiled step is not finite, or a check of its values has failed."""
 
 
 class Form(Protocol):
@@ -180,16 +189,47 @@ def _smooth(state: OptimizerState) -> list[Tensor]:
 
 
 class Traced:
-    """A traced program, and how far it has come.
+    """A traced program, what it has baked in, and how far it has come.
+
+    Args:
+        form: in which it is stepped first.
+        surroundings: Python values that it has baked in.
+        floats: floating-point numbers among the arguments that it has baked in, with their positions.
 
     Attributes:
         form: in which it is stepped.
         steps: taken so far.
         settled: whether the compiler has had its turn.
+        parameters: what it takes for granted of them.
     """
 
-    def __init__(self, form: Form) -> None:
+    def __init__(
+        self,
+        form: Form,
+        surroundings: Surroundings | None = None,
+        floats: Sequence[tuple[int, float]] = (),
+    ) -> None:
         self.form, self.steps, self.settled = form, 0, False
+        self.surroundings, self.floats = surroundings, list(floats)
+        program = form.program
+        self.parameters = Parameters(program.names, program.leaves, program.graph.used)
+
+    def accepts(self, floats: Sequence[tuple[int, float]]) -> bool:
+        """Whether everything that it has baked in is what it was.
+
+        Args:
+            floats: floating-point numbers among the arguments of the step.
+        """
+        if self.floats:
+            given = dict(floats)
+            if any(given.get(at) != value for at, value in self.floats):
+                return False
+        return not self.outdated and (self.surroundings is None or self.surroundings.hold())
+
+    @property
+    def outdated(self) -> bool:
+        """Whether its parameters or the options of their optimizer are others now."""
+        return self.form.stale or self.parameters.outdated or self.parameters.gained_gradient
 
     @property
     def block_form(self) -> WholeForm | None:
@@ -205,14 +245,19 @@ class Stepper:
         optimizer: the user's.
         reducer: of the processes that take every step together.
         fallbacks: hears of steps that are slower than was asked for.
+
+    Attributes:
+        compilations: that have succeeded.
+        seconds: that compiling has taken.
     """
 
     def __init__(self, optimizer: StockOptimizer, reducer: Reducer, fallbacks: Fallbacks) -> None:
         self.optimizer, self.reducer, self.fallbacks = optimizer, reducer, fallbacks
+        self.compilations, self.seconds = 0, 0.0
 
-    def begin(self, program: Program) -> Traced:
+    def begin(self, program: Program) -> GradientForm:
         """A program that has been traced, with its optimizer still outside."""
-        return Traced(GradientForm(program, self.optimizer, self.reducer))
+        return GradientForm(program, self.optimizer, self.reducer)
 
     def take(
         self,
@@ -222,6 +267,7 @@ class Stepper:
         *,
         compile: Compile,  # noqa: A002 (as for CompiledSVI)
         share: float,
+        require_finite: bool = False,
         generators: Sequence[torch.Generator] | None = None,
     ) -> tuple[Tensor, Metrics]:
         """Take a step.
@@ -232,40 +278,62 @@ class Stepper:
             kwargs: likewise.
             compile: see `vae_pyro.svi.compiled_svi.CompiledSVI`.
             share: see `vae_pyro.svi.compiled_svi.CompiledSVI.take_step`.
+            require_finite: look at the loss, which waits for the device.
             generators: of the noise of each member of an ensemble.
 
         Returns:
             The loss before the step, and its metrics.
+
+        Raises:
+            NotFiniteError: the loss is not finite, and that is required. Nothing has been changed.
         """
         program = traced.form.program
         tensors = program.tensors(args, kwargs)
+        written = [] if generators else [(tensor, tensor.clone()) for tensor in only(program.constants, program.written)]
+        before = [] if generators else torch_states()
         noise = program.draw(generators)
-        if not traced.settled and (compile is True or (compile is not False and traced.steps >= int(compile))):
+        if not traced.settled and self._is_time(compile, traced):
             self._compile(traced, tensors, noise)
         traced.steps += 1
-        return traced.form.take(tensors, noise, share)
+        loss, metrics = traced.form.take(tensors, noise, share)
+        if before and require_finite and not bool(torch.isfinite(loss)):
+            put_torch_states(before)
+            restore([tensor for tensor, _ in written], [value for _, value in written])
+            raise NotFiniteError
+        return loss, metrics
 
-    def take_nothing(self, form: Form | None, leaf: Callable[[str], Tensor]) -> tuple[Tensor, Metrics]:
+    @staticmethod
+    def _is_time(compile: Compile, traced: Traced) -> bool:  # noqa: A002 (as for CompiledSVI)
+        if compile == "auto":
+            return traced.steps >= traced.form.program.graph.break_even()
+        return compile is True or (compile is not False and traced.steps >= int(compile))
+
+    def take_nothing(self, form: Form | None, leaves: Mapping[str, Tensor]) -> tuple[Tensor, Metrics]:
         """The step of a process that has no part of the batch.
 
         Args:
             form: in which a program is stepped, if one has been compiled.
-            leaf: the unconstrained parameter of a name.
+            leaves: unconstrained parameters by name; those of the parameter store where a name is missing.
         """
         loss, metrics, gradients = self.reducer.sum_nothing()
         if isinstance(form, SplitForm):
             return form.move(loss, metrics, list(gradients.values()))
-        moved = [leaf(name) for name in gradients]
+        store = pyro.get_param_store()._params
+        moved = [leaves[name] if name in leaves else store[name] for name in gradients]
         return loss, metrics | self.optimizer.step_on(moved, list(gradients.values()), loss)
 
     def _compile(self, traced: Traced, tensors: Sequence[Tensor], noise: Sequence[Tensor]) -> None:
         traced.settled = True
+        began = perf_counter()
         if isinstance(traced.form, GradientForm):
             traced.form = self._with_optimizer(traced.form)
         try:
             traced.form = traced.form.compiled(tensors, noise)
         except CompileError as error:
             self.fallbacks.say(f"{error}; the traced graph runs without a compiler", once="compiler")
+        else:
+            self.compilations += 1
+        self.seconds += perf_counter() - began
 
     def _with_optimizer(self, form: GradientForm) -> Form:
         program, slots = form.program, self.optimizer.slots(form.program.used)

@@ -3,12 +3,13 @@
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro
 import torch
 from pyro.infer.util import zero_grads
 from pyro.optim import PyroOptim
+from pyro.optim.optim import _load_state_dict
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -29,12 +30,17 @@ class Fallbacks:
     """Reasons for slower steps, each said once."""
 
     def __init__(self) -> None:
-        self._said: set[str] = set()
+        self._said: dict[str, str] = {}
+
+    @property
+    def said(self) -> list[str]:
+        """The reasons so far."""
+        return list(self._said.values())
 
     def say(self, message: str, once: str | None = None) -> None:
         """Warn of a reason; ``once`` identifies it where its message differs from time to time."""
         if (once or message) not in self._said:
-            self._said.add(once or message)
+            self._said[once or message] = message
             warnings.warn(f"CompiledSVI: {message}", SVIFallbackWarning, skip_file_prefixes=(_HERE,))
 
 
@@ -86,19 +92,19 @@ class StockOptimizer:
         return slots_of(self.optimizer, list(leaves))
 
     def step_on(self, leaves: Sequence[Tensor], gradients: Sequence[Tensor], loss: Tensor) -> Metrics:
-        """Step with gradients that are given, unless the loss is not finite.
-
-        Returns:
-            The norm of the gradient, where it is clipped.
-        """
+        """Step with given gradients; with a loss that is not finite, none."""
         if not bool(torch.isfinite(loss)):
             return {}
+        held = [leaf.grad for leaf in leaves]
         for leaf, gradient in zip(leaves, gradients, strict=True):
             leaf.grad = gradient
-        return self.step(leaves)
+        metrics = self.step(leaves)
+        for leaf, gradient in zip(leaves, held, strict=True):
+            leaf.grad = gradient
+        return metrics
 
     def step(self, leaves: Sequence[Tensor]) -> Metrics:
-        """Step with the gradients that the leaves have, and take those away.
+        """Step with the gradients that the leaves have.
 
         Returns:
             The norm of the gradient, where it is clipped; where that is not finite, no step is taken.
@@ -107,40 +113,70 @@ class StockOptimizer:
         if self.clip_norm is not None:
             norm = metrics["gradient_norm"] = nn.utils.clip_grad_norm_(leaves, self.clip_norm).detach()
             if not bool(torch.isfinite(norm)):
-                zero_grads(leaves)
                 return metrics
         if isinstance(self.optimizer, PyroOptim):
             self.optimizer(leaves)
         else:
             self.optimizer.step()
-        for leaf in leaves:
-            leaf.grad = None
         return metrics
+
+    def clear(self, leaves: Sequence[Tensor]) -> None:
+        """Take the gradients away: zeros in their place for a Pyro optimizer, as `pyro.infer.SVI` leaves them."""
+        if self.takes_all:
+            zero_grads(leaves)
+            return
+        assert isinstance(self.optimizer, Optimizer)
+        held = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        for leaf in (*leaves, *held):
+            leaf.grad = None
+
+
+class StockRun(NamedTuple):
+    """What a run of the stock loss gives; gradients are those of the leaves.
+
+    Attributes:
+        loss: as the loss gives it.
+        metrics: that the loss has kept.
+        leaves: unconstrained parameters that the programs use, by name.
+    """
+
+    loss: Any
+    metrics: Metrics
+    leaves: dict[str, Tensor]
+
+    @property
+    def finite(self) -> bool:
+        """Whether the loss is."""
+        values = self.loss if isinstance(self.loss, tuple) else (self.loss,)
+        return all(bool(torch.isfinite(torch.as_tensor(value))) for value in values)
 
 
 class StockStep:
-    """The step of `pyro.infer.SVI`.
+    """The step of `pyro.infer.SVI`, in its two halves.
 
     Args:
         inference: programs and loss.
-        loss_and_grads: the loss, whose gradient it adds to the parameters'.
-        optimizer: which moves them.
+        optimizer: which moves the parameters.
         reducer: of the processes that take the step together.
+        skip_nonfinite: leave the parameters as they are where the loss is not finite.
     """
 
     def __init__(
-        self, inference: Inference, loss_and_grads: Callable[..., Any], optimizer: StockOptimizer, reducer: Reducer
+        self, inference: Inference, optimizer: StockOptimizer, reducer: Reducer, *, skip_nonfinite: bool
     ) -> None:
-        self.inference, self.loss_and_grads = inference, loss_and_grads
-        self.optimizer, self.reducer = optimizer, reducer
+        self.inference, self.optimizer, self.reducer = inference, optimizer, reducer
+        self.skip_nonfinite = skip_nonfinite
 
-    def take(self, args: tuple[Any, ...], kwargs: dict[str, Any], share: float) -> tuple[Any, Metrics]:
-        """Loss before the step, as the loss gives it, and its metrics."""
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StockRun:
+        """The loss, with its gradient added to the parameters'."""
         args, kwargs = self.inference.prepared(args, kwargs)
         with pyro.poutine.trace(param_only=True) as captured, self.inference.products():
-            loss = self.loss_and_grads(self.inference.model, self.inference.guide, *args, **kwargs)
-        metrics = self.inference.metrics()
-        found = leaves_of(captured.trace)
+            loss = self.inference.loss_and_grads(self.inference.model, self.inference.guide, *args, **kwargs)
+        return StockRun(loss, self.inference.metrics(), leaves_of(captured.trace))
+
+    def finish(self, run: StockRun, share: float) -> tuple[Any, Metrics]:
+        """Move the parameters by the gradients of a run; its loss and metrics."""
+        loss, metrics, found = run
         leaves = [leaf for leaf in found.values() if leaf.grad is not None or self.optimizer.takes_all]
         if not self.reducer.alone:
             gradients = {name: leaf.grad for name, leaf in found.items() if leaf.grad is not None}
@@ -148,17 +184,21 @@ class StockStep:
             loss, metrics, summed = self.reducer.sum(loss, metrics, gradients, share)
             for name, gradient in zip(gradients, summed, strict=True):
                 found[name].grad = gradient
-        values = loss if isinstance(loss, tuple) else (loss,)
-        if all(bool(torch.isfinite(torch.as_tensor(value))) for value in values):
-            metrics |= self.optimizer.step(leaves)
-        zero_grads(leaves)
+        if not self.skip_nonfinite or StockRun(loss, metrics, found).finite:
+            metrics = metrics | self.optimizer.step(leaves)
+        self.optimizer.clear(leaves)
         return loss, metrics
+
+    def take(self, args: tuple[Any, ...], kwargs: dict[str, Any], share: float) -> tuple[Any, Metrics]:
+        """Loss before the step, as the loss gives it, and its metrics."""
+        return self.finish(self.run(args, kwargs), share)
 
 
 def _make_optimizer(optim: PyroOptim, leaf: Tensor) -> None:
+    """What a Pyro optimizer does when it first steps on a parameter, without the step."""
     optim.optim_objs[leaf] = optim._get_optim(leaf)
     optim.grad_clip[leaf] = optim._get_grad_clip(leaf)
     name = pyro.get_param_store().param_name(leaf)
     state = optim._state_waiting_to_be_consumed.pop(name, None)
     if state is not None:
-        optim.optim_objs[leaf].load_state_dict(state)
+        _load_state_dict(optim.optim_objs[leaf], state)

@@ -1,5 +1,8 @@
 """From the arguments of a step to a program that has passed the parity gate."""
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pyro
@@ -7,77 +10,156 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from vae_pyro.compilation.capture import NumberInput
 from vae_pyro.compilation.graph import CaptureError
-from vae_pyro.svi.inference import Inference, generators_kept
-from vae_pyro.svi.parity import TraceLaterError, require_parity
+from vae_pyro.svi.inference import Inference, restore
+from vae_pyro.svi.parity import Before
 from vae_pyro.svi.program import Program
+from vae_pyro.svi.stock import StockRun, StockStep
+from vae_pyro.svi.surroundings import GeneratorStates, Surroundings, UnwatchableError
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A run of the stock loss, and what a program has come to beside it.
+
+    Attributes:
+        run: of the stock loss, whose gradients stand in the parameters.
+        before: state before it; ``None`` where it could not be found.
+        program: that agrees with it; ``None`` where there is none.
+        surroundings: values that the program has baked in.
+        refusal: why there is none, and will be none.
+        later: why there is none this time.
+    """
+
+    run: StockRun
+    before: Before | None = None
+    program: Program | None = None
+    surroundings: Surroundings | None = None
+    refusal: str | None = None
+    later: str | None = None
 
 
 class Tracer:
-    """Traces the programs of one inference.
+    """Runs the stock loss and traces it, for one inference.
 
     Args:
         inference: programs and loss.
-        in_stock_order: parameters that the programs make at random are left to a stock step, which draws them and the
-            noise from one generator in the stock order.
-
-    Attributes:
-        leaves: unconstrained parameters by name, as the last trace has found them.
+        stock: its stock step.
     """
 
-    def __init__(self, inference: Inference, *, in_stock_order: bool) -> None:
-        self.inference, self.in_stock_order = inference, in_stock_order
-        self.leaves: dict[str, Tensor] = {}
+    def __init__(self, inference: Inference, stock: StockStep) -> None:
+        self.inference, self.stock = inference, stock
 
-    @property
-    def outdated(self) -> bool:
-        """Whether the parameter store has been cleared or loaded since the last trace."""
-        store = pyro.get_param_store()._params
-        return any(store.get(name) is not leaf for name, leaf in self.leaves.items())
+    def attempt(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        program: Program | None = None,
+        positions: Sequence[int] = (),
+        numbers: Sequence[str] = (),
+    ) -> Attempt:
+        """Run the stock loss, and find a program that agrees with it.
 
-    def leaf(self, name: str) -> Tensor:
-        """An unconstrained parameter, whether or not a program has been traced."""
-        held = self.leaves.get(name)
-        leaf: Tensor = pyro.get_param_store()._params[name] if held is None else held
-        return leaf
+        Everything is then as after the stock run, so that its step can be finished; `Before.rewind` undoes the run.
 
-    def forget(self) -> None:
-        """Drop what the last trace has found."""
-        self.leaves = {}
-
-    def trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
-        """The program for arguments of a step. It has been compared with the stock loss and has its parameters.
-
-        Raises:
-            CaptureError: it cannot be written as a static graph, or disagrees with the stock loss.
-            TraceLaterError: this step has to be a stock step.
+        Args:
+            args: of a step.
+            kwargs: likewise.
+            program: that is compared again; ``None`` traces one.
+            positions: of the floating-point numbers among the arguments that are inputs of the program.
+            numbers: labels of the places whose numbers are inputs, see `vae_pyro.svi.surroundings.Surroundings`.
         """
-        self.leaves = self._make_parameters(args, kwargs)
-        if not self.leaves:
-            raise CaptureError("the programs have no parameters")
-        graph = self.inference.capture(self.leaves, args, kwargs)
-        program = Program.traced(graph, self.leaves, pytree.tree_leaves((args, kwargs)))
-        require_parity(program, self.inference, args, kwargs)
-        return program
+        flat = pytree.tree_leaves((args, kwargs))
+        others = {f"argument {at}": item for at, item in enumerate(flat) if not isinstance(item, Tensor)}
+        try:
+            surroundings = Surroundings({**self.inference.roots, **others}, numbers)
+        except UnwatchableError as error:
+            return Attempt(self.stock.run(args, kwargs), refusal=str(error))
+        before = Before(surroundings)
+        run = self.stock.run(args, kwargs)
+        refusal = self._refusal(run, before, flat)
+        later = None
+        if refusal is None:
+            effects = before.side_effects()
+            if effects:
+                later = f"each step changes {', '.join(effects[:3])}"
+            elif not run.finite:
+                later = "the stock loss is not finite on this batch"
+        if refusal is None and later is None:
+            try:
+                if program is None:
+                    program = self._trace(run, surroundings, args, kwargs, positions)
+                later = before.disagreement(program, run, args, kwargs)
+            except CaptureError as error:
+                refusal = str(error)
+        done = None if refusal or later else program
+        return Attempt(run, before, done, surroundings, refusal, later)
 
-    def _make_parameters(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Tensor]:
-        """Run the loss so that parameters which the programs make are there, without moving the generator.
+    def _refusal(self, run: StockRun, before: Before, flat: Sequence[Any]) -> str | None:
+        moved = before.generators.moved()
+        if moved:
+            return f"the programs draw from {', '.join(moved)}"
+        if any(isinstance(item, Tensor) and item.requires_grad for item in flat):
+            return "an argument requires a gradient"
+        if isinstance(run.loss, tuple):
+            return "the loss is several numbers"
+        if any(leaf._backward_hooks or leaf._post_accumulate_grad_hooks for leaf in run.leaves.values()):
+            return "a parameter has gradient hooks"
+        trained = {name: leaf for name, leaf in run.leaves.items() if leaf.requires_grad}
+        if not trained:
+            return "the programs have no parameters"
+        if all(leaf.grad is None for leaf in trained.values()):
+            stale = [name for name in trained if "$$$" in name]
+            if stale:
+                return (
+                    f"the loss depends on no parameter: {stale[0].replace('$$$', '.')} of the parameter store is not "
+                    "the module's; call pyro.clear_param_store() before another pair of the same names"
+                )
+            return "the loss depends on no parameter"
+        return None
 
-        Raises:
-            TraceLaterError: the first run of all draws more than the others, to start parameters or to guess the
-                depth of plates; only a stock step draws all of it in the stock order.
-        """
-        store, loss = pyro.get_param_store(), self.inference.loss
-        before, options = set(store.keys()), dict(getattr(loss, "__dict__", {}))
-        ends: list[Tensor] = []
-        leaves: dict[str, Tensor] = {}
-        for _ in range(2 if self.in_stock_order and not self.leaves else 1):
-            with generators_kept():
-                leaves = self.inference.find_leaves(args, kwargs)
-                ends.append(torch.get_rng_state())
-        if not torch.equal(ends[0], ends[-1]):  # the first run drew more: undo it, and let a stock step do it
-            for name in set(store.keys()) - before:
-                del store[name]
-            loss.__dict__.update(options)
-            raise TraceLaterError("the first run draws more than the others")
-        return leaves
+    def _trace(
+        self,
+        run: StockRun,
+        surroundings: Surroundings,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        positions: Sequence[int],
+    ) -> Program:
+        leaves = {name: leaf for name, leaf in run.leaves.items() if leaf.requires_grad}
+        flat, spec = pytree.tree_flatten((args, kwargs))
+        items = [NumberInput(item) if at in positions else item for at, item in enumerate(flat)]
+        with _no_trace_left(surroundings, self.inference.loss):
+            graph = self.inference.capture(list(leaves.values()), items, spec, surroundings.numbers)
+        return Program.traced(graph, leaves, items, surroundings.numbers)
+
+
+@contextmanager
+def _no_trace_left(surroundings: Surroundings, loss: Any) -> Iterator[None]:
+    """Run programs under a tracer, which leaves its own tensors in modules, and take everything back."""
+    store = pyro.get_param_store()
+    kept = [dict(table) for table in (store._params, store._constraints, store._param_to_name)]
+    attributes = [(module, dict(vars(module))) for module in surroundings.modules]
+    generators, buffers = GeneratorStates(surroundings.generators), surroundings.buffers
+    values = [buffer.detach().clone() for buffer in buffers]
+    options = dict(getattr(loss, "__dict__", {}))
+    try:
+        yield
+    finally:
+        generators.put_back()
+        restore(buffers, values)
+        for module, held in attributes:
+            _set_entries(vars(module), held)
+        surroundings.put_back()
+        for table, entries in zip((store._params, store._constraints, store._param_to_name), kept, strict=True):
+            _set_entries(table, entries)
+        if options:
+            _set_entries(vars(loss), options)
+
+
+def _set_entries(table: dict[Any, Any], entries: Mapping[Any, Any]) -> None:
+    if len(table) != len(entries) or any(table.get(key) is not value for key, value in entries.items()):
+        table.clear()
+        table.update(entries)

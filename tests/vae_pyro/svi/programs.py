@@ -116,6 +116,7 @@ OPTIMIZERS: dict[str, Callable[[], Any]] = {
 
 def torch_svi(vae: VAE, lr: float = 0.02, loss: Any = None, **options: Any) -> CompiledSVI:
     optimizer = torch.optim.Adam(vae.parameters(), lr=lr)
+    options.setdefault("compile", True)
     return CompiledSVI(vae.model, vae.guide, optimizer, loss or Trace_ELBO(), **options)
 
 

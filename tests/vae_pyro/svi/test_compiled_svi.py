@@ -244,7 +244,7 @@ def test_what_was_set_between_steps_is_refused() -> None:
         svi.share = 0.5
     with pytest.raises(AttributeError, match="compile="):
         svi.compile = False
-    with pytest.raises(ValueError, match="compile is True, False, 'never' or a number of steps, got 'often'"):
+    with pytest.raises(ValueError, match="compile is 'auto', True, False, 'never' or a number of steps, got 'often'"):
         svi.take_step((data(),), compile="often")  # type: ignore[arg-type]
 
 

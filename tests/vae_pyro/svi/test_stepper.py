@@ -47,7 +47,7 @@ def test_a_program_is_traced_then_compiled_and_whole_where_a_rule_covers_the_opt
     assert forms == [GradientForm, GradientForm, GradientForm, WholeForm]
     assert list(svi._programs) == [traced]
     adagrad = torch.optim.Adagrad(vae.parameters())
-    svi = CompiledSVI(vae.model, vae.guide, adagrad, Trace_ELBO())
+    svi = CompiledSVI(vae.model, vae.guide, adagrad, Trace_ELBO(), compile=True)
     with pytest.warns(SVIFallbackWarning, match="no rule for the optimizer Adagrad"):
         svi.step(x)
     assert [type(traced.form) for traced in svi._programs] == [GradientForm]
