@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from vae_pyro.compilation.graph import CaptureError, Graph, lift_constants, lift_noise
-from vae_pyro.compilation.modes import ProductsIn, StandIns, SupportChecks, SupportUnchecked
+from vae_pyro.compilation.graph import CaptureError, Graph, ValueDependentError, lift_constants, lift_noise
+from vae_pyro.compilation.modes import Checks, Decisions, ProductsIn, StandIns, SupportUnchecked
 from vae_pyro.compilation.patches import without_nan_warnings
 from vae_pyro.core.isolation import undisturbed
 
@@ -103,6 +103,7 @@ def capture(
     spec: pytree.TreeSpec,
     *,
     numbers: Sequence[Reading] = (),
+    decisions: Decisions | None = None,
 ) -> Graph:
     """Trace a loss and its gradient.
 
@@ -117,12 +118,15 @@ def capture(
             floating-point number that `is_number_input` is constant.
         spec: how `batch` was flattened.
         numbers: numbers outside of the programs that are inputs of the graph.
+        decisions: what a run with these arguments has read off tensors in Python; the graph takes the same way, and
+            its loss is NaN where another would have been taken.
 
     Returns:
         The graph, with mutations removed.
 
     Raises:
-        CaptureError: the loss depends on the value of a tensor in Python (``if``, ``float``), or is not differentiable.
+        ValueDependentError: the loss depends on the value of a tensor in Python (``if``, ``range``).
+        CaptureError: it cannot be traced for another reason, or is not differentiable.
     """
     names: list[str] = []
     used: list[bool] = []
@@ -136,7 +140,7 @@ def capture(
             items[number] = rest.pop(0)
         args, kwargs = pytree.tree_unflatten(items, spec)
         stand_ins = {id(a): b for a, b in zip(leaves, stands, strict=True)}
-        checks = SupportChecks()
+        checks = Checks(decisions)
         validated = torch.distributions.Distribution._validate_args
         with (
             torch.enable_grad(),
@@ -253,9 +257,9 @@ def _tracing() -> Iterator[Any]:
         UnsupportedOperatorException,
     ) as error:
         reason = str(error).partition("\n")[0]
-        raise CaptureError(f"its structure depends on the value of a tensor ({reason})") from error
-    except CaptureError:
-        raise
+        raise ValueDependentError(f"its structure depends on the value of a tensor ({reason})") from error
+    except CaptureError as error:
+        raise CaptureError(str(error).partition("\n")[0]) from error  # Pyro adds the shapes of its trace
     except Exception as error:  # whatever a program does that a tracer cannot: the stock step has run it before
         reason = " ".join(str(error).split())[:200]
         raise CaptureError(f"it cannot be traced ({type(error).__name__}: {reason})") from error

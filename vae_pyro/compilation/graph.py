@@ -19,6 +19,10 @@ class CaptureError(RuntimeError):
     """The function cannot be written as a static graph; the message says why."""
 
 
+class ValueDependentError(CaptureError):
+    """The structure of the function depends on the value of a tensor."""
+
+
 @dataclass(frozen=True)
 class Noise:
     """A random tensor whose distribution depends on nothing that is learned, drawn outside the graph.

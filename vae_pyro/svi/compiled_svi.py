@@ -1,13 +1,13 @@
 """`CompiledSVI`: `pyro.infer.SVI` whose step is one compiled program."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from pyro.infer import SVI
 from pyro.infer.util import torch_item
 from pyro.optim import PyroOptim
-from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -18,14 +18,12 @@ from vae_pyro.parallel.ranks import ALONE, Ranks
 from vae_pyro.svi.ensemble import Ensemble
 from vae_pyro.svi.epochs import EpochDriver
 from vae_pyro.svi.inference import Inference
-from vae_pyro.svi import keys
-from vae_pyro.svi.keys import Programs, ProgramTable, floats_of
-from vae_pyro.svi.parity import is_check_due
+from vae_pyro.svi.keys import floats_of
 from vae_pyro.svi.reducer import Reducer
+from vae_pyro.svi.single_run import SingleRun
 from vae_pyro.svi.status import SVIStatus
-from vae_pyro.svi.stepper import Compile, NotFiniteError, SplitForm, Stepper, Traced
+from vae_pyro.svi.stepper import Compile, SplitForm, Stepper, Traced
 from vae_pyro.svi.stock import Fallbacks, StockOptimizer, StockStep, SVIFallbackWarning, TorchOptimizer
-from vae_pyro.svi.tracer import Attempt, Tracer
 
 __all__ = ["CompiledSVI", "SVIFallbackWarning"]
 
@@ -45,8 +43,8 @@ class CompiledSVI(SVI):
 
     A program is traced beside a stock step (`vae_pyro.svi.tracer`) and used only if loss, gradients, buffers and
     generators agree with it (`vae_pyro.svi.parity`); they are compared again at its 2nd, 10th, 100th, ... step, and the
-    first disagreement goes over to the stock step. On a CPU the traced step is compiled by Inductor. Noise is drawn from
-    torch's generator in the stock order.
+    first disagreement goes over to the stock step. On a CPU the traced step is compiled by Inductor. Noise is drawn
+    from torch's generator in the stock order.
 
     What a program has baked in is compared at every step: shapes and strides of the arguments, Python values among
     them, and everything that the programs can reach from Python (`vae_pyro.svi.surroundings`: attributes, global and
@@ -137,23 +135,17 @@ class CompiledSVI(SVI):
         self.optimizer = optim
         self.metrics = {}
         self._compile = compile
-        self._options = prepare, autocast
-        self._has_own_gradient = loss_and_grads is not None
         self._loss = loss
         self._inference = inference = Inference(model, guide, loss, self.loss_and_grads, prepare, autocast)
-        self._skip_nonfinite = skip_nonfinite
-        optimizer, reducer = StockOptimizer(optim, clip_norm), Reducer(ranks)
+        optimizer, reducer, self._fallbacks = StockOptimizer(optim, clip_norm), Reducer(ranks), Fallbacks()
         self.ensemble: Ensemble | None = None
         if num_ensemble is not None:
             self.ensemble = Ensemble(inference, optimizer, num_ensemble, seeds, initialize, own_batches)
-        self._fallbacks = Fallbacks()
-        self._stock = StockStep(inference, optimizer, reducer, skip_nonfinite=skip_nonfinite)
-        self._tracer = Tracer(inference, self._stock)
-        self._programs = ProgramTable()
-        self._leaves: dict[str, Tensor] = {}
         self._stepper = Stepper(optimizer, reducer, self._fallbacks)
+        stock = StockStep(inference, optimizer, reducer, skip_nonfinite=skip_nonfinite)
+        self._run = SingleRun(stock, self._stepper, self._fallbacks, has_own_gradient=loss_and_grads is not None)
+        self._programs = self._run.programs
         self._epochs = EpochDriver(self.take_step, self._find_block, self._keep, steps_at_once)
-        self._status = SVIStatus()
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Take a gradient step.
@@ -207,7 +199,7 @@ class CompiledSVI(SVI):
             ValueError: this process has not taken a step yet.
         """
         form = next((traced.form for traced in self._programs if isinstance(traced.form, SplitForm)), None)
-        loss, self.metrics = self._stepper.take_nothing(form, self._leaves)
+        loss, self.metrics = self._stepper.take_nothing(form, self._run.leaves)
         return loss
 
     def evaluate_loss(self, *args: Any, **kwargs: Any) -> Any:
@@ -240,30 +232,21 @@ class CompiledSVI(SVI):
 
     def recompile(self) -> None:
         """Forget the programs, after a change of what they baked in (Python values, the loss's options)."""
-        self._programs.forget()
+        self._run.forget()
         self._epochs.forget()
-        self._leaves = {}
 
     def trace(self, *args: Any, **kwargs: Any) -> bool:
         """Trace for arguments of `step`, without a step; whether they are traced now, and not a stock step's."""
         if self.ensemble is not None:
-            self._ensemble_program(args, kwargs)
+            self._ensemble_program(args, kwargs, self._compile)
             return True
-        programs = None if self._stock_reason(self._compile) else self._programs.at(args, kwargs)
-        if programs is None:
-            return False
-        traced = programs.find(floats_of(args, kwargs))
-        if traced is None and programs.refusal is None and not self._programs.full:
-            attempt = self._attempt(programs, args, kwargs)
-            self._take_back(attempt)
-            traced = self._enter(programs, attempt, args, kwargs)
-        return traced is not None
+        return self._run.trace((args, kwargs), self._compile)
 
     def status(self) -> SVIStatus:
         """What runs, and why: programs, compilations and their seconds, comparisons passed, and fallbacks."""
-        self._status.fallbacks = self._fallbacks.said
-        self._status.count(self._programs, self._stepper)
-        return self._status
+        status = self._run.status
+        status.count(self._programs, self._stepper, self._fallbacks.said)
+        return status
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.status()})"
@@ -271,7 +254,7 @@ class CompiledSVI(SVI):
     @property
     def leaves(self) -> dict[str, Tensor]:
         """Unconstrained parameters of the programs by name, once they have been traced."""
-        return dict(self._leaves)
+        return dict(self._run.leaves)
 
     def member(self, number: int) -> dict[str, Tensor]:
         """Unconstrained parameters of one member of the ensemble, by name; views, not copies.
@@ -283,171 +266,60 @@ class CompiledSVI(SVI):
             raise IndexError(f"no member {number}: num_ensemble is not given")
         return self.ensemble.member(number)
 
-    # --- one step -------------------------------------------------------------------------------------------------
-
     def _take(self, args: tuple[Any, ...], kwargs: dict[str, Any], mode: Compile, share: float, *, wait: bool) -> Any:
-        if self.ensemble is not None:
-            traced = self._ensemble_program(args, kwargs, mode)
-            loss, self.metrics = self._stepper.take(
-                traced, args, kwargs, compile=True if mode == "auto" else mode, share=share, generators=self.ensemble.generators
-            )
-        else:
+        if self.ensemble is None:
             self._follow_attributes()
-            loss, self.metrics = self._take_single(args, kwargs, mode, share, wait)
+            loss, self.metrics = self._run.take((args, kwargs), mode, share, wait=wait)
+        else:
+            traced = self._ensemble_program(args, kwargs, mode)
+            form = True if mode == "auto" else mode
+            generators = self.ensemble.generators
+            loss, self.metrics = self._stepper.take(
+                traced, args, kwargs, compile=form, share=share, generators=generators
+            )
         if self.metrics:
             self._inference.publish(self.metrics)
         return loss
-
-    def _take_single(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], mode: Compile, share: float, wait: bool
-    ) -> tuple[Any, dict[str, Tensor]]:
-        """Loss and metrics of a step of a single run."""
-        programs = None if self._stock_reason(mode) else self._programs.at(args, kwargs)
-        if programs is None:
-            return self._take_stock(args, kwargs, share)
-        floats = floats_of(args, kwargs)
-        programs.encounters += 1
-        traced = programs.find(floats)
-        if traced is None or is_check_due(traced.steps) or not traced.parameters.gradients_are_free:
-            if traced is None and not self._may_trace(programs, mode):
-                return self._take_stock(args, kwargs, share)
-            attempt = self._attempt(programs, args, kwargs, traced)
-            traced = self._enter(programs, attempt, args, kwargs, traced)
-            if traced is None:
-                return self._count_stock(self._stock.finish(attempt.run, share))
-            self._take_back(attempt)
-        alone = self._stepper.reducer.alone and not self._skip_nonfinite
-        require_finite = alone and (wait or traced.form.program.leaves[0].device.type == "cpu")
-        try:
-            return self._stepper.take(traced, args, kwargs, compile=mode, share=share, require_finite=require_finite)
-        except NotFiniteError:
-            return self._take_stock(args, kwargs, share)
-
-    def _take_stock(self, args: tuple[Any, ...], kwargs: dict[str, Any], share: float) -> tuple[Any, dict[str, Tensor]]:
-        return self._count_stock(self._stock.take(args, kwargs, share))
-
-    def _count_stock(self, taken: tuple[Any, dict[str, Tensor]]) -> tuple[Any, dict[str, Tensor]]:
-        self._status.stock_steps += 1
-        return taken
-
-    def _stock_reason(self, mode: Compile) -> str | None:
-        """Why no program is looked for; ``None`` where one is."""
-        if mode == "never":
-            return "compile='never'"
-        if self._has_own_gradient:
-            return "a loss_and_grads of its own"
-        if am_i_wrapped():
-            self._fallbacks.say("the step runs under effect handlers from outside, as the stock step")
-            return "effect handlers from outside"
-        return None if torch.is_grad_enabled() else "gradients are disabled"
-
-    def _may_trace(self, programs: Programs, mode: Compile) -> bool:
-        """Whether this step may make a new program; what rules it out for good is said."""
-        if programs.refusal is not None or (mode == "auto" and programs.encounters < 2):
-            return False
-        programs.drop_outdated()
-        changing = programs.unsteady
-        if changing is not None:
-            programs.refusal = f"{changing} changes at every step"
-            self._fallbacks.say(f"{programs.refusal}; stock steps are taken")
-            return False
-        if self._programs.full:
-            self._fallbacks.say(f"more than {keys.MAX_PROGRAMS} combinations of arguments; others take the stock step")
-            return False
-        return True
-
-    def _attempt(
-        self, programs: Programs, args: tuple[Any, ...], kwargs: dict[str, Any], traced: Traced | None = None
-    ) -> Attempt:
-        """A stock run, with a program traced beside it or compared with it."""
-        if traced is not None:
-            return self._tracer.attempt(args, kwargs, program=traced.form.program, numbers=sorted(programs.numbers))
-        programs.lift_numbers(floats_of(args, kwargs))
-        return self._tracer.attempt(
-            args, kwargs, positions=sorted(programs.positions), numbers=sorted(programs.numbers)
-        )
-
-    def _enter(
-        self,
-        programs: Programs,
-        attempt: Attempt,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        traced: Traced | None = None,
-    ) -> Traced | None:
-        """The program of an attempt; where there is none, the reason is kept, and said if it is final."""
-        if attempt.program is None:
-            if traced is not None and (attempt.refusal or attempt.run.finite):
-                programs.traced.clear()
-                programs.refusal = attempt.refusal or attempt.later
-            reason = programs.refusal if traced is not None else programs.note(attempt)
-            if reason is not None:
-                self._fallbacks.say(f"the step cannot be compiled: {reason}; stock steps are taken")
-            return None
-        if traced is not None:
-            self._status.checks += 1
-            return traced
-        self._status.checks += 1
-        fixed = [(at, value) for at, value in floats_of(args, kwargs) if at not in programs.positions]
-        traced = Traced(self._stepper.begin(attempt.program), attempt.surroundings, fixed)
-        programs.add(traced)
-        self._leaves = dict(zip(attempt.program.names, attempt.program.leaves, strict=True))
-        return traced
-
-    def _take_back(self, attempt: Attempt) -> None:
-        """Undo the stock run of an attempt."""
-        if attempt.before is not None:
-            attempt.before.rewind()
-        self._stepper.optimizer.clear(list(attempt.run.leaves.values()))
 
     def _follow_attributes(self) -> None:
         """Take over what a user has put in the place of a program or the loss, which `pyro.infer.SVI` reads anew."""
         now = self._inference
         if self.model is now.model and self.guide is now.guide and self.loss_and_grads == now.loss_and_grads:
             return
-        self._inference = Inference(self.model, self.guide, self._loss, self.loss_and_grads, *self._options)
-        self._stock.inference = self._tracer.inference = self._inference
-        self.recompile()
+        self._inference = replace(now, model=self.model, guide=self.guide, loss_and_grads=self.loss_and_grads)
+        self._run.follow(self._inference)
+        self._epochs.forget()
 
-    def _ensemble_program(self, args: tuple[Any, ...], kwargs: dict[str, Any], mode: Compile = True) -> Traced:
+    def _ensemble_program(self, args: tuple[Any, ...], kwargs: dict[str, Any], mode: Compile) -> Traced:
         """The program of all members.
 
         Raises:
             ValueError: the step cannot be a program.
         """
         assert self.ensemble is not None
-        reason = self._stock_reason(mode)
-        programs = None
-        if reason is None:
-            args, kwargs = self.ensemble.first_batch(args, kwargs)
-            programs = self._programs.at(args, kwargs)
-            reason = "an argument that is not hashable" if programs is None else None
-        if programs is not None:
+        args, kwargs = self.ensemble.first_batch(args, kwargs)
+        reason, programs = self._run.stock_reason(mode), self._programs.at(args, kwargs)
+        if reason is None and programs is None:
+            reason = "an argument is not hashable"
+        if reason is None and programs is not None:
             floats = floats_of(args, kwargs)
             traced = programs.find(floats)
             if traced is not None:
                 return traced
             programs.drop_outdated()
             try:
-                program, surroundings = self.ensemble.trace(self._tracer, args, kwargs)
+                program, surroundings = self.ensemble.trace(self._run.tracer, args, kwargs)
                 traced = Traced(self.ensemble.form_of(program, args, kwargs), surroundings, floats)
-                programs.add(traced)
-                self._leaves = dict(zip(program.names, program.leaves, strict=True))
-                return traced
             except CaptureError as error:
                 reason = str(error)
+            else:
+                programs.add(traced)
+                self._run.leaves = dict(zip(program.names, program.leaves, strict=True))
+                return traced
         raise ValueError(f"an ensemble is a compiled program, and this one cannot be: {reason}")
 
     def _find_block(self, batch: Callable[[], tuple[Any, ...]], steps: int) -> Traced | None:
-        """The program with which so many steps on such batches can be taken at once, if it has been traced."""
-        single = self.ensemble is None and self._stepper.reducer.alone
-        if not single or not len(self._programs) or self._stock_reason(self._compile):
-            return None
-        programs = self._programs.at(batch(), {})
-        traced = None if programs is None else programs.find(())
-        if traced is None or is_check_due(traced.steps, steps) or not traced.parameters.gradients_are_free:
-            return None
-        return traced
+        return None if self.ensemble is not None else self._run.find_block(batch, steps, self._compile)
 
     def _keep(self, metrics: dict[str, Tensor]) -> None:
         self.metrics = metrics

@@ -68,8 +68,8 @@ class EpochDriver:
 
     Args:
         take: a step; gives its loss.
-        find_block: for a function that makes a batch, the program with which so many steps on such batches can be taken at
-            once; ``None`` where they are taken one by one.
+        find_block: for a function that makes a batch, the program with which so many steps on such batches can be
+            taken at once; ``None`` where they are taken one by one.
         keep: hears the metrics of a block.
         steps_at_once: steps in a block.
     """

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from vae_pyro.compilation.capture import Loss, Prepare, PyroProgram, Reading, Subject, capture, find_leaves
 from vae_pyro.compilation.graph import Graph
-from vae_pyro.compilation.modes import ProductsIn
+from vae_pyro.compilation.modes import Decisions, ProductsIn
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,14 @@ class Inference:
         with self.products():
             return find_leaves(self.loss, self.model, self.guide, *self.prepared(args, kwargs))
 
-    def capture(self, leaves: Sequence[Tensor], flat: Sequence[Any], spec: Any, numbers: Sequence[Reading]) -> Graph:
+    def capture(
+        self,
+        leaves: Sequence[Tensor],
+        flat: Sequence[Any],
+        spec: Any,
+        numbers: Sequence[Reading],
+        decisions: Decisions | None,
+    ) -> Graph:
         """Loss, metrics and gradient as a graph.
 
         Args:
@@ -63,12 +70,13 @@ class Inference:
             flat: flattened arguments of a step, see `vae_pyro.compilation.capture.capture`.
             spec: how they were flattened.
             numbers: see `vae_pyro.compilation.capture.capture`.
+            decisions: likewise.
 
         Raises:
             CaptureError: see `vae_pyro.compilation.capture.capture`.
         """
         subject = Subject(self.loss_and_grads, self.model, self.guide, self.loss, self.prepare, self.autocast)
-        return capture(subject, leaves, flat, spec, numbers=numbers)
+        return capture(subject, leaves, flat, spec, numbers=numbers, decisions=decisions)
 
     def metrics(self) -> dict[str, Tensor]:
         """The metrics that the loss has kept of its last evaluation."""

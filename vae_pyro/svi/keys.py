@@ -1,4 +1,4 @@
-"""Which program a step needs: the signature of its arguments, what the programs have baked in, and the bounded table."""
+"""Which program a step needs: the signature of its arguments, and the bounded table of programs."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,9 @@ MAX_PROGRAMS = 16
 """Programs that are traced; beyond these the stock step is taken."""
 MAX_SIGNATURES = 1_024
 """Signatures of arguments that are remembered."""
+_MANY_SIGNATURES = 32
 _MAX_SETBACKS = 3  # attempts at one signature without a program
+_MAX_INFINITE = 8  # of which the loss was not finite
 _MAX_UNUSED = 4  # programs of one signature, one after another, that were used once
 
 
@@ -51,6 +53,7 @@ class Programs:
         lift: whether floating-point numbers that change may become inputs of a program.
         positions: of those among the arguments that have.
         numbers: labels of those outside that have.
+        follow: whether programs read values of tensors in Python, and the way that a run takes is traced.
     """
 
     traced: list[Traced] = field(default_factory=list)
@@ -60,6 +63,7 @@ class Programs:
     lift: bool = True
     positions: set[int] = field(default_factory=set)
     numbers: set[str] = field(default_factory=set)
+    follow: bool = False
 
     def find(self, floats: Sequence[tuple[int, float]]) -> Traced | None:
         """The program that has baked in what stands there now; ``None`` if there is none.
@@ -94,10 +98,13 @@ class Programs:
         if lifted and (attempt.refusal or attempt.later):  # as fixed numbers they may do
             self.lift, self.positions, self.numbers = False, set(), set()
             return None
+        if attempt.depends and not self.follow:
+            self.follow = True
+            return None
         self.setbacks += 1
         if attempt.refusal is not None:
             self.refusal = attempt.refusal
-        elif attempt.run.finite and self.setbacks >= _MAX_SETBACKS:
+        elif self.setbacks >= (_MAX_SETBACKS if attempt.run.finite else _MAX_INFINITE):
             self.refusal = attempt.later
         return self.refusal
 
@@ -133,6 +140,11 @@ class ProgramTable:
     def full(self) -> bool:
         """Whether no other program is to be traced."""
         return len(self) >= MAX_PROGRAMS
+
+    @property
+    def unused(self) -> bool:
+        """Whether there are many signatures, none of which has come twice."""
+        return len(self._table) > _MANY_SIGNATURES and all(programs.encounters < 2 for programs in self._table.values())
 
     def at(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Programs | None:
         """The programs for the signature of these arguments.

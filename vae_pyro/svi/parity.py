@@ -9,13 +9,16 @@ from torch import Tensor
 
 from vae_pyro.compilation.graph import Graph
 from vae_pyro.compilation.inductor import disagreement
+from vae_pyro.svi.generator_states import GeneratorStates, put_torch_states, torch_states
 from vae_pyro.svi.inference import restore
 from vae_pyro.svi.optimizer_state import Slot
 from vae_pyro.svi.program import Program
 from vae_pyro.svi.step_graphs import only
 from vae_pyro.svi.stock import StockRun
-from vae_pyro.svi.surroundings import GeneratorStates, Surroundings, put_torch_states, torch_states
+from vae_pyro.svi.surroundings import Surroundings
 
+CHECKS_FAIL = "its checks fail at many steps"
+"""A program has taken something for granted that does not hold at this step; it may hold at others."""
 _NEXT_CHECKS = (2, *(10**power for power in range(1, 12)))
 
 
@@ -59,7 +62,9 @@ class Before:
         restore(self._buffers, self._values)
         self.generators.put_back_torch()
 
-    def disagreement(self, program: Program, run: StockRun, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    def disagreement(
+        self, program: Program, run: StockRun, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> str | None:
         """What differs between a program and a run of the stock loss from the same state; ``None`` if nothing.
 
         Generators and buffers are left as the run has left them.
@@ -85,6 +90,8 @@ class Before:
             put_torch_states(ends)
         if not all(torch.equal(a, b) for a, b in zip(ends, theirs, strict=True)):
             return "the graph draws other random numbers than the stock loss"
+        if run.finite and not bool(torch.isfinite(loss)):
+            return CHECKS_FAIL
         stock = torch.as_tensor(run.loss, dtype=loss.dtype, device=loss.device).detach().reshape(())
         reference = [stock, *(gradient for gradient in expected if gradient is not None)]
         reason = disagreement([loss, *gradients], reference)

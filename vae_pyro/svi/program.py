@@ -44,7 +44,7 @@ class Program:
     graph: Graph
     names: Sequence[str]
     leaves: Sequence[Tensor]
-    constants: Sequence[Tensor]
+    constants: list[Tensor]
     positions: Sequence[int]
     plain: bool
     numbers: Sequence[Reading]

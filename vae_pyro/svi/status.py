@@ -32,7 +32,7 @@ class SVIStatus:
     checks: int = 0
     fallbacks: list[str] = field(default_factory=list)
 
-    def count(self, programs: Iterable[Traced], stepper: Stepper) -> None:
+    def count(self, programs: Iterable[Traced], stepper: Stepper, fallbacks: list[str]) -> None:
         """Take in the programs as they are now."""
         known = list(programs)
         self.programs = len(known)
@@ -42,6 +42,7 @@ class SVIStatus:
         self.waiting = min(rest, default=None)
         self.program_steps = sum(traced.steps for traced in known)
         self.compilations, self.seconds = stepper.compilations, stepper.seconds
+        self.fallbacks = fallbacks
 
     @property
     def runs(self) -> str:
@@ -50,7 +51,7 @@ class SVIStatus:
 
     def __str__(self) -> str:
         parts = [
-            f"{self.runs}: {self.programs} programs, {self.program_steps} steps with them and {self.stock_steps} stock steps",
+            f"{self.runs}: {self.programs} programs with {self.program_steps} steps, {self.stock_steps} stock steps",
             f"{self.compilations} compilations in {self.seconds:.1f} s",
             f"{self.checks} comparisons with the stock step passed",
         ]

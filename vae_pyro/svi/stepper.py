@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from vae_pyro.compilation.inductor import CompileError, compile_checked
+from vae_pyro.svi.generator_states import put_torch_states, torch_states
 from vae_pyro.svi.inference import restore
 from vae_pyro.svi.optimizer_state import OptimizerState, Slot
 from vae_pyro.svi.parameters import Parameters
@@ -18,9 +19,11 @@ from vae_pyro.svi.program import Metrics, Program, Run, interpreted
 from vae_pyro.svi.reducer import Reducer
 from vae_pyro.svi.step_graphs import metrics_of, move_graph, only, step_graph
 from vae_pyro.svi.stock import Fallbacks, StockOptimizer
-from vae_pyro.svi.surroundings import Surroundings, put_torch_states, torch_states
+from vae_pyro.svi.surroundings import Surroundings
 
 type Compile = bool | int | Literal["auto", "never"]
+
+_MAX_FAILURES, _FAILING_SHARE = 5, 0.1
 
 
 class NotFiniteError(ArithmeticError):
@@ -200,6 +203,7 @@ class Traced:
         form: in which it is stepped.
         steps: taken so far.
         settled: whether the compiler has had its turn.
+        failures: steps that were taken back.
         parameters: what it takes for granted of them.
     """
 
@@ -209,7 +213,7 @@ class Traced:
         surroundings: Surroundings | None = None,
         floats: Sequence[tuple[int, float]] = (),
     ) -> None:
-        self.form, self.steps, self.settled = form, 0, False
+        self.form, self.steps, self.settled, self.failures = form, 0, False, 0
         self.surroundings, self.floats = surroundings, list(floats)
         program = form.program
         self.parameters = Parameters(program.names, program.leaves, program.graph.used)
@@ -224,7 +228,16 @@ class Traced:
             given = dict(floats)
             if any(given.get(at) != value for at, value in self.floats):
                 return False
-        return not self.outdated and (self.surroundings is None or self.surroundings.hold())
+        if self.outdated or (self.surroundings is not None and not self.surroundings.hold()):
+            return False
+        if self.surroundings is not None and self.surroundings.bound:
+            self.surroundings.rebind(self.form.program.constants)
+        return True
+
+    @property
+    def fails_often(self) -> bool:
+        """Whether so many steps are taken back that the stock step alone is faster."""
+        return self.failures >= _MAX_FAILURES and self.failures > _FAILING_SHARE * self.steps
 
     @property
     def outdated(self) -> bool:
@@ -289,7 +302,9 @@ class Stepper:
         """
         program = traced.form.program
         tensors = program.tensors(args, kwargs)
-        written = [] if generators else [(tensor, tensor.clone()) for tensor in only(program.constants, program.written)]
+        written = (
+            [] if generators else [(tensor, tensor.clone()) for tensor in only(program.constants, program.written)]
+        )
         before = [] if generators else torch_states()
         noise = program.draw(generators)
         if not traced.settled and self._is_time(compile, traced):

@@ -1,7 +1,7 @@
 """The stock step, and the optimizer's own step: what is taken where no compiled form can be, and why."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,12 +95,12 @@ class StockOptimizer:
         """Step with given gradients; with a loss that is not finite, none."""
         if not bool(torch.isfinite(loss)):
             return {}
-        held = [leaf.grad for leaf in leaves]
+        held: list[Tensor | None] = [leaf.grad for leaf in leaves]
         for leaf, gradient in zip(leaves, gradients, strict=True):
             leaf.grad = gradient
         metrics = self.step(leaves)
-        for leaf, gradient in zip(leaves, held, strict=True):
-            leaf.grad = gradient
+        for leaf, kept in zip(leaves, held, strict=True):
+            leaf.grad = kept
         return metrics
 
     def step(self, leaves: Sequence[Tensor]) -> Metrics:

@@ -8,29 +8,32 @@ program; any other cannot.
 
 import io
 import math
-import random
+import os
 import types
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
+from pyro.infer import JitTrace_ELBO, JitTraceEnum_ELBO, JitTraceMeanField_ELBO
+from pyro.ops.jit import CompiledFunction
 from torch import Tensor
 
 from vae_pyro.svi.code_names import is_library, names_of, names_of_library
+from vae_pyro.svi.generator_states import GENERATORS
 
 MAX_PLACES = 5_000
 """Places beyond which comparing them at every step would cost more than it saves."""
 _MAX_ITEMS = 256  # of a container: beyond it, a container is known by its identity and length
 _MAX_ARRAY = 4_096  # elements of an array that are compared at every step
 _ABSENT: Any = object()
+_COMPILED = (JitTrace_ELBO, JitTraceEnum_ELBO, JitTraceMeanField_ELBO, CompiledFunction, torch.jit.ScriptFunction)
 CELL: Any = object()
 _ATOMS = (bool, int, float, complex, str, bytes, type(None), Enum, torch.dtype, torch.device, torch.Size)
-_GENERATORS = (np.random.Generator, np.random.RandomState, random.Random, torch.Generator)
 # What nn.Module and PyroModule keep for themselves; parameters, buffers, children and hooks are looked at on their own.
 _MODULE_INTERNALS = frozenset(vars(torch.nn.Module())) - {"training"}
 _MODULE_TABLES = ("_parameters", "_buffers", "_modules", "_forward_pre_hooks", "_forward_hooks")
@@ -90,6 +93,8 @@ class Surroundings:
         numbers: labels of places whose numbers are inputs of the program, and may change.
 
     Attributes:
+        bound: places of tensors that are inputs of the program, with the number of each among its constants; another
+            tensor of the same shape may stand there.
         generators: random generators that the programs can reach.
         modules: modules that they can reach.
         tensors: tensors that they can reach and that are neither parameters nor buffers.
@@ -121,14 +126,40 @@ class Surroundings:
         lifted = set(numbers)
         self.numbers = [place for place in self.places if place.label in lifted and place.is_number]
         self.places = [place for place in self.places if place.label not in lifted or not place.is_number]
-        self._entries = [(place.holder, place.key, place.value) for place in self.places if place.key is not CELL]
-        self._cells = [(place.holder, place.value) for place in self.places if place.key is CELL]
+        self.bound: list[tuple[Place, int]] = []
+        self._collect()
 
     @property
     def buffers(self) -> list[Tensor]:
         """Buffers of the modules, each once."""
         found = {id(b): b for module in self.modules for b in module._buffers.values() if b is not None}
         return list(found.values())
+
+    def bind_tensors(self, constants: Sequence[Tensor]) -> None:
+        """Take the places of a program's constants for inputs."""
+        number_of = {id(constant): number for number, constant in enumerate(constants)}
+        self.bound = [(place, number_of[id(place.value)]) for place in self.places if id(place.value) in number_of]
+        held = {id(place) for place, _ in self.bound}
+        self.places = [place for place in self.places if id(place) not in held]
+        self._collect()
+
+    def rebind(self, constants: list[Tensor]) -> None:
+        """Put the tensors that stand at the places now among a program's constants."""
+        for place, number in self.bound:
+            constants[number] = place.get()
+
+    def _collect(self) -> None:
+        self._entries = [(place.holder, place.key, place.value) for place in self.places if place.key is not CELL]
+        self._cells = [(place.holder, place.value) for place in self.places if place.key is CELL]
+
+    def _tensors_hold(self) -> bool:
+        """Whether tensors of the same kind stand at the places of constants, one for each constant."""
+        found: dict[int, Tensor] = {}
+        for place, number in self.bound:
+            now = place.get()
+            if found.setdefault(number, now) is not now or (now is not place.value and not _is_like(now, place.value)):
+                return False
+        return True
 
     # --- comparing ------------------------------------------------------------------------------------------------
 
@@ -149,6 +180,7 @@ class Surroundings:
             all(len(holder) == size for holder, size, _ in self._sizes)
             and all(_same_items(held, items) for held, items, _ in self._items)
             and all(tensor.requires_grad is flag for tensor, flag, _ in self._flags)
+            and self._tensors_hold()
             and all(type(place.get()) is float for place in self.numbers)
             and all(np.array_equal(array, copy, equal_nan=False) for array, copy, _ in self._arrays)
         )
@@ -171,7 +203,7 @@ class Surroundings:
 
     def put_back(self) -> None:
         """Give everything the value again that it had, after a run that is to leave no trace."""
-        for place in (*self.places, *self.numbers):
+        for place in (*self.places, *self.numbers, *(place for place, _ in self.bound)):
             if place.get() is not place.value:
                 place.set(place.value)
         for held, copy in self._copies:
@@ -191,34 +223,33 @@ class Surroundings:
         if isinstance(value, _ATOMS) or id(value) in self._seen:
             return
         self._seen[id(value)] = value
-        if isinstance(value, Tensor):
-            self._flags.append((value, value.requires_grad, f"{label}.requires_grad"))
-        elif isinstance(value, _GENERATORS):
-            self.generators.append(value)
-        elif isinstance(value, np.ndarray):
-            self._visit_array(value, label)
-        elif isinstance(value, types.FunctionType):
-            self._visit_function(value, label)
-        elif isinstance(value, types.MethodType):
-            self._visit(value.__self__, label.rpartition(".")[0] or label)
-            self._visit(value.__func__, label)
-        elif isinstance(value, partial):
-            for part in (value.func, value.args, value.keywords):
-                self._visit(part, label)
-        elif isinstance(value, type):
-            self._visit_class(value, value.__name__)
-        elif isinstance(value, list | tuple):
-            self._visit_items(value, label)
-        elif isinstance(value, dict):
-            self._visit_entries(value, label)
-        elif isinstance(value, types.ModuleType | types.BuiltinFunctionType | types.MethodWrapperType):
-            return
-        elif isinstance(value, set | frozenset | deque):
-            self._sizes.append((value, len(value), label))
-        elif _is_iterator(value):
-            self._iterators.append(label)
-        else:
-            self._visit_object(value, label)
+        for kinds, visit in self._visits:
+            if isinstance(value, kinds):
+                visit(value, label)
+                return
+        self._visit_object(value, label)
+
+    @cached_property
+    def _visits(self) -> list[tuple[Any, Callable[[Any, str], None]]]:
+        """How values of some kinds are visited; the first that fits is taken."""
+        return [
+            (Tensor, lambda value, label: self._flags.append((value, value.requires_grad, f"{label}.requires_grad"))),
+            (GENERATORS, lambda value, _: self.generators.append(value)),
+            (np.ndarray, self._visit_array),
+            (types.FunctionType, self._visit_function),
+            (types.MethodType, self._visit_method),
+            (partial, lambda value, label: self._visit((value.func, value.args, value.keywords), label)),
+            (type, lambda value, _: self._visit_class(value, value.__name__)),
+            (list | tuple, self._visit_items),
+            (dict, self._visit_entries),
+            (set | frozenset | deque, lambda value, label: self._sizes.append((value, len(value), label))),
+            (types.ModuleType | types.BuiltinFunctionType | types.MethodWrapperType | io.IOBase, lambda *_: None),
+            (Iterator, lambda _, label: self._iterators.append(label)),
+        ]
+
+    def _visit_method(self, method: types.MethodType, label: str) -> None:
+        self._visit(method.__self__, label.rpartition(".")[0] or label)
+        self._visit(method.__func__, label)
 
     def _hold(self, holder: Any, key: Any, label: str) -> None:
         """Hold what stands at a place, and go on from there."""
@@ -271,6 +302,8 @@ class Surroundings:
             return
         read = names_of(function.__code__)
         self._read(read.attributes, read.made_up)
+        if read.attributes & {"environ", "getenv"}:
+            self._visit(os.environ._data, "os.environ")  # type: ignore[attr-defined]
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             self._hold(cell, CELL, f"closure variable {name!r}")
         variables = function.__globals__
@@ -312,6 +345,8 @@ class Surroundings:
         is_module = isinstance(value, torch.nn.Module)
         if isinstance(value, torch.jit.ScriptModule):
             raise UnwatchableError(f"{label} is a scripted module")
+        if isinstance(value, _COMPILED):
+            raise UnwatchableError(f"{label} is a {cls.__name__}, which torch.jit compiles")
         if is_module:
             self._visit_module(value, label)
         if not isinstance(attributes, dict):
@@ -341,8 +376,14 @@ class Surroundings:
                 self._visit(entry, f"{label}.{key}")
 
 
-def _is_iterator(value: Any) -> bool:
-    return isinstance(value, Iterator) and not isinstance(value, io.IOBase)
+def _is_like(now: Any, value: Tensor) -> bool:
+    """Whether a tensor can take the place of another in a program; on a GPU, recorded graphs know it by its address."""
+    return (
+        type(now) is type(value)
+        and now.device.type == "cpu" == value.device.type
+        and (now.shape, now.stride(), now.dtype) == (value.shape, value.stride(), value.dtype)
+        and not now.requires_grad
+    )
 
 
 def _equal(now: Any, value: Any) -> bool:
@@ -359,85 +400,3 @@ def _same(now: Any, value: Any) -> bool:
 
 def _same_items(held: list[Any], items: tuple[Any, ...]) -> bool:
     return len(held) == len(items) and all(a is b or _equal(a, b) for a, b in zip(held, items, strict=True))
-
-
-@dataclass
-class GeneratorStates:
-    """States of random generators, to find out which a run has moved and to put them back.
-
-    Attributes:
-        reachable: generators beside the global ones.
-    """
-
-    reachable: list[Any]
-
-    def __post_init__(self) -> None:
-        self._torch = torch_states()
-        self._numpy = np.random.get_state()  # noqa: NPY002 (the global one is what programs draw from)
-        self._python = random.getstate()
-        self._own = [_state_of(generator) for generator in self.reachable]
-
-    def put_back(self) -> None:
-        """Set every generator to its state."""
-        put_torch_states(self._torch)
-        np.random.set_state(self._numpy)  # noqa: NPY002
-        random.setstate(self._python)
-        for generator, state in zip(self.reachable, self._own, strict=True):
-            _set_state(generator, state)
-
-    def put_back_torch(self) -> None:
-        """Set torch's default generators to their states."""
-        put_torch_states(self._torch)
-
-    def moved(self) -> list[str]:
-        """Which have moved, of those that a traced program cannot draw from."""
-        found = []
-        if not _same_state(np.random.get_state(), self._numpy):  # noqa: NPY002
-            found.append("NumPy's generator")
-        if random.getstate() != self._python:
-            found.append("Python's generator")
-        for generator, state in zip(self.reachable, self._own, strict=True):
-            if not _same_state(_state_of(generator), state):
-                found.append(f"a {type(generator).__module__}.{type(generator).__name__} of its own")
-        return found
-
-
-def torch_states() -> list[Tensor]:
-    """States of torch's default generators, the CPU's first."""
-    on_cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    return [torch.default_generator.get_state(), *on_cuda]
-
-
-def put_torch_states(states: list[Tensor]) -> None:
-    """Set torch's default generators to such states."""
-    torch.default_generator.set_state(states[0])
-    if len(states) > 1:
-        torch.cuda.set_rng_state_all(states[1:])
-
-
-_STATES: list[tuple[type, Callable[[Any], Any], Callable[[Any, Any], Any]]] = [
-    (np.random.Generator, lambda g: g.bit_generator.state, lambda g, s: setattr(g.bit_generator, "state", s)),
-    (np.random.RandomState, lambda g: g.get_state(), lambda g, s: g.set_state(s)),
-    (random.Random, lambda g: g.getstate(), lambda g, s: g.setstate(s)),
-    (torch.Generator, lambda g: g.get_state(), lambda g, s: g.set_state(s)),
-]
-
-
-def _state_of(generator: Any) -> Any:
-    return next(get for kind, get, _ in _STATES if isinstance(generator, kind))(generator)
-
-
-def _set_state(generator: Any, state: Any) -> None:
-    next(put for kind, _, put in _STATES if isinstance(generator, kind))(generator, state)
-
-
-def _same_state(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, np.ndarray):
-        return np.array_equal(a, b)
-    if isinstance(a, dict):
-        return all(_same_state(a[key], b[key]) for key in a)
-    if isinstance(a, tuple | list):
-        return all(_same_state(x, y) for x, y in zip(a, b, strict=True))
-    return bool(a == b)

@@ -1,22 +1,23 @@
 """From the arguments of a step to a program that has passed the parity gate."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import pyro
-import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from vae_pyro.compilation.capture import NumberInput
-from vae_pyro.compilation.graph import CaptureError
+from vae_pyro.compilation.graph import CaptureError, ValueDependentError
+from vae_pyro.compilation.modes import Decisions
+from vae_pyro.svi.generator_states import GeneratorStates
 from vae_pyro.svi.inference import Inference, restore
 from vae_pyro.svi.parity import Before
 from vae_pyro.svi.program import Program
 from vae_pyro.svi.stock import StockRun, StockStep
-from vae_pyro.svi.surroundings import GeneratorStates, Surroundings, UnwatchableError
+from vae_pyro.svi.surroundings import Surroundings, UnwatchableError
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Attempt:
         surroundings: values that the program has baked in.
         refusal: why there is none, and will be none.
         later: why there is none this time.
+        depends: whether the reason is that the programs read values of tensors in Python.
     """
 
     run: StockRun
@@ -38,6 +40,7 @@ class Attempt:
     surroundings: Surroundings | None = None
     refusal: str | None = None
     later: str | None = None
+    depends: bool = False
 
 
 class Tracer:
@@ -59,6 +62,7 @@ class Tracer:
         program: Program | None = None,
         positions: Sequence[int] = (),
         numbers: Sequence[str] = (),
+        follow: bool = False,
     ) -> Attempt:
         """Run the stock loss, and find a program that agrees with it.
 
@@ -69,6 +73,7 @@ class Tracer:
             kwargs: likewise.
             program: that is compared again; ``None`` traces one.
             positions: of the floating-point numbers among the arguments that are inputs of the program.
+            follow: trace the way through the code that this run takes, where it depends on values of tensors.
             numbers: labels of the places whose numbers are inputs, see `vae_pyro.svi.surroundings.Surroundings`.
         """
         flat = pytree.tree_leaves((args, kwargs))
@@ -78,9 +83,11 @@ class Tracer:
         except UnwatchableError as error:
             return Attempt(self.stock.run(args, kwargs), refusal=str(error))
         before = Before(surroundings)
-        run = self.stock.run(args, kwargs)
+        decisions = Decisions() if follow else None
+        with decisions or nullcontext():
+            run = self.stock.run(args, kwargs)
         refusal = self._refusal(run, before, flat)
-        later = None
+        later, depends = None, False
         if refusal is None:
             effects = before.side_effects()
             if effects:
@@ -90,35 +97,30 @@ class Tracer:
         if refusal is None and later is None:
             try:
                 if program is None:
-                    program = self._trace(run, surroundings, args, kwargs, positions)
+                    program = self._trace(run, surroundings, args, kwargs, positions, decisions)
                 later = before.disagreement(program, run, args, kwargs)
+                if later is None:
+                    surroundings.bind_tensors(program.constants)
             except CaptureError as error:
-                refusal = str(error)
+                refusal, depends = str(error), isinstance(error, ValueDependentError)
         done = None if refusal or later else program
-        return Attempt(run, before, done, surroundings, refusal, later)
+        return Attempt(run, before, done, surroundings, refusal, later, depends)
 
     def _refusal(self, run: StockRun, before: Before, flat: Sequence[Any]) -> str | None:
+        """Why no program can take the place of what has been run; ``None`` where one may."""
         moved = before.generators.moved()
-        if moved:
-            return f"the programs draw from {', '.join(moved)}"
-        if any(isinstance(item, Tensor) and item.requires_grad for item in flat):
-            return "an argument requires a gradient"
-        if isinstance(run.loss, tuple):
-            return "the loss is several numbers"
-        if any(leaf._backward_hooks or leaf._post_accumulate_grad_hooks for leaf in run.leaves.values()):
-            return "a parameter has gradient hooks"
         trained = {name: leaf for name, leaf in run.leaves.items() if leaf.requires_grad}
-        if not trained:
-            return "the programs have no parameters"
-        if all(leaf.grad is None for leaf in trained.values()):
-            stale = [name for name in trained if "$$$" in name]
-            if stale:
-                return (
-                    f"the loss depends on no parameter: {stale[0].replace('$$$', '.')} of the parameter store is not "
-                    "the module's; call pyro.clear_param_store() before another pair of the same names"
-                )
-            return "the loss depends on no parameter"
-        return None
+        reasons = {
+            f"the programs draw from {', '.join(moved)}": bool(moved),
+            "an argument requires a gradient": any(isinstance(item, Tensor) and item.requires_grad for item in flat),
+            "the loss is several numbers": isinstance(run.loss, tuple),
+            "a parameter has gradient hooks": any(
+                leaf._backward_hooks or leaf._post_accumulate_grad_hooks for leaf in trained.values()
+            ),
+            "the programs have no parameters": not trained,
+            _without_parameters(trained): all(leaf.grad is None for leaf in trained.values()),
+        }
+        return next((reason for reason, holds in reasons.items() if holds), None)
 
     def _trace(
         self,
@@ -127,13 +129,24 @@ class Tracer:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         positions: Sequence[int],
+        decisions: Decisions | None,
     ) -> Program:
         leaves = {name: leaf for name, leaf in run.leaves.items() if leaf.requires_grad}
         flat, spec = pytree.tree_flatten((args, kwargs))
         items = [NumberInput(item) if at in positions else item for at, item in enumerate(flat)]
         with _no_trace_left(surroundings, self.inference.loss):
-            graph = self.inference.capture(list(leaves.values()), items, spec, surroundings.numbers)
+            graph = self.inference.capture(list(leaves.values()), items, spec, surroundings.numbers, decisions)
         return Program.traced(graph, leaves, items, surroundings.numbers)
+
+
+def _without_parameters(trained: Mapping[str, Tensor]) -> str:
+    stale = [name.replace("$$$", ".") for name in trained if "$$$" in name]
+    if not stale:
+        return "the loss depends on no parameter"
+    return (
+        f"the loss depends on no parameter: {stale[0]} of the parameter store is not the module's; call "
+        "pyro.clear_param_store() before another pair of the same names"
+    )
 
 
 @contextmanager
