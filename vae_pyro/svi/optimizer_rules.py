@@ -22,10 +22,12 @@ class Update(ABC):
     Attributes:
         fixed: keys of the parameter group that are constants of the program; a change of one makes a new program.
         scalars: how many numbers change from step to step.
+        counts_steps: whether the optimizer keeps a count of its steps.
     """
 
     fixed: ClassVar[tuple[str, ...]]
     scalars: ClassVar[int]
+    counts_steps: ClassVar[bool] = True
 
     @staticmethod
     @abstractmethod
@@ -175,6 +177,7 @@ class SGD(Update):
 
     fixed = ("momentum", "dampening", "weight_decay", "nesterov")
     scalars = 2
+    counts_steps = False
 
     @staticmethod
     def supports(group: Group) -> bool:

@@ -32,6 +32,11 @@ class Slot:
         return self.optimizer.state[self.parameter] if self.stack is None else self._own
 
     @property
+    def _counter(self) -> dict[str, Any]:
+        """Where the count of steps stands; torch's SGD keeps none, only whether there is momentum already."""
+        return self._store if self.update.counts_steps else self._own
+
+    @property
     def fixed(self) -> tuple[Any, ...]:
         """Options that a program bakes in."""
         return tuple(self.group.get(name) for name in self.update.fixed)
@@ -39,11 +44,11 @@ class Slot:
     @property
     def count(self) -> Any:
         """Steps taken, as the optimizer keeps them: a tensor, or a number."""
-        return self._store["step"]
+        return self._counter["step"]
 
     @count.setter
     def count(self, value: Any) -> None:
-        self._store["step"] = value
+        self._counter["step"] = value
 
     def holds(self, tensor: Tensor) -> bool:
         """Whether the last of the state tensors is still this one."""
@@ -53,11 +58,10 @@ class Slot:
         """State tensors in the shape of the parameter, made as the optimizer makes them where there are none yet."""
         state, like = self._store, self.parameter if self.stack is None else self.stack
         started = any(state.get(name) is not None for name in self.names)
-        if "step" not in state:
-            # torch's SGD keeps no count, only whether there is momentum already.
+        if "step" not in self._counter:
             on = self.parameter.device if self.group.get("fused") or self.group.get("capturable") else "cpu"
             is_pyro = isinstance(self.optimizer, PyroClippedAdam)
-            state["step"] = int(started) if is_pyro else torch.tensor(float(started), device=on)
+            self._counter["step"] = int(started) if is_pyro else torch.tensor(float(started), device=on)
         for name in self.names:
             if state.get(name) is None:
                 state[name] = torch.zeros_like(like, requires_grad=False)

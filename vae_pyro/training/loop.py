@@ -87,6 +87,7 @@ class Loop:
             prepare=partial(self.train.observe, dtype=vae.dtype),
             clip_norm=config.clip_norm,
             autocast=torch.bfloat16 if config.precision == "bfloat16" else None,
+            skip_nonfinite=True,
             ranks=ranks,
             **ensemble,
         )
