@@ -35,7 +35,9 @@ def step_times(rows: int, columns: int, each: int, dense: bool) -> dict[str, Any
         split = Split(split.stored(slice(None)))
     vae = VAE(VAEConfig(x_shape=(columns,), latent_dim=10, likelihood="poisson", encoder="mlp:hidden=[128]"))
     objective = OBJECTIVES.build(OBJECTIVES.resolve("elbo"))
-    svi = CompiledSVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), objective, prepare=split.observe)
+    svi = CompiledSVI(
+        vae.model, vae.guide, torch.optim.Adam(vae.parameters()), objective, prepare=split.observe, compile=True
+    )
     stepped: list[float] = []
     made: list[float] = []
     epoch = chain.from_iterable(split.epoch(100, number, BitStream(number)) for number in count())

@@ -212,7 +212,7 @@ class CompiledSVI(SVI):
         """Step through data once, in a random order.
 
         Args:
-            data: tensors with the same first dimension, batches of which are the arguments of `step`; or one object
+            data: tensors or arrays with the same first dimension, batches of which are the arguments of `step`; or one object
                 with a method ``raw`` (`vae_pyro.svi.epochs.Rows`), such as a split of `vae_pyro.load_data` together
                 with ``prepare=split.observe``. A split that is streamed is read in the order of its own ``epoch``.
             batch_size: data in a step; the last batch is smaller where they do not divide.
@@ -226,7 +226,7 @@ class CompiledSVI(SVI):
             data, in nats per datum. For an ensemble, a list.
 
         Raises:
-            ValueError: tensors of different lengths, or no data.
+            ValueError: tensors of different lengths, no data, or something else, such as a loader.
         """
         return self._epochs.run(data, batch_size, seed, drop_last, kwargs)
 

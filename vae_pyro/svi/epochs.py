@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,6 +48,20 @@ class TensorRows:
         return tuple(tensor.index_select(0, index) for tensor in self.tensors)
 
 
+def _rows(data: Sequence[Any]) -> Any:
+    """What an epoch steps through, from the arguments of `run_epoch`."""
+    tensors = [torch.from_numpy(item) if isinstance(item, np.ndarray) else item for item in data]
+    if len(tensors) == 1 and hasattr(tensors[0], "raw"):
+        return tensors[0]
+    other = next((item for item in tensors if not isinstance(item, Tensor)), None)
+    if other is not None:
+        raise ValueError(
+            f"run_epoch takes tensors or arrays of one length, or one object with a method raw, got "
+            f"{type(other).__name__}; step through batches that come from elsewhere with svi.step(*batch)"
+        )
+    return TensorRows(tensors)
+
+
 class _Mean:
     """The mean loss of a datum, from the losses of steps."""
 
@@ -87,7 +102,7 @@ class EpochDriver:
 
     def run(self, data: Sequence[Any], batch_size: int, seed: int, drop_last: bool, kwargs: dict[str, Any]) -> Any:
         """An epoch; see `vae_pyro.svi.compiled_svi.CompiledSVI.run_epoch`."""
-        rows: Any = data[0] if len(data) == 1 and not isinstance(data[0], Tensor) else TensorRows(data)
+        rows = _rows(data)
         size = len(rows)
         if size == 0 or batch_size < 1:
             raise ValueError(

@@ -64,7 +64,9 @@ def compiled_svi(contender: Compiled, members: int | None) -> tuple[Any, Callabl
             "seeds": [task.seed + number for number in range(members)],
             "initialize": initialize,
         }
-    svi = CompiledSVI(pair.model, pair.guide, contender.optimizer, Trace_ELBO(), prepare=split.observe, **options)
+    svi = CompiledSVI(
+        pair.model, pair.guide, contender.optimizer, Trace_ELBO(), prepare=split.observe, compile=True, **options
+    )
 
     def run(num_images: int | None, seed: int) -> Any:
         some = split if num_images is None else split.take(slice(num_images))
