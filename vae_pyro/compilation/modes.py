@@ -11,6 +11,8 @@ from torch.utils import _pytree as pytree
 
 from vae_pyro.compilation.graph import CaptureError
 
+MAX_CALLS = 5_000
+"""Calls of torch's functions in one step, beyond which it is not traced."""
 _DISPATCH = frozenset({__file__, torch.overrides.__file__, proxy_tensor.__file__})
 # What gives the values of a tensor to Python, without a word to the tracer.
 _READS = frozenset({Tensor.numpy, Tensor.__array__, Tensor.__float__, Tensor.__complex__, Tensor.data_ptr})
@@ -36,8 +38,12 @@ class StandIns(TorchFunctionMode):
     def __init__(self, stand_ins: dict[int, Tensor]) -> None:
         super().__init__()
         self.stand_ins = stand_ins
+        self._calls = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._calls += 1
+        if self._calls > MAX_CALLS:
+            raise CaptureError(f"it makes more than {MAX_CALLS} calls of torch, which take too long to trace")
         if func in _READS:
             raise CaptureError(f"Tensor.{func.__name__} gives the values of a tensor to Python")
         if func in Decisions.functions and func is not Tensor.item:

@@ -10,8 +10,8 @@ import torch
 
 # Whose own variables and attributes are no business of a program: they change its values through arguments alone.
 _LIBRARIES = sys.stdlib_module_names | {
-    "builtins", "_pytest", "arviz", "funsor", "matplotlib", "numpy", "opt_einsum", "pandas", "pyro", "pyroapi", "pytest",
-    "rich", "scipy", "sklearn", "tensorboard", "torch", "torchvision", "tqdm", "wandb", "xarray",
+    "builtins", "_pytest", "arviz", "funsor", "matplotlib", "numpy", "opt_einsum", "pandas", "pyro", "pyroapi",
+    "pytest", "rich", "scipy", "sklearn", "tensorboard", "torch", "torchvision", "tqdm", "wandb", "xarray",
 }  # fmt: skip
 _BY_STRING = frozenset({"getattr", "setattr", "hasattr", "attrgetter"})
 _WHOLE = frozenset({"vars", "__dict__"})

@@ -212,9 +212,9 @@ class CompiledSVI(SVI):
         """Step through data once, in a random order.
 
         Args:
-            data: tensors or arrays with the same first dimension, batches of which are the arguments of `step`; or one object
-                with a method ``raw`` (`vae_pyro.svi.epochs.Rows`), such as a split of `vae_pyro.load_data` together
-                with ``prepare=split.observe``. A split that is streamed is read in the order of its own ``epoch``.
+            data: tensors or arrays with the same first dimension, batches of which are the arguments of `step`; or one
+                object with a method ``raw`` (`vae_pyro.svi.epochs.Rows`), such as a split of `vae_pyro.load_data`
+                together with ``prepare=split.observe``. A split that is streamed is read in the order of its own ``epoch``.
             batch_size: data in a step; the last batch is smaller where they do not divide.
             seed: of the order, and of the bits of random observations; on a GPU the bits, like the noise, come from
                 torch's generator there.

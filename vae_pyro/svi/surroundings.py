@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pyro.infer import JitTrace_ELBO, JitTraceEnum_ELBO, JitTraceMeanField_ELBO
+from pyro.infer import JitTrace_ELBO, JitTraceEnum_ELBO, JitTraceGraph_ELBO, JitTraceMeanField_ELBO
 from pyro.ops.jit import CompiledFunction
 from torch import Tensor
 
@@ -31,7 +31,14 @@ MAX_PLACES = 5_000
 _MAX_ITEMS = 256  # of a container: beyond it, a container is known by its identity and length
 _MAX_ARRAY = 4_096  # elements of an array that are compared at every step
 _ABSENT: Any = object()
-_COMPILED = (JitTrace_ELBO, JitTraceEnum_ELBO, JitTraceMeanField_ELBO, CompiledFunction, torch.jit.ScriptFunction)
+_COMPILED = (
+    JitTrace_ELBO,
+    JitTraceEnum_ELBO,
+    JitTraceGraph_ELBO,
+    JitTraceMeanField_ELBO,
+    CompiledFunction,
+    torch.jit.ScriptFunction,
+)
 CELL: Any = object()
 _ATOMS = (bool, int, float, complex, str, bytes, type(None), Enum, torch.dtype, torch.device, torch.Size)
 # What nn.Module and PyroModule keep for themselves; parameters, buffers, children and hooks are looked at on their own.
