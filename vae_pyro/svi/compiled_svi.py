@@ -60,7 +60,7 @@ class CompiledSVI(SVI):
         guide: Pyro guide.
         optim: a Pyro optimizer, or a torch optimizer that holds the parameters.
         loss: a Pyro `ELBO`, or ``loss(model, guide, *args, **kwargs)`` that gives a differentiable tensor.
-        loss_and_grads: as for `pyro.infer.SVI`; where it is given, every step is a stock step.
+        loss_and_grads: as for `pyro.infer.SVI`: gives the loss, and adds its gradient to the parameters'.
         prepare: maps the arguments of `step` to ``(args, kwargs)`` of the programs, inside the compiled program:
             scaling and binarising a batch of bytes, for instance.
         clip_norm: largest Euclidean norm of the whole gradient.
@@ -132,10 +132,9 @@ class CompiledSVI(SVI):
             raise ValueError("seeds, initialize and own_batches belong to num_ensemble, which is not given")
         if num_ensemble is not None and not ranks.alone:
             raise ValueError("an ensemble is trained by one process; give each process members of its own")
-        self.optimizer = optim
+        self.optimizer, self._adapted = optim, adapted
         self.metrics = {}
         self._compile = compile
-        self._loss = loss
         self._inference = inference = Inference(model, guide, loss, self.loss_and_grads, prepare, autocast)
         optimizer, reducer, self._fallbacks = StockOptimizer(optim, clip_norm), Reducer(ranks), Fallbacks()
         self.ensemble: Ensemble | None = None
@@ -143,7 +142,7 @@ class CompiledSVI(SVI):
             self.ensemble = Ensemble(inference, optimizer, num_ensemble, seeds, initialize, own_batches)
         self._stepper = Stepper(optimizer, reducer, self._fallbacks)
         stock = StockStep(inference, optimizer, reducer, skip_nonfinite=skip_nonfinite)
-        self._run = SingleRun(stock, self._stepper, self._fallbacks, has_own_gradient=loss_and_grads is not None)
+        self._run = SingleRun(stock, self._stepper, self._fallbacks)
         self._programs = self._run.programs
         self._epochs = EpochDriver(self.take_step, self._find_block, self._keep, steps_at_once)
 
@@ -214,7 +213,7 @@ class CompiledSVI(SVI):
         Args:
             data: tensors or arrays with the same first dimension, batches of which are the arguments of `step`; or one
                 object with a method ``raw`` (`vae_pyro.svi.epochs.Rows`), such as a split of `vae_pyro.load_data`
-                together with ``prepare=split.observe``. A split that is streamed is read in the order of its own ``epoch``.
+                together with ``prepare=split.observe``. A split that is streamed is read in its own order.
             batch_size: data in a step; the last batch is smaller where they do not divide.
             seed: of the order, and of the bits of random observations; on a GPU the bits, like the noise, come from
                 torch's generator there.
@@ -283,7 +282,12 @@ class CompiledSVI(SVI):
 
     def _follow_attributes(self) -> None:
         """Take over what a user has put in the place of a program or the loss, which `pyro.infer.SVI` reads anew."""
-        now = self._inference
+        now, optimizer = self._inference, self._stepper.optimizer
+        if self.optim is not self._adapted:
+            self._adapted = self.optim
+            self.optimizer = optimizer.optimizer = self.optim
+            self._run.forget()
+            self._epochs.forget()
         if self.model is now.model and self.guide is now.guide and self.loss_and_grads == now.loss_and_grads:
             return
         self._inference = replace(now, model=self.model, guide=self.guide, loss_and_grads=self.loss_and_grads)

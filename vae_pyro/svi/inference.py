@@ -37,7 +37,8 @@ class Inference:
     @property
     def roots(self) -> dict[str, Any]:
         """Everything that is called, by the names that messages give it."""
-        return {"model": self.model, "guide": self.guide, "loss": self.loss, "prepare": self.prepare}
+        functions = {"model": self.model, "guide": self.guide, "loss": self.loss, "prepare": self.prepare}
+        return {**functions, "loss_and_grads": self.loss_and_grads}
 
     def prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments of the programs, from those of a step."""

@@ -27,7 +27,6 @@ class SingleRun:
         stock: the stock step.
         stepper: takes steps with programs.
         fallbacks: hears why steps are stock steps.
-        has_own_gradient: the user has given a ``loss_and_grads``, so that every step is a stock step.
 
     Attributes:
         programs: traced so far.
@@ -36,9 +35,8 @@ class SingleRun:
         status: what has been run.
     """
 
-    def __init__(self, stock: StockStep, stepper: Stepper, fallbacks: Fallbacks, *, has_own_gradient: bool) -> None:
+    def __init__(self, stock: StockStep, stepper: Stepper, fallbacks: Fallbacks) -> None:
         self.stock, self.stepper, self.fallbacks = stock, stepper, fallbacks
-        self.has_own_gradient = has_own_gradient
         self.tracer, self.programs = Tracer(stock.inference, stock), ProgramTable()
         self.leaves: dict[str, Tensor] = {}
         self.status = SVIStatus()
@@ -57,8 +55,6 @@ class SingleRun:
         """Why no program is looked for; ``None`` where one is."""
         if mode == "never":
             return "compile='never'"
-        if self.has_own_gradient:
-            return "a loss_and_grads of its own"
         if am_i_wrapped():
             self.fallbacks.say("the step runs under effect handlers from outside, as the stock step")
             return "effect handlers from outside"

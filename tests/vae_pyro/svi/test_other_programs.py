@@ -937,3 +937,45 @@ def test_a_replaced_model_is_followed() -> None:
         svi.model, svi.guide = second.model, second.guide
         results.append([svi.step(X) for _ in range(5)])
     assert results[1] == pytest.approx(results[0], rel=1e-5)
+
+
+def test_a_replaced_optimizer_is_followed() -> None:
+    results = []
+    for kind in (SVI, CompiledSVI):
+        pyro.clear_param_store()
+        torch.manual_seed(0)
+        case = vae()
+        svi = kind(case.model, case.guide, pyro.optim.Adam({"lr": 0.02}), Trace_ELBO())
+        losses = [svi.step(X) for _ in range(4)]
+        svi.optim = pyro.optim.SGD({"lr": 0.001})
+        results.append(losses + [svi.step(X) for _ in range(4)])
+        assert len(svi.optim.optim_objs) > 0
+    assert results[1] == pytest.approx(results[0], rel=1e-4)
+
+
+def test_a_gradient_of_the_users_own_is_traced() -> None:
+    def loss_and_grads(model: Any, guide: Any, x: Tensor) -> Tensor:
+        loss = simple(model, guide, x)
+        (2 * loss).backward()
+        return loss
+
+    results = []
+    for kind in (SVI, CompiledSVI):
+        pyro.clear_param_store()
+        torch.manual_seed(0)
+        case = vae()
+        svi = kind(case.model, case.guide, pyro.optim.Adam({"lr": 0.02}), simple, loss_and_grads)
+        results.append([svi.step(X) for _ in range(8)])
+    assert results[1] == pytest.approx(results[0], rel=1e-5)
+    assert svi.status().program_steps == 7
+
+
+@pytest.mark.parametrize("what", ["loader", "arrays"])
+def test_an_epoch_takes_arrays_and_says_what_it_does_not_take(what: str) -> None:
+    case = vae()
+    svi = CompiledSVI(case.model, case.guide, pyro.optim.Adam({"lr": 0.02}), Trace_ELBO())
+    if what == "arrays":
+        assert svi.run_epoch(X.numpy(), batch_size=8) > 0
+    else:
+        with pytest.raises(ValueError, match=r"got DataLoader; step through batches .* with svi.step\(\*batch\)"):
+            svi.run_epoch(torch.utils.data.DataLoader([X]), batch_size=8)
