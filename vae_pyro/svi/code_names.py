@@ -22,6 +22,11 @@ def is_library(module: str | None) -> bool:
     return module is not None and module.partition(".")[0] in _LIBRARIES
 
 
+def is_standard(module: str | None) -> bool:
+    """Whether a module, by its name, is one of Python's own: its objects hold what a program puts there."""
+    return module is not None and module.partition(".")[0] in sys.stdlib_module_names | {"builtins"}
+
+
 @dataclass(frozen=True)
 class Read:
     """What one function reads.

@@ -23,7 +23,7 @@ from pyro.infer import JitTrace_ELBO, JitTraceEnum_ELBO, JitTraceGraph_ELBO, Jit
 from pyro.ops.jit import CompiledFunction
 from torch import Tensor
 
-from vae_pyro.svi.code_names import is_library, names_of, names_of_library
+from vae_pyro.svi.code_names import is_library, is_standard, names_of, names_of_library
 from vae_pyro.svi.generator_states import GENERATORS
 
 MAX_PLACES = 5_000
@@ -43,6 +43,7 @@ CELL: Any = object()
 _ATOMS = (bool, int, float, complex, str, bytes, type(None), Enum, torch.dtype, torch.device, torch.Size)
 # What nn.Module and PyroModule keep for themselves; parameters, buffers, children and hooks are looked at on their own.
 _MODULE_INTERNALS = frozenset(vars(torch.nn.Module())) - {"training"}
+_CONSTRUCTORS = frozenset({"__init__", "__new__", "__post_init__", "__init_subclass__"})
 _MODULE_TABLES = ("_parameters", "_buffers", "_modules", "_forward_pre_hooks", "_forward_hooks")
 
 
@@ -116,6 +117,7 @@ class Surroundings:
         self.tensors: list[tuple[str, Tensor]] = []
         self._roots = list(roots.values())  # keeps alive what is known by its identity
         self._seen: dict[int, Any] = {}
+        self._classes: set[int] = set()
         self._names: set[str] = set()
         self._made_up = False
         self._unread: dict[str, list[Callable[[], None]]] = {}
@@ -246,7 +248,7 @@ class Surroundings:
             (types.FunctionType, self._visit_function),
             (types.MethodType, self._visit_method),
             (partial, lambda value, label: self._visit((value.func, value.args, value.keywords), label)),
-            (type, lambda value, _: self._visit_class(value, value.__name__)),
+            (type, self._visit_type),
             (list | tuple, self._visit_items),
             (dict, self._visit_entries),
             (set | frozenset | deque, lambda value, label: self._sizes.append((value, len(value), label))),
@@ -325,7 +327,18 @@ class Surroundings:
         for attribute in list(vars(function)):
             self._hold(vars(function), attribute, f"{label}.{attribute}")
 
-    def _visit_class(self, cls: type, label: str) -> None:
+    def _visit_type(self, cls: type, label: str) -> None:
+        """A class that the programs can reach by its name, and make instances of."""
+        if id(cls) not in self._classes:
+            self._classes.add(id(cls))
+            self._visit_class(cls)
+        for base in cls.__mro__:
+            for name in _CONSTRUCTORS & vars(base).keys():
+                if not is_library(base.__module__):
+                    self._visit(getattr(vars(base)[name], "__func__", vars(base)[name]), f"{cls.__name__}.{name}")
+
+    def _visit_class(self, cls: type) -> None:
+        """Methods and class attributes that the programs can read off an instance."""
         library = [base for base in cls.__mro__ if base is not object and is_library(base.__module__)]
         for base in library:
             self._read(names_of_library(base))
@@ -336,7 +349,9 @@ class Surroundings:
                 continue
             for name, value in list(vars(base).items()):
                 held = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
-                at = f"{label}.{name}"
+                at = f"{cls.__name__}.{name}"
+                if name in _CONSTRUCTORS:
+                    continue
                 if isinstance(held, types.FunctionType):
                     if name.startswith("__") or any(name in vars(above) for above in library):
                         self._visit(held, at)  # Python or the library calls it
@@ -347,7 +362,9 @@ class Surroundings:
 
     def _visit_object(self, value: Any, label: str) -> None:
         cls = type(value)
-        self._visit(cls, cls.__name__)
+        if id(cls) not in self._classes:
+            self._classes.add(id(cls))
+            self._visit_class(cls)
         attributes = getattr(value, "__dict__", None)
         is_module = isinstance(value, torch.nn.Module)
         if isinstance(value, torch.jit.ScriptModule):
@@ -359,7 +376,7 @@ class Surroundings:
         if not isinstance(attributes, dict):
             return
         self._copies.append((attributes, dict(attributes)))
-        library = is_library(cls.__module__)
+        library = is_library(cls.__module__) and not is_standard(cls.__module__)
         for name in list(attributes):
             if name.startswith("_pyro") or (is_module and name in _MODULE_INTERNALS):
                 continue
