@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from vae_pyro.svi.stepper import Traced
+from vae_pyro.svi.surroundings import NUMBERS
 from vae_pyro.svi.tracer import Attempt
 
 MAX_PROGRAMS = 16
@@ -27,7 +28,8 @@ def signature_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
     Floating-point numbers are left out: see `Programs.find`.
     """
-    options = (torch.get_default_dtype(), torch.distributions.Distribution._validate_args, torch.is_autocast_enabled())
+    autocast = torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
+    options = (torch.get_default_dtype(), torch.distributions.Distribution._validate_args, autocast)
     if not kwargs and all(type(item) is Tensor for item in args):
         return tuple([(item.shape, item.stride(), item.dtype, item.device) for item in args]), options
     flat, spec = pytree.tree_flatten((args, kwargs))
@@ -38,7 +40,7 @@ def _signature(item: Any) -> Any:
     if isinstance(item, Tensor):
         strides = item.stride() if item.layout is torch.strided else None
         return type(item), item.layout, item.shape, strides, item.dtype, item.device, item.requires_grad
-    return float if type(item) is float else (type(item), item)
+    return type(item) if isinstance(item, NUMBERS) else (type(item), item)
 
 
 @dataclass
@@ -170,4 +172,6 @@ def floats_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[int, 
     """Floating-point numbers among arguments, with their positions in the flattened arguments."""
     if not kwargs and all(type(item) is Tensor for item in args):
         return []
-    return [(at, item) for at, item in enumerate(pytree.tree_leaves((args, kwargs))) if type(item) is float]
+    return [
+        (at, float(item)) for at, item in enumerate(pytree.tree_leaves((args, kwargs))) if isinstance(item, NUMBERS)
+    ]

@@ -40,7 +40,9 @@ _COMPILED = (
     torch.jit.ScriptFunction,
 )
 CELL: Any = object()
-_ATOMS = (bool, int, float, complex, str, bytes, type(None), Enum, torch.dtype, torch.device, torch.Size)
+NUMBERS = (float, np.floating)
+"""Types of floating-point numbers that may become inputs of a program."""
+_ATOMS = (bool, int, float, complex, str, bytes, np.generic, type(None), Enum, torch.dtype, torch.device, torch.Size)
 # What nn.Module and PyroModule keep for themselves; parameters, buffers, children and hooks are looked at on their own.
 _MODULE_INTERNALS = frozenset(vars(torch.nn.Module())) - {"training"}
 _CONSTRUCTORS = frozenset({"__init__", "__new__", "__post_init__", "__init_subclass__"})
@@ -90,7 +92,7 @@ class Place:
     @property
     def is_number(self) -> bool:
         """Whether a floating-point number stands there, which a program can take as an input."""
-        return type(self.value) is float and not isinstance(self.holder, types.MappingProxyType)
+        return isinstance(self.value, NUMBERS) and not isinstance(self.holder, types.MappingProxyType)
 
 
 class Surroundings:
@@ -190,7 +192,7 @@ class Surroundings:
             and all(_same_items(held, items) for held, items, _ in self._items)
             and all(tensor.requires_grad is flag for tensor, flag, _ in self._flags)
             and self._tensors_hold()
-            and all(type(place.get()) is float for place in self.numbers)
+            and all(isinstance(place.get(), NUMBERS) for place in self.numbers)
             and all(np.array_equal(array, copy, equal_nan=False) for array, copy, _ in self._arrays)
         )
 
@@ -207,7 +209,7 @@ class Surroundings:
         """Labels of what has another value now, where all of it is floating-point numbers; else nothing."""
         changed = set(self.changed())
         places = [place for place in self.places if place.label in changed]
-        only = {place.label for place in places if place.is_number and type(place.get()) is float}
+        only = {place.label for place in places if place.is_number and isinstance(place.get(), NUMBERS)}
         return sorted(changed) if changed == only else []
 
     def put_back(self) -> None:

@@ -769,7 +769,8 @@ def test_the_same_shape_in_other_strides() -> None:
     assert numbers(ours.losses) == pytest.approx(numbers(stock.losses), rel=1e-4)
 
 
-def test_a_number_that_changes_is_an_input_from_its_second_value_on() -> None:
+@pytest.mark.parametrize("kind", [float, np.float64, np.float32])
+def test_a_number_that_changes_is_an_input_from_its_second_value_on(kind: Any) -> None:
     def build() -> Case:
         v = Autoencoder()
 
@@ -781,7 +782,7 @@ def test_a_number_that_changes_is_an_input_from_its_second_value_on() -> None:
             with pyro.poutine.scale(scale=beta):
                 v.guide(x)
 
-        return Case(model, guide, lambda step: (X, min(1.0, (step + 1) / 10)))
+        return Case(model, guide, lambda step: (X, kind(min(1.0, (step + 1) / 10))))
 
     _, ours = require_same(build)
     assert ours.svi.status().programs <= 2
