@@ -90,6 +90,8 @@ from .predictive.checking import predictive_check as predictive_check
 from .predictive.checking import predictive_checks as predictive_checks
 from .predictive.checks import PredictiveCheck as PredictiveCheck
 from .predictive.checks import PredictiveChecks as PredictiveChecks
+from .report.pair_check import PairCheck as PairCheck
+from .report.pair_check import check_pair as check_pair
 from .report.report import Report as Report
 from .report.report import make_report as make_report
 from .report.report import report_run as report_run

@@ -13,10 +13,17 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from vae_pyro import VAE
+from analysis.posterior.joint import LogJoint
+from vae_pyro import VAE, Split
 from vae_pyro.core.isolation import seeded
+from vae_pyro.densities.pair import as_pair
 
 type Program = Callable[..., Any]
+
+
+def joint_of(pair: tuple[Program, Program], x: Tensor) -> LogJoint:
+    """log p(x, z) of two programs at some data."""
+    return LogJoint(as_pair(pair).programs(Split(x)), x)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from analysis.results.blocks import Section
 from vae_pyro.core.config import Config
 from vae_pyro.core.discovery import import_siblings
 from vae_pyro.core.registry import Registry
+from vae_pyro.densities.programs import Need
 from vae_pyro.densities.walk import Reducer
 
 # Folders of `analysis` whose modules, and the modules of whose folders, may hold diagnostics.
@@ -46,6 +47,7 @@ class Diagnostic[R](ABC):
         order: place in the report; those that exist are multiples of 10.
         requires: inputs without which the section is left out.
         min_data: held-out data below which the section only reports that there are too few.
+        needs: of the pair, see `vae_pyro.densities.programs.Programs.lacks`; without them the section gives the reason.
         Options: of this diagnostic alone; each is a keyword of `analysis.diagnostics.config.ReportConfig`.
     """
 
@@ -55,13 +57,14 @@ class Diagnostic[R](ABC):
     order: ClassVar[int]
     requires: ClassVar[tuple[Requirement, ...]] = ()
     min_data: ClassVar[int] = 1
+    needs: ClassVar[tuple[Need, ...]] = ()
     Options: ClassVar[type[Config]] = Config
 
     def available(self, context: Context) -> str | None:
         """Why the diagnostic does not apply to this pair and these data; ``None`` where it does."""
         if len(context.test) < self.min_data:
             return f"at least {self.min_data} held-out data are required, got {len(context.test)}"
-        return None
+        return next(filter(None, (context.data.programs.lacks(need) for need in self.needs)), None)
 
     def reducers(self, context: Context) -> Reducers:
         """How to make what this diagnostic collects from the draws of the held-out data, by name.
@@ -82,6 +85,19 @@ class Diagnostic[R](ABC):
     @abstractmethod
     def section(self, result: R) -> Section:
         """The result as prose, tables and pictures; nothing is computed here that is not shown."""
+
+
+def why_not(diagnostic: Diagnostic[Any], context: Context) -> str | None:
+    """Why a diagnostic does not apply, whether it says so or raises; ``None`` where it does."""
+    try:
+        return diagnostic.available(context)
+    except (ValueError, ArithmeticError) as error:
+        return sentence(error)
+
+
+def sentence(error: Exception) -> str:
+    """What an error says, without the shapes of a trace that Pyro adds to what is raised inside of one."""
+    return str(error).partition("\nTrace Shapes:")[0].strip()
 
 
 class Diagnostics(Registry[Diagnostic[Any]]):

@@ -23,6 +23,8 @@ _PREDICTIVE_BYTES = 512 * 1024**2
 # Elements drawn from the prior where no number of data sets is asked for, and the least number of data sets then.
 _PRIOR_ELEMENTS, _LEAST_PRIOR = 1_000_000_000, 100
 _PIT_STREAM = 3
+# Attribute of a tree without predictive draws: the reason.
+NO_DRAWS = "no_predictive_draws"
 
 
 def write_netcdf(data: xr.Dataset | xr.DataTree, path: Path) -> None:
@@ -72,6 +74,8 @@ def to_datatree(
         mask: boolean, shape of ``x``, true where observed; NaN is not observed.
         y: classes ``(datum,)`` that the programs are given.
         predictive: ``None`` as above, ``True`` keeps every predictive draw whatever it takes, ``False`` draws none.
+            Where the model of a pair cannot draw x, ``None`` draws none, and the tree's attribute
+            ``no_predictive_draws`` gives the reason.
         statistics: names of `analysis.stats.test_statistics.STATISTICS`; ``None`` takes those that suit the shape of
             the data.
         prior_predictive: data sets to draw from the prior, 0 for none; ``None`` draws ``num_draws``, or as many as have
@@ -114,7 +118,10 @@ class TreeReducer:
         prior_predictive: int | None = None,
     ) -> None:
         self._data, self._num_draws, self._seed = data, num_draws, seed
-        self._replicate = predictive is not False
+        self._reason = data.programs.why_no_draws()
+        if self._reason and (predictive or prior_predictive):
+            raise ValueError(f"no predictive draws: {self._reason}")
+        self._replicate = predictive is not False and self._reason is None
         names = default_statistics(data.split.x_shape) if statistics is None else statistics
         self._statistics = tuple(STATISTICS.resolve(name) for name in names)
         self._observed = data.observed()
@@ -161,7 +168,14 @@ class TreeReducer:
                 nodes["predictive_statistics/observed_data"] = _dataset(of_data, coords)
         tree = xr.DataTree.from_dict(nodes)
         tree.attrs |= {"space": str(split.space), "seed": self._seed, "num_draws": self._num_draws, "units": "nats"}
-        for name, value in (("measure", data.pair.measure), ("of", data.pair.target(split))):
+        names = data.programs.observed_names
+        observed_sites = None if names == ("x",) else ", ".join(names)
+        for name, value in (
+            ("measure", data.pair.measure),
+            ("of", data.pair.target(split)),
+            ("observed_sites", observed_sites),
+            (NO_DRAWS, self._reason),
+        ):
             if value is not None:
                 tree.attrs[name] = str(value)
         return tree
@@ -175,18 +189,22 @@ def _thinned(num_draws: int, fit: int | None) -> Array:
 
 def _log_density_groups(draws: Draws) -> dict[str, dict[str, Any]]:
     groups = draws.groups
+    latents = groups.get("latents", {})
     log_guide = groups["log_guide"]["log_guide"]
     log_weight = groups["log_likelihood"]["x"] + sum(groups["log_prior"].values()) - log_guide
     return {
-        "posterior": {name: _per_draw(value, _latent_dims(name, value)) for name, value in groups["latents"].items()},
+        "posterior": {
+            name: _per_draw(value, _latent_dims(name, value, name == "z" or len(latents) == 1))
+            for name, value in latents.items()
+        },
         "log_likelihood": {"x": _per_draw(groups["log_likelihood"]["x"])},
         "log_prior": {name: _per_draw(value) for name, value in groups["log_prior"].items()},
         "sample_stats": {"log_guide": _per_draw(log_guide), "log_weight": _per_draw(log_weight)},
     }
 
 
-def _latent_dims(name: str, value: Array) -> tuple[str, ...]:
-    return ("latent",) if name == "z" and value.ndim == 3 else tuple(f"{name}_dim_{i}" for i in range(value.ndim - 2))
+def _latent_dims(name: str, value: Array, named: bool) -> tuple[str, ...]:
+    return ("latent",) if named and value.ndim == 3 else tuple(f"{name}_dim_{i}" for i in range(value.ndim - 2))
 
 
 def _per_draw(value: Array, event: tuple[str, ...] = ()) -> tuple[tuple[str, ...], Array]:

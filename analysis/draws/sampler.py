@@ -9,10 +9,7 @@ from math import ceil, prod
 from typing import Any
 
 import numpy as np
-import pyro
 import torch
-from pyro import poutine
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from analysis.stats.test_statistics import measure
@@ -20,7 +17,7 @@ from vae_pyro.core.isolation import RandomStream, derive_seed, isolated
 from vae_pyro.core.registry import Choice
 from vae_pyro.data.split import Given, visible
 from vae_pyro.densities.moments import merge_moments
-from vae_pyro.densities.sites import Program, score_sites
+from vae_pyro.densities.simulation import draw, replicate
 from vae_pyro.densities.walk import ELEMENTS_AT_ONCE, Block, PairData, pieces, take
 
 type Array = np.ndarray[Any, Any]
@@ -129,14 +126,15 @@ class PosteriorDraws:
 
     def _replicated(self, block: Block, particles: slice, some: slice, rows: slice) -> Tensor:
         """Score some draws and replicate the data given each of them; one run of the model where that is enough."""
-        model = self._data.pair.model
+        programs = self._data.programs
         at = {name: value.contiguous() for name, value in take(block.latents, particles, some).items()}
         beside = _of(block.given, some)
-        scores = score_sites(model, block.x[some], at, **beside)
+        count = particles.stop - particles.start
+        scores = programs.score(block.x[some], at, num_particles=count, **beside)
         self.draws.put_scores(scores.log_likelihood, scores.log_prior, particles, rows)
-        if self._data.pair.outputs_ignore_data:
-            return _draw(scores.outputs["x"])
-        return _replicate(model, at, particles, some.stop - some.start, beside.get("y"))
+        if programs.outputs_ignore_data:
+            return draw(scores.outputs[programs.data_sites[0]])
+        return replicate(programs, block.x[some], at, count, y=beside.get("y"))
 
 
 @torch.no_grad()
@@ -156,8 +154,9 @@ def prior_draws(
     split = data.split
     with isolated(derive_seed(seed, _PRIOR_STREAM)):
         for particles, rows in _cells(num_draws, len(split), data.width):
-            mask, y = (None if part is None else part[rows] for part in (split.mask, split.y))
-            drawn = _replicate(data.pair.model, {}, particles, rows.stop - rows.start, y)
+            x, given = data.batch(rows)
+            mask, y = given.get("mask"), given.get("y")
+            drawn = replicate(data.programs, x, {}, particles.stop - particles.start, y=y)
             _record(draws, data, statistics, drawn, None, mask, particles, rows)
     return draws
 
@@ -203,32 +202,3 @@ def _cells(num_draws: int, num_data: int, width: int) -> Iterator[tuple[slice, s
 
 def _of(given: Given, rows: slice) -> Given:
     return {name: value[rows] for name, value in given.items()}
-
-
-def _replicate(
-    model: Program, latents: dict[str, Tensor], particles: slice, size: int, y: Tensor | None = None
-) -> Tensor:
-    given = {} if y is None else {"y": y}
-    with _Draw(), pyro.plate("particles", particles.stop - particles.start, dim=-2):
-        trace = poutine.trace(poutine.condition(model, data=latents)).get_trace(size=size, **given)
-    drawn: Tensor = trace.nodes["x"]["value"]
-    return drawn
-
-
-class _Draw(Messenger):
-    """Draws ``x`` by `_draw`. It stands outside the plates, which expand the distribution first."""
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if msg["name"] == "x" and not msg["done"] and not msg["is_observed"]:
-            msg["value"], msg["done"] = _draw(msg["fn"]), True
-
-
-def _draw(distribution: Any) -> Tensor:
-    base = distribution
-    while hasattr(base, "base_dist"):
-        base = base.base_dist
-    if isinstance(base, torch.distributions.Bernoulli) and base.batch_shape == distribution.shape():
-        # Comparing uniform numbers takes a quarter of torch.bernoulli's time.
-        return (torch.rand_like(base.probs) < base.probs).to(base.probs.dtype)
-    drawn: Tensor = distribution.sample()
-    return drawn

@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from analysis.posterior.bounds import Annealing, Sandwich
 from analysis.posterior.hamiltonian import Path, Start, pilot, run
-from analysis.posterior.joint import Gaussian, LogJoint, latent_sites
+from analysis.posterior.joint import Gaussian, LogJoint
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
 from vae_pyro.densities.pair import PairLike, as_pair
+from vae_pyro.densities.simulation import simulate as draw_data
 from vae_pyro.densities.walk import bind
 
 type Array = np.ndarray[Any, Any]
@@ -105,6 +105,7 @@ def bidirectional_monte_carlo(
     pair: PairLike,
     *,
     num_data: int = 25,
+    x_like: Split | Tensor | Array | None = None,
     start: Start = "guide",
     config: AnnealingConfig | None = None,
     seed: int = 0,
@@ -114,8 +115,9 @@ def bidirectional_monte_carlo(
     Simulating gives z with x, an exact draw of p(z | x); annealing back from it bounds log p(x) from above.
 
     Args:
-        pair: as there; its model is run as ``model(size=num_data)``.
+        pair: as there; its model draws the data.
         num_data: data to simulate.
+        x_like: some data, which a model that takes no ``size`` requires to draw others.
         start: as there.
         config: as there.
         seed: of all draws.
@@ -127,7 +129,8 @@ def bidirectional_monte_carlo(
         Grosse, Ghahramani & Adams 2015, Sandwiching the marginal likelihood using bidirectional Monte Carlo.
         arXiv:1511.02543
     """
-    return sandwich(pair, num_data, lambda _: start, config or AnnealingConfig(), seed=seed)
+    like = None if x_like is None else as_split(x_like).fixed(derive_seed(seed, 2))
+    return sandwich(pair, num_data, lambda _: start, config or AnnealingConfig(), like=like, seed=seed)
 
 
 def sigmoidal_schedule(num_temperatures: int, sharpness: float = 4.0) -> Array:
@@ -154,18 +157,25 @@ def joints(pair: PairLike, split: Split, num_particles: int) -> Iterator[LogJoin
     for rows in data.rows(num_particles):
         x, given = data.batch(rows)
         with isolated(0):
-            joint = LogJoint(data.pair.model, data.pair.guide, x, **given)
+            joint = LogJoint(data.programs, x, **given)
         yield joint
 
 
 def simulate(
-    pair: PairLike, num_data: int, *, mask: Tensor | None = None, y: Tensor | None = None, seed: int = 0
+    pair: PairLike,
+    num_data: int,
+    *,
+    like: Split | None = None,
+    mask: Tensor | None = None,
+    y: Tensor | None = None,
+    seed: int = 0,
 ) -> tuple[Split, dict[str, Tensor]]:
     """Data of the model with the latents that made them, which are exact draws of their posterior.
 
     Args:
-        pair: its model is run as ``model(size=num_data)``.
+        pair: its model draws the data.
         num_data: how many.
+        like: some data, without which a model that takes no ``size`` cannot draw others.
         mask: boolean, ``(num_data, *x_shape)``: what of the simulated data is observed.
         y: classes ``(num_data,)`` that the programs are given.
         seed: of the draws.
@@ -178,11 +188,10 @@ def simulate(
     """
     if num_data < 1:
         raise ValueError(f"num_data must be at least 1, got {num_data}")
-    model = as_pair(pair).model
-    with isolated(seed), torch.no_grad():
-        trace = poutine.trace(model).get_trace(size=num_data, **({} if y is None else {"y": y}))
-    latents = dict(latent_sites(trace))
-    return Split(latents.pop("x"), mask=mask, y=y), latents
+    programs = as_pair(pair).programs_of_draws(like, y)
+    with isolated(seed):
+        drawn = draw_data(programs, num_data, y=y)
+    return Split(drawn.x, mask=mask, y=y), drawn.latents
 
 
 def sandwich(
@@ -191,6 +200,7 @@ def sandwich(
     start: Callable[[LogJoint], Start | Gaussian],
     config: AnnealingConfig,
     *,
+    like: Split | None = None,
     mask: Tensor | None = None,
     y: Tensor | None = None,
     seed: int,
@@ -202,11 +212,12 @@ def sandwich(
         num_data: likewise.
         start: gives the start of a block of data.
         config: see `AnnealingConfig`.
-        mask: see `simulate`.
+        like: see `simulate`.
+        mask: likewise.
         y: likewise.
         seed: of all draws.
     """
-    split, latents = simulate(pair, num_data, mask=mask, y=y, seed=derive_seed(seed, 0))
+    split, latents = simulate(pair, num_data, like=like, mask=mask, y=y, seed=derive_seed(seed, 0))
     forward, backward, first = [], [], 0
     for number, joint in enumerate(joints(pair, split, config.num_chains)):
         exact = joint.flat({name: value[None, first : first + len(joint)] for name, value in latents.items()})

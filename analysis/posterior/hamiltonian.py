@@ -8,13 +8,11 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
-import pyro
 import torch
-from pyro import poutine
 from torch import Tensor
 
-from analysis.posterior.joint import Gaussian, LogJoint, guide_gaussian, latent_sites
-from vae_pyro.densities.sites import draw_latents
+from analysis.posterior.joint import Gaussian, LogJoint, guide_gaussian
+from vae_pyro.densities.simulation import prior_latents
 
 type Array = np.ndarray[Any, Any]
 type Start = Literal["guide", "prior"]
@@ -78,11 +76,8 @@ class Path:
         if isinstance(self.start, Gaussian):
             return self.start.shift(torch.randn(num_chains, *self.start.loc.shape).to(self.start.loc))
         if self.start == "guide":
-            drawn, _ = draw_latents(joint.guide, joint.x, num_particles=num_chains, **joint.given)
-            return joint.flat(drawn)
-        with pyro.plate("particles", num_chains, dim=-2):
-            trace = poutine.trace(joint.model).get_trace(joint.x, **joint.given)
-        return joint.flat(dict(latent_sites(trace)))
+            return joint.flat(joint.programs.draw(joint.x, num_chains, **joint.given).latents)
+        return joint.flat(prior_latents(joint.programs, joint.x, num_chains, **joint.given))
 
     def at(self, z: Tensor) -> Point:
         """Both ends of the path at ``z``."""

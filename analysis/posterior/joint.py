@@ -3,22 +3,17 @@
 Annealing, a guide optimised for one datum, and Hamiltonian moves all see a pair through these two.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import log, pi, prod
-from typing import Any
 
-import pyro
 import pyro.distributions as dist
 import torch
-from pyro import poutine
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
 from vae_pyro.data.split import Given
-from vae_pyro.densities.log_density import log_densities
-from vae_pyro.densities.sites import Program
+from vae_pyro.densities.programs import Programs
 
 _MOMENT_DRAWS = 500
 
@@ -29,8 +24,7 @@ class LogJoint:
     The latents of all sites are concatenated in one vector of length `dim`.
 
     Args:
-        model: Pyro model that keeps the contract of `vae_pyro.Pair`.
-        guide: its guide, which names the latent sites.
+        programs: of a pair.
         x: data, shape ``(datum, *event)``.
         mask: boolean, shape of ``x``, true where observed.
         y: classes that the programs are given, ``(datum,)``.
@@ -44,16 +38,17 @@ class LogJoint:
         ValueError: a latent site is not real-valued.
     """
 
-    def __init__(
-        self, model: Program, guide: Program, x: Tensor, mask: Tensor | None = None, y: Tensor | None = None
-    ) -> None:
+    def __init__(self, programs: Programs, x: Tensor, mask: Tensor | None = None, y: Tensor | None = None) -> None:
+        programs.require("amortized")
         if mask is not None:  # a masked NaN adds nothing to a density, but 0 * NaN to its gradient
             x = torch.where(mask | x.isfinite(), x, torch.zeros_like(x))
-        self.model, self.guide, self.x = model, guide, x
+        self.programs, self.x = programs, x
         self.given: Given = {name: value for name, value in (("mask", mask), ("y", y)) if value is not None}
         with torch.no_grad():
             one = {name: value[:1] for name, value in self.given.items()}
-            densities = log_densities(model, guide, x[:1], num_particles=1, **one)
+            densities = programs.log_densities(x[:1], 1, **one)
+        if not densities.distributions:
+            raise ValueError("the model has no latents that the guide draws, so that its log p(x) is exact as it is")
         for name, (prior, _) in densities.distributions.items():
             support = prior.support
             while isinstance(support, constraints.independent):
@@ -84,12 +79,12 @@ class LogJoint:
 
     def densities(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """log p(x | z) and log p(z), each ``(particle, datum)``, differentiable in ``z`` of shape ``(..., dim)``."""
-        densities = log_densities(self.model, self._at(z), self.x, num_particles=len(z), **self.given)
-        return densities.log_likelihood, densities.log_prior
+        scores = self.programs.score(self.x, self.sites(z), **self.given)
+        return scores.log_likelihood, scores.total_prior
 
     def log_guide(self, z: Tensor) -> Tensor:
         """log q(z | x), ``(particle, datum)``, differentiable in ``z``."""
-        return log_densities(self.guide, self._at(z), self.x, num_particles=len(z), **self.given).log_prior
+        return self.programs.score_guide(self.x, self.sites(z), **self.given)
 
     @torch.no_grad()
     def value(self, z: Tensor) -> Tensor:
@@ -104,16 +99,6 @@ class LogJoint:
             assert isinstance(log_joint, Tensor)
             (gradient,) = torch.autograd.grad(log_joint.sum(), z)
         return log_joint.detach(), gradient
-
-    def _at(self, z: Tensor) -> Program:
-        """A guide that gives ``z`` and no density: the log densities of a pair with it are those of the model alone."""
-
-        def given(x: Tensor, **_: Any) -> None:
-            with pyro.plate("data", len(x)):
-                for name, value in self.sites(z).items():
-                    pyro.sample(name, dist.Delta(value, event_dim=value.dim() - 2))
-
-        return given
 
 
 @dataclass(frozen=True)
@@ -167,7 +152,7 @@ def guide_gaussian(joint: LogJoint, *, num_draws: int = _MOMENT_DRAWS) -> tuple[
         The guide's own location and covariance where every site is Gaussian given x alone; if not, a diagonal Gaussian
         with the mean and variance of draws of the guide.
     """
-    one = log_densities(joint.model, joint.guide, joint.x, num_particles=2, **joint.given)
+    one = joint.programs.log_densities(joint.x, 2, **joint.given)
     parts = [_gaussian(guide) for _, guide in one.distributions.values()]
     if all(part is not None for part in parts):
         exact = [part for part in parts if part is not None]
@@ -179,19 +164,10 @@ def guide_gaussian(joint: LogJoint, *, num_draws: int = _MOMENT_DRAWS) -> tuple[
             scale_tril[:, first:last, first:last] = block
             first = last
         return Gaussian(loc, scale_tril, all(part[2] for part in exact)), True
-    draws = []
-    for _ in range(0, num_draws, 50):
-        densities = log_densities(joint.model, joint.guide, joint.x, num_particles=50, **joint.given)
-        draws.append(joint.flat(densities.latents))
-    drawn = torch.cat(draws)
+    drawn = torch.cat(
+        [joint.flat(joint.programs.draw(joint.x, 50, **joint.given).latents) for _ in range(0, num_draws, 50)]
+    )
     return Gaussian(drawn.mean(0), torch.diag_embed(drawn.std(0)), True), False
-
-
-def latent_sites(trace: poutine.Trace) -> Iterator[tuple[str, Tensor]]:
-    """Name and value of what a model drew."""
-    for name, site in trace.nodes.items():
-        if site["type"] == "sample" and not site["is_observed"] and not poutine.util.site_is_subsample(site):
-            yield name, site["value"]
 
 
 def _gaussian(guide: TorchDistribution) -> tuple[Tensor, Tensor, bool] | None:

@@ -170,18 +170,24 @@ def nuts_moments(
     split = as_split(x, mask, y).fixed(derive_seed(seed, 0))
     parts: list[tuple[Array, ...]] = []
     for number, joint in enumerate(joints(pair, split, 1)):
+        if joint.programs.summed:
+            raise ValueError(
+                f"NUTS runs the model as it is, and its discrete site {next(iter(joint.programs.summed))!r} is summed "
+                "out of all other estimates; sum it out in the model"
+            )
         with isolated(derive_seed(seed, 1, number)):
             guide, _ = guide_gaussian(joint)
             start = {name: value[0] for name, value in joint.sites(guide.loc[None]).items()}
-            given = joint.given
+            given = joint.programs.of_model.given(joint.given.get("mask"), joint.given.get("y"))
             chain = MCMC(
-                NUTS(joint.model),
+                NUTS(joint.programs.model),
                 num_samples=num_draws,
                 warmup_steps=num_warmup,
                 initial_params=start,
                 disable_progbar=True,
             )
-            chain.run(joint.x, **given)
+            with joint.programs.state.evaluating():
+                chain.run(joint.x, **given)
         draws = joint.flat({name: value.detach() for name, value in chain.get_samples().items()}).double()
         size = effective_sample_size(draws[None], sample_dim=1, chain_dim=0)
         scale = draws.std(0)

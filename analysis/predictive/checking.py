@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from analysis.draws.datatree import NO_DRAWS
 from analysis.predictive.checks import KINDS, Kind, PredictiveCheck, PredictiveChecks
 from analysis.predictive.replications import (
     DataStatistic,
@@ -98,6 +99,8 @@ def predictive_checks(
         there = node(tree, "predictive_statistics/observed_data")
         statistics = [] if there is None else [str(name) for name in there.data_vars]
     if len(statistics) == 0:
+        if NO_DRAWS in tree.attrs:
+            raise ValueError(f"no predictive draws: {tree.attrs[NO_DRAWS]}")
         raise ValueError("no statistic to check; name some, or make the tree with to_datatree(..., statistics=...)")
     checks = _check(tree, statistics, kind, over_data, weighted, seed)
     observed = np.array([check.observed for check in checks])

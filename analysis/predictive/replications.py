@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
+from analysis.draws.datatree import NO_DRAWS
 from analysis.stats.importance import effective_sample_size
 from analysis.stats.pareto_smoothing import MIN_DRAWS, good_k, pareto_smooth
 from analysis.stats.test_statistics import canonical, measure
@@ -83,7 +84,8 @@ def whole(tree: xr.DataTree, group: Group) -> Replications:
     there = node(tree, group)
     if there is None:
         option = "without predictive=False" if group == "posterior_predictive" else "with prior_predictive=500"
-        raise ValueError(f"the tree has no {group}; make it {option} in to_datatree")
+        reason = tree.attrs.get(NO_DRAWS)
+        raise ValueError(f"the tree has no {group}{f': {reason}' if reason else f'; make it {option} in to_datatree'}")
     kept = there["x"].stack(sample=("chain", "draw")).transpose("sample", "datum", ...)
     data = tree["observed_data"]["x"].values
     hidden = np.isnan(data)

@@ -58,6 +58,7 @@ class Predictive(Diagnostic[PredictiveFindings]):
     """Statistics of the data among those of replicated data sets."""
 
     name, title, order = "predictive", "Predictive checks", 30
+    needs = ("draws",)
     question = "Do data drawn from the model look like the data?"
 
     def reducers(self, context: Context) -> Reducers:

@@ -13,6 +13,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from analysis.diagnostics.config import ReportConfig
 from analysis.diagnostics.context import Context, FitRecord
-from analysis.diagnostics.diagnostic import DIAGNOSTICS, Diagnostic
+from analysis.diagnostics.diagnostic import DIAGNOSTICS, Diagnostic, sentence, why_not
 from analysis.draws.datatree import write_netcdf
 from analysis.results.blocks import Section
 from analysis.results.page import Page
@@ -66,8 +67,15 @@ class Report:
     failed: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
-    def write(self, run: RunFolder) -> None:
-        """Write ``report.html``, ``inference.nc`` and, into ``metrics.json``, every number shown; each file whole."""
+    def write(self, run: RunFolder | str | Path) -> None:
+        """Write ``report.html``, ``inference.nc`` and, into ``metrics.json``, every number shown; each file whole.
+
+        Args:
+            run: a run, or the path of a folder, which is made where there is none.
+        """
+        if not isinstance(run, RunFolder):
+            Path(run).mkdir(parents=True, exist_ok=True)
+            run = RunFolder(run)
         if self.tree is not None:
             write_netcdf(_thinned(self.tree), run.inference_file)
         run.update_metrics({"report": self.page.metrics()})
@@ -80,7 +88,7 @@ class Report:
 
     def __str__(self) -> str:
         rows = [str(verdict) for _, verdict in self.page.verdicts]
-        return "\n".join([self.page.summary(), *rows, *(f"{title}: {reason}" for title, reason in self.absent)])
+        return "\n".join([self.page.summary(), *(f"  {title}: {reason}" for title, reason in self.absent), *rows])
 
     def _repr_html_(self) -> str:
         from markupsafe import Markup
@@ -137,6 +145,7 @@ def make_report(
     held_out = as_split(test).fixed(derive_seed(seed, 0))
     pair = as_pair(pair)
     pair.check_data(held_out)
+    pair.programs(held_out)  # that no density can be had of is refused here, once
     context = Context(
         pair=pair,
         test=held_out,
@@ -158,6 +167,7 @@ def make_report(
     page = Page(
         title,
         sections,
+        absent=made.absent,
         facts={"held-out data": f"{len(held_out):,}", "observed": held_out.space, **(facts or {})},
         provenance={
             "seed of the report": seed,
@@ -242,7 +252,7 @@ def _collect(
     """Run the guide on the held-out data, once, for all diagnostics that use draws of them."""
     reducers: dict[str, Callable[[], Reducer[Any]]] = {}
     for diagnostic in chosen:
-        if not context.lacks(diagnostic.requires) and diagnostic.available(context) is None:
+        if not context.lacks(diagnostic.requires) and why_not(diagnostic, context) is None:
             reducers = {**diagnostic.reducers(context), **reducers}
     if reducers:
         progress("Draws of the held-out data")
@@ -261,14 +271,13 @@ def _run(
         return None
     progress(diagnostic.title)
     began = perf_counter()
+    reason = why_not(diagnostic, context)
     try:
-        reason = diagnostic.available(context)
         if reason is None:
             result = report.results[diagnostic.name] = diagnostic.run(context)
             section = diagnostic.section(result)
     except (ValueError, ArithmeticError) as error:
-        # Pyro adds the shapes of a trace to what is raised inside of one.
-        reason = str(error).partition("\nTrace Shapes:")[0]
+        reason = sentence(error)
     if reason is not None:
         report.failed[diagnostic.title] = reason
         section = Section(diagnostic.title, [_absence(reason)], name=diagnostic.name)

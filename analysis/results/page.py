@@ -44,6 +44,7 @@ class Page:
         lead: prose between the facts and the verdicts.
         provenance: versions, seeds, settings and fingerprints, shown at the end.
         subtitle: above the title.
+        absent: title of each section that could not be made, and why.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Page:
     lead: str = ""
     provenance: Mapping[str, Cell] = field(default_factory=dict)
     subtitle: str = "Report on a variational autoencoder"
+    absent: Sequence[tuple[str, str]] = ()
     figures = Former("metrics()")
 
     def __post_init__(self) -> None:
@@ -81,15 +83,24 @@ class Page:
         return list(dict.fromkeys(line for section in self.sections for line in section.references))
 
     def summary(self) -> str:
-        """How many checks were passed, in a sentence."""
+        """How many checks were passed, in a sentence; first the sections that are missing, which is no pass."""
+        if self.absent:
+            titles = ", ".join(title for title, _ in self.absent)
+            missing = f"Incomplete: {len(self.absent)} of {len(self.sections)} sections could not be made ({titles})."
+            return f"{missing} {self._of_checks('of the other sections ')}"
+        return self._of_checks()
+
+    def _of_checks(self, of: str = "") -> str:
         outcomes = [verdict.outcome for _, verdict in self.verdicts]
         if not outcomes:
             return "No check was made."
         passed, warned, failed = (outcomes.count(outcome) for outcome in ("pass", "warn", "fail"))
         if passed == len(outcomes):
+            if of:
+                return f"{passed} {'check' if passed == 1 else 'checks'} {of}passed."
             return "The one check passes." if passed == 1 else f"All {passed} checks pass."
         parts = [f"{count} {word}" for count, word in ((failed, "failed"), (warned, "with a warning")) if count]
-        return f"{passed} of {len(outcomes)} checks passed, {', '.join(parts)}."
+        return f"{passed} of {len(outcomes)} checks {of}passed, {', '.join(parts)}."
 
     def metrics(self) -> dict[str, Any]:
         """Every number shown, as JSON can hold it; infinities and NaN are the strings that ``float`` reads."""

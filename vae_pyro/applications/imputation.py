@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyro
 import torch
-from pyro import poutine
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
@@ -19,14 +18,14 @@ from vae_pyro.applications.imputation_result import Imputation
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.split import Given, Split
 from vae_pyro.densities.moments import WeightSums
-from vae_pyro.densities.pair import Pair, PairLike
-from vae_pyro.densities.sites import MISSING_SITE
-from vae_pyro.densities.walk import ELEMENTS_AT_ONCE, Block, Latents, bind, pieces, take
+from vae_pyro.densities.pair import PairLike
+from vae_pyro.densities.simulation import elements
+from vae_pyro.densities.sites import SiteKind
+from vae_pyro.densities.walk import ELEMENTS_AT_ONCE, Block, Latents, PairData, bind, pieces, take
 from vae_pyro.likelihoods.table_columns import Columns
 
 type Array = np.ndarray[Any, Any]
 
-_SITE = "x"
 _PREDICTIVE_STREAM = 2
 # Equally weighted draws that the ends of an interval are quantiles of: the share beyond an end at 0.9 has the standard
 # error 0.007.
@@ -57,8 +56,7 @@ def impute(
 
     Args:
         pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.Pair`,
-            gives p(x | z) at the site ``x`` when called as ``model(size=n)``, and whose elements of x are independent
-            given z.
+            observes x at one site, where its elements are independent given z.
         x: ``(datum, *x_shape)``; NaN is unobserved. A split whose observations are random is fixed with ``seed`` first.
         mask: boolean, shape of ``x``, true where observed.
         y: labels or conditions, passed on where given.
@@ -91,10 +89,10 @@ def impute(
         return result.imputation(split.ids, num_draws, level)
     chosen = split.take(torch.from_numpy(result.incomplete).to(split.device))
     data = bind(pair, chosen, seed=seed, check=False)
-    reader = _Reader(data.pair)
     predictive = num_imputations + (_PREDICTIVE_DRAWS if level is not None else 0)
     for block in data.walk(num_draws, seed=seed):
         weight = _weights(block, result.incomplete[block.rows])
+        reader = _Reader(data, block.kinds)
         with isolated(derive_seed(seed, _PREDICTIVE_STREAM, block.rows.start)):
             result.moments(block.rows, weight, *_moments(reader, block, weight))
             if predictive:
@@ -162,31 +160,23 @@ class _Result:
 class _Reader:
     """Conditional distributions of x given latents, under the model of a pair."""
 
-    def __init__(self, pair: Pair) -> None:
-        self._pair = pair
+    def __init__(self, data: PairData, kinds: dict[str, SiteKind]) -> None:
+        self._pair, self._programs, self._kinds = data.pair, data.programs, kinds
 
     def elements(self, values: Tensor, given: Given, latents: Latents) -> TorchDistribution | Tensor:
         """p(x | z) of each element, batch shape ``(particle, datum, *x_shape)``; draws of x where these are latent."""
-        if MISSING_SITE in latents:
-            return latents[MISSING_SITE]
-        drawn = poutine.Trace()
-        for name, value in latents.items():
-            drawn.add_node(name, type="sample", name=name, is_observed=False, value=value, infer={})
-        particles = len(next(iter(latents.values())))
-        conditions = {key: value for key, value in given.items() if key != "mask"}
-        with pyro.plate("particles", particles, dim=-2):
-            trace = poutine.trace(poutine.replay(self._pair.model, trace=drawn)).get_trace(
-                size=len(values), **conditions
-            )
-        if _SITE not in trace.nodes:
-            raise ValueError(f"the model has no site {_SITE!r}; imputation reads p(x | z) there")
-        found = trace.nodes[_SITE]["fn"]
+        missing = [name for name, kind in self._kinds.items() if kind == "data"]
+        if missing:
+            return latents[missing[0]]
+        particles = len(next(iter(latents.values()))) if latents else 1
+        found = elements(self._programs, values, latents, **given)
         while isinstance(found, torch.distributions.Independent | pyro.distributions.MaskedDistribution):
             found = found.base_dist
         if found.event_shape:
             raise ValueError(
-                f"site {_SITE!r} is a {type(found).__name__} over {tuple(found.event_shape)}, whose elements depend on "
-                "each other given z; imputation requires independent elements, as .to_event() declares"
+                f"site {self._programs.data_sites[0]!r} is a {type(found).__name__} over {tuple(found.event_shape)}, "
+                "whose elements depend on each other given z; imputation requires independent elements, as .to_event() "
+                "declares"
             )
         return found.expand((particles, *values.shape))
 

@@ -14,7 +14,8 @@ from pyro import poutine
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from vae_pyro.densities.sites import PARTICLE_DIM, Program, log_prob_of, masked, sample_sites
+from vae_pyro.densities.running import PARTICLE_DIM, log_prob_of, masked, sample_sites
+from vae_pyro.densities.sites import Program
 
 
 @dataclass(frozen=True)
@@ -151,10 +152,12 @@ def log_densities(
             log_prior, log_guide = log_prior + log_p, log_guide + log_q
             sites[name], latents[name] = (log_p, log_q), site["value"]
             distributions[name] = (masked(site), masked(guide_trace.nodes[name]))
-    for name, _ in sample_sites(guide_trace):
-        if name not in model_trace:
+    drawn = [name for name, site in sample_sites(guide_trace) if not site["is_observed"]]
+    for name in [name for name in drawn if name not in model_trace]:  # steps on the way to a latent
+        if not scored.nodes[name]["infer"].get("is_auxiliary"):
             raise ValueError(f"site {name!r} of the guide is not in the model; only the model's latents belong there")
-    latents = {name: latents[name] for name, _ in sample_sites(guide_trace)}
+        log_guide = log_guide + log_prob_of(name, scored.nodes[name], shape)
+    latents = {name: latents[name] for name in drawn if name in latents}
     return LogDensities(log_likelihood, log_prior, log_guide, latents, sites, distributions)
 
 

@@ -8,34 +8,37 @@ from torch import Tensor
 from vae_pyro.compilation.capture import CaptureError, capture_function
 from vae_pyro.compilation.inductor import CompileError, disagreement, inductor
 from vae_pyro.data.split import Given
-from vae_pyro.densities.sites import Program, score_sites
+from vae_pyro.densities.programs import Programs
 
 # Elements of x, over particles and data, beyond which compiling the model's density repays its seconds.
 _WORTH_COMPILING = 1_000_000_000
 
 
 class Scorer:
-    """`vae_pyro.densities.sites.score_sites` of one model, compiled for the first shape where that pays.
+    """`vae_pyro.densities.programs.Programs.score` of one model, compiled for the first shape where that pays.
 
     Args:
-        model: Pyro model that keeps the contract of `vae_pyro.densities.sites`.
+        programs: of a pair.
         elements: numbers that all calls together will hold: draws times data times the width of a pass.
     """
 
-    def __init__(self, model: Program, elements: int) -> None:
-        self.model = model
+    def __init__(self, programs: Programs, elements: int) -> None:
+        self.programs = programs
         self._compile_next = elements >= _WORTH_COMPILING
         self._shapes: list[torch.Size] = []
         self._run: Any = None
         self._constants: list[Tensor] = []
 
-    def __call__(self, x: Tensor, given: Given, latents: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(
+        self, x: Tensor, given: Given, latents: dict[str, Tensor], num_particles: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """log p(x | z) and log p of each latent site, nats, each ``(particle, datum)``.
 
         Args:
             x: ``(datum, *x_shape)``.
             given: ``mask`` and ``y`` that the model is given.
             latents: draws of every latent site, ``(particle, datum, *event)``.
+            num_particles: of the draws, where there may be no site.
         """
         beside, names = list(given), list(latents)
         tensors = [x, *given.values(), *(latents[name].contiguous() for name in names)]
@@ -43,7 +46,8 @@ class Scorer:
         def score(*flat: Tensor) -> tuple[Tensor, ...]:
             first = 1 + len(beside)
             at = dict(zip(names, flat[first:], strict=True))
-            scores = score_sites(self.model, flat[0], at, **dict(zip(beside, flat[1:first], strict=True)))
+            beside_x = dict(zip(beside, flat[1:first], strict=True))
+            scores = self.programs.score(flat[0], at, num_particles=num_particles, **beside_x)
             return scores.log_likelihood, *(scores.log_prior[name] for name in names)
 
         if self._compile_next:

@@ -1,22 +1,21 @@
 """Sites of a pair's programs: draws of the guide, densities of the model at them, site by site.
 
 Contract with the programs: latents are local, inside ``pyro.plate("data", n)``; ``guide(x)`` draws them and
-``model(x)`` scores them; both take ``mask`` and ``y`` as keywords where those are used.
+``model(x)`` scores them; both take ``mask`` and ``y`` as keywords where those are used. What other programs need is
+found out by `vae_pyro.densities.programs`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-import pyro
 import torch
-from pyro import poutine
 from pyro.distributions import TorchDistribution
-from pyro.distributions.util import scale_and_mask
 from torch import Tensor
+
+from vae_pyro.densities.running import Sites, Way, run
 
 type Program = Callable[..., Any]
 type SiteKind = Literal["code", "class", "data"]
-PARTICLE_DIM = -2
 MISSING_SITE = "x_missing"
 
 
@@ -36,6 +35,29 @@ class GuideDraws(NamedTuple):
     log_guide: Tensor
     kinds: dict[str, SiteKind]
     distributions: dict[str, TorchDistribution]
+
+    @classmethod
+    def of(cls, sites: Sites, nothing: Tensor) -> "GuideDraws":
+        """The draws of a run.
+
+        Sites that the guide observes or adds as factors are terms of a training, and no part of q. Auxiliary ones are
+        part of its density, and no latents of the model.
+
+        Args:
+            sites: of the guide.
+            nothing: zeros, ``(particle, datum)``.
+        """
+        drawn = {name: site for name, site in sites.items() if not site.observed and not site.factor}
+        log_guide = nothing
+        for site in drawn.values():
+            log_guide = log_guide + site.log_prob
+        latents = {name: site for name, site in drawn.items() if not site.auxiliary}
+        distributions = {name: site.distribution for name, site in latents.items()}
+        kinds: dict[str, SiteKind] = {
+            name: "data" if name == MISSING_SITE else "class" if is_discrete(fn) else "code"
+            for name, fn in distributions.items()
+        }
+        return cls({name: site.value for name, site in latents.items()}, log_guide, kinds, distributions)
 
 
 @torch.no_grad()
@@ -64,20 +86,8 @@ def draw_sites(
 ) -> GuideDraws:
     """As `draw_latents`, with what each site is and its distribution."""
     given = {key: value for key, value in (("mask", mask), ("y", y)) if value is not None}
-    with pyro.plate("particles", num_particles, dim=PARTICLE_DIM):
-        trace = poutine.trace(guide).get_trace(x, **given)
     shape = (num_particles, len(x))
-    latents: dict[str, Tensor] = {}
-    kinds: dict[str, SiteKind] = {}
-    distributions: dict[str, TorchDistribution] = {}
-    log_guide = x.new_zeros(shape)
-    for name, site in sample_sites(trace):
-        log_guide = log_guide + log_prob_of(name, site, shape)
-        value = site["value"]
-        latents[name] = value.expand(*shape, *value.shape[value.dim() - site["fn"].event_dim :])
-        kinds[name] = "data" if name == MISSING_SITE else "class" if _discrete(site["fn"]) else "code"
-        distributions[name] = masked(site)
-    return GuideDraws(latents, log_guide, kinds, distributions)
+    return GuideDraws.of(run(Way.VECTORIZED, lambda _: guide(x, **given), {}, shape), x.new_zeros(shape))
 
 
 @torch.no_grad()
@@ -99,11 +109,11 @@ def score_latents(
     Raises:
         ValueError: a latent site of the model is not among the draws.
     """
-    scored = score_sites(model, x, latents, mask=mask, y=y)
-    log_prior = torch.zeros_like(scored.log_likelihood)
-    for value in scored.log_prior.values():
-        log_prior = log_prior + value
-    return scored.log_likelihood, log_prior
+    given = {key: value for key, value in (("mask", mask), ("y", y)) if value is not None}
+    shape = (len(next(iter(latents.values()))), len(x))
+    sites = run(Way.VECTORIZED, lambda _: model(x, **given), latents, shape)
+    scored = SiteScores.of(sites, latents, x.new_zeros(shape))
+    return scored.log_likelihood, scored.total_prior
 
 
 class SiteScores(NamedTuple):
@@ -112,71 +122,62 @@ class SiteScores(NamedTuple):
     Attributes:
         log_likelihood: log p(x | z), summed over observed sites, nats, ``(particle, datum)``.
         log_prior: log p of each latent site, in the order of the model, nats, ``(particle, datum)``.
-        outputs: p(x | z) of each observed site.
-        priors: p of each latent site, in the order of the model.
+        sites: the run that they are of.
     """
 
     log_likelihood: Tensor
     log_prior: dict[str, Tensor]
-    outputs: dict[str, TorchDistribution]
-    priors: dict[str, TorchDistribution]
+    sites: Sites
+
+    @classmethod
+    def of(
+        cls, sites: Sites, latents: dict[str, Tensor], nothing: Tensor, observed: tuple[str, ...] | None = None
+    ) -> "SiteScores":
+        """The densities of a run.
+
+        Args:
+            sites: of the model.
+            latents: sites whose values were fixed.
+            nothing: zeros, ``(particle, datum)``.
+            observed: sites that log p(x | z) is summed over; ``None`` for all that are observed.
+
+        Raises:
+            ValueError: a latent site of the model is not among the draws.
+        """
+        log_likelihood = nothing
+        log_prior: dict[str, Tensor] = {}
+        for name, site in sites.items():
+            if site.observed:
+                if observed is None or name in observed:
+                    log_likelihood = log_likelihood + site.log_prob
+            elif name in latents:
+                log_prior[name] = site.log_prob
+            else:
+                raise ValueError(f"latent site {name!r} of the model is not in the guide; draw it in the guide as well")
+        return cls(log_likelihood, log_prior, sites)
+
+    @property
+    def total_prior(self) -> Tensor:
+        """log p(z), summed over latent sites, ``(particle, datum)``."""
+        total = torch.zeros_like(self.log_likelihood)
+        for value in self.log_prior.values():
+            total = total + value
+        return total
+
+    @property
+    def outputs(self) -> dict[str, TorchDistribution]:
+        """p(x | z) of each observed site."""
+        return {name: site.distribution for name, site in self.sites.items() if site.observed}
+
+    @property
+    def priors(self) -> dict[str, TorchDistribution]:
+        """p of each latent site, in the order of the model."""
+        return {name: self.sites[name].distribution for name in self.log_prior}
 
 
-@torch.no_grad()
-def score_sites(
-    model: Program, x: Tensor, latents: dict[str, Tensor], *, mask: Tensor | None = None, y: Tensor | None = None
-) -> SiteScores:
-    """As `score_latents`, with each latent site's density on its own and the distributions of what is observed."""
-    given = {key: value for key, value in (("mask", mask), ("y", y)) if value is not None}
-    num_particles = len(next(iter(latents.values())))
-    drawn = poutine.Trace()
-    for name, value in latents.items():
-        drawn.add_node(name, type="sample", name=name, is_observed=False, value=value, infer={})
-    with pyro.plate("particles", num_particles, dim=PARTICLE_DIM):
-        trace = poutine.trace(poutine.replay(model, trace=drawn)).get_trace(x, **given)
-    shape = (num_particles, len(x))
-    log_likelihood = x.new_zeros(shape)
-    log_prior: dict[str, Tensor] = {}
-    outputs: dict[str, TorchDistribution] = {}
-    priors: dict[str, TorchDistribution] = {}
-    for name, site in sample_sites(trace):
-        log_p = log_prob_of(name, site, shape)
-        if site["is_observed"]:
-            log_likelihood = log_likelihood + log_p
-            outputs[name] = site["fn"]
-        elif name in latents:
-            log_prior[name], priors[name] = log_p, masked(site)
-        else:
-            raise ValueError(f"latent site {name!r} of the model is not in the guide; draw it in the guide as well")
-    return SiteScores(log_likelihood, log_prior, outputs, priors)
-
-
-def _discrete(distribution: TorchDistribution) -> bool:
+def is_discrete(distribution: TorchDistribution) -> bool:
+    """Whether a distribution says that its support is discrete."""
     try:
         return bool(distribution.support.is_discrete)
     except NotImplementedError:  # it does not say
         return False
-
-
-def sample_sites(trace: poutine.Trace) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, site in trace.nodes.items():
-        if site["type"] == "sample" and not poutine.util.site_is_subsample(site):
-            yield name, site
-
-
-def log_prob_of(name: str, site: dict[str, Any], shape: tuple[int, int]) -> Tensor:
-    frames = [frame.name for frame in site["cond_indep_stack"] if frame.vectorized]
-    log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-    if "data" not in frames or log_prob.dim() > 2:
-        raise ValueError(
-            f"site {name!r} has log density of shape {tuple(log_prob.shape)} under the plates {frames or 'none'}; it "
-            "must be one number for each particle and datum: put the site in pyro.plate('data', n), and declare its "
-            "other dimensions with .to_event()"
-        )
-    # A subsampling plate's scale N / B is left out on purpose: these are densities of data, not terms of a loss.
-    masked: Tensor = scale_and_mask(log_prob, mask=site["mask"])
-    return masked.expand(shape)
-
-
-def masked(site: dict[str, Any]) -> TorchDistribution:
-    return site["fn"] if site["mask"] is None else site["fn"].mask(site["mask"])

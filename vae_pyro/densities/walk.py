@@ -19,8 +19,9 @@ from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Given, Split, visible
 from vae_pyro.densities.log_density import LogDensities
 from vae_pyro.densities.pair import Pair, PairLike, as_pair
+from vae_pyro.densities.programs import Programs
 from vae_pyro.densities.scorer import Scorer
-from vae_pyro.densities.sites import SiteKind, draw_latents, draw_sites
+from vae_pyro.densities.sites import SiteKind
 
 type Array = np.ndarray[Any, Any]
 type Latents = dict[str, Tensor]
@@ -39,7 +40,8 @@ class PairData:
     """A pair with data that it accepts, on its device.
 
     Attributes:
-        pair: the programs.
+        pair: the model and its guide.
+        programs: what was found out about them.
         split: the data, their observations fixed.
         device: of the pair's parameters.
         dtype: of the pair's parameters.
@@ -47,6 +49,7 @@ class PairData:
     """
 
     pair: Pair
+    programs: Programs
     split: Split
     device: torch.device
     dtype: torch.dtype
@@ -69,7 +72,9 @@ class PairData:
         return array
 
     def rows(self, num_draws: int = 1) -> Iterator[slice]:
-        """Blocks of data for one pass of so many draws each."""
+        """Blocks of data for one pass of so many draws each; one where the guide is not amortized."""
+        if not self.programs.amortized:
+            return pieces(len(self), len(self))
         return pieces(len(self), max(ELEMENTS_AT_ONCE // (max(num_draws, 1) * self.width), 1))
 
     def walk(self, num_draws: int, *, seed: int) -> Iterator["Block"]:
@@ -83,19 +88,20 @@ class PairData:
         data, particles = block_sizes(len(self), num_draws, self.width)
         if data * num_draws * self.width > _LATENTS_AT_ONCE:  # latents may be as wide as x, and rarely are
             data = min(data, max(_LATENTS_AT_ONCE // (num_draws * self._latent_width()), 1))
-        scorer = Scorer(self.pair.model, len(self) * num_draws * self.width)
+        data = data if self.programs.amortized else len(self)
+        scorer = Scorer(self.programs, len(self) * num_draws * self.width)
         for rows in pieces(len(self), data):
             with stream.active(), torch.no_grad():
                 x, given = self.batch(rows)
-                drawn = draw_sites(self.pair.guide, x, num_particles=num_draws, **given)
+                drawn = self.programs.draw(x, num_draws, **given)
             yield Block(self, rows, x, given, *drawn, at_once=particles, _scorer=scorer)
 
     def _latent_width(self) -> int:
         """Numbers that the latents of one particle and datum hold."""
         with isolated(0), torch.no_grad():
             x, given = self.batch(slice(0, 1))
-            latents, _ = draw_latents(self.pair.guide, x, num_particles=1, **given)
-        return max(sum(value.numel() for value in latents.values()), 1)
+            drawn = self.programs.draw(x, 1, **given)
+        return max(sum(value.numel() for value in drawn.latents.values()), 1)
 
 
 @dataclass
@@ -165,7 +171,9 @@ class Block:
             if particles.start < done:
                 continue
             with isolated(), torch.no_grad():
-                log_likelihood, log_prior = self._scorer(self.x, self.given, take(self.latents, particles))
+                some = take(self.latents, particles)
+                count = particles.stop - particles.start
+                log_likelihood, log_prior = self._scorer(self.x, self.given, some, count)
             self._scored.append(Scores(self, particles, log_likelihood, log_prior))
             yield self._scored[-1]
 
@@ -250,14 +258,16 @@ def bind(
         check: look at the support at all.
 
     Raises:
-        ValueError: wrong shapes, or data outside the support of the likelihood.
+        ValueError: wrong shapes, data outside the support of the likelihood, or programs that have no density of a
+            datum, see `Pair.programs`.
     """
     pair = as_pair(pair)
     split = as_split(x, mask, y).fixed(derive_seed(seed, _DATA_STREAM))
     if check:
         pair.check_data(split, blank=blank)
+    programs = pair.programs(split)
     device, dtype = pair.place(split)
-    return PairData(pair, split.to(device), device, dtype, pair.width(split))
+    return PairData(pair, programs, split.to(device), device, dtype, pair.width(split))
 
 
 def walk(

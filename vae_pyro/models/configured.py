@@ -11,7 +11,9 @@ from vae_pyro.data.memory.sparse_rows import SparseRows, is_sparse
 from vae_pyro.data.split import Split
 from vae_pyro.data.summary import DataSummary
 from vae_pyro.densities.measure import Measure, Target
+from vae_pyro.densities.module_state import ModuleState
 from vae_pyro.densities.pair import Pair
+from vae_pyro.densities.programs import Programs
 from vae_pyro.likelihoods.noise import likelihood_of
 from vae_pyro.models.config import VAEConfig
 from vae_pyro.models.guide import Guide
@@ -35,7 +37,6 @@ class ConfiguredPair(nn.Module, Pair):
 
     model: Model
     guide: Guide
-    outputs_ignore_data = True
 
     def __init__(self, config: VAEConfig, *, seed: int = 0) -> None:
         nn.Module.__init__(self)  # `Pair.__init__` takes programs that are there already
@@ -62,6 +63,20 @@ class ConfiguredPair(nn.Module, Pair):
     def measure(self) -> Measure:
         """Whether p(x) is a probability, given the total of x or not, or a density."""
         return self.model.likelihood.measure
+
+    def programs(self, split: Split | None = None) -> Programs:
+        """Its programs keep the contract, so that nothing has to be found out."""
+        return Programs(self.model, self.guide, ModuleState(self), outputs_ignore_data=True)
+
+    def programs_of_draws(
+        self, like: Split | None, y: Tensor | None = None, *, dtype: torch.dtype | None = None
+    ) -> Programs:
+        """As `programs`: no data are required."""
+        return self.programs()
+
+    def place(self, split: Split) -> tuple[torch.device, torch.dtype]:
+        """Device and type of the weights."""
+        return self.device, self.dtype
 
     def target(self, split: Split) -> Target:
         """What the log densities of some data are of: x, x given y, x and y, or x and the mask."""

@@ -163,13 +163,16 @@ class VAE(ConfiguredPair):
         return total / num_draws
 
     @torch.no_grad()
-    def sample(self, size: int, *, y: Any = None, seed: int = 0, expectation: bool = False) -> Tensor:
+    def sample(
+        self, size: int, *, y: Any = None, seed: int = 0, like: Split | None = None, expectation: bool = False
+    ) -> Tensor:
         """Draw from the prior predictive.
 
         Args:
             size: number of data.
             y: classes ``(size,)``, which a conditional VAE requires.
             seed: of the draws.
+            like: not used; a pair of other programs may require data to draw others.
             expectation: give E[x | z] for each z drawn from the prior, instead of a draw of x.
 
         Returns:

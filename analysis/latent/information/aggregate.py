@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pyro import poutine
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
@@ -18,8 +17,8 @@ from analysis.stats.mixtures import (
     pair_densities,
 )
 from vae_pyro.core.isolation import isolated
-from vae_pyro.data.split import Given
-from vae_pyro.densities.sites import Program, SiteKind, score_latents, score_sites
+from vae_pyro.densities.simulation import simulate
+from vae_pyro.densities.sites import SiteKind
 from vae_pyro.densities.walk import ELEMENTS_AT_ONCE, Block, PairData, pieces, take
 
 type Array = np.ndarray[Any, Any]
@@ -80,7 +79,7 @@ class AggregateReducer:
     """
 
     def __init__(self, data: PairData, compared: Array) -> None:
-        self._model, self._kept = data.pair.model, np.sort(compared)
+        self._programs, self._kept = data.programs, np.sort(compared)
         self._kinds: dict[str, SiteKind] = {}
         self._classes: dict[str, Tensor] = {}
         self._events: dict[str, tuple[int, ...]] = {}
@@ -100,16 +99,17 @@ class AggregateReducer:
     def _add(self, block: Block) -> None:
         sites, labels = self._sites(block.kinds)
         latents = take(block.latents, slice(_PAIR_DRAWS))
-        scores = score_sites(self._model, block.x, latents, **block.given)
+        scores = self._programs.score(block.x, latents, **block.given)
         log_prior: Any = sum(scores.log_prior[name] for name in sites)
+        priors = scores.priors if labels else {}
         for name in labels:
-            of_model, of_guide = scores.priors[name], block.distributions[name]
+            of_model, of_guide = priors[name], block.distributions[name]
             if not self._classes:
                 self._classes[name] = _values(name, of_guide)
             # A given class is certain, and what it weighs is no part of p(z).
             weights = torch.stack([of_model.log_prob(value) for value in self._classes[name]]).logsumexp(0)
             at = {site: latents[site] for site in sites}
-            log_prior = _summed(self._model, block.x, at, self._classes, block.given) - weights
+            log_prior = self._programs.marginal_prior(block.x, at, self._classes, **block.given) - weights
             self._closed = self._closed and bool((of_guide.log_prob(block.latents[name]) == 0).all())
         self._put("log_prior", as_float64(log_prior))
         z, known = [], []
@@ -173,8 +173,7 @@ def draw_prior(data: PairData, sizes: dict[str, int], size: int) -> tuple[Array,
     """Draws of the prior, from torch's generator as it stands, and its marginals where they are in closed form.
 
     Args:
-        data: the pair, whose ``model(size=n)`` draws, and its data, whose classes the draws are given one after the
-            other.
+        data: the pair, whose model draws, and its data, whose classes the draws are given one after the other.
         sizes: latents of each site.
         size: number of draws.
 
@@ -187,12 +186,11 @@ def draw_prior(data: PairData, sizes: dict[str, int], size: int) -> tuple[Array,
     y = data.split.y
     for rows in pieces(size, max(ELEMENTS_AT_ONCE // data.width, 2)):
         start, count = rows.start, rows.stop - rows.start
-        given = {} if y is None else {"y": y[torch.arange(start, start + count, device=y.device) % len(y)]}
-        trace = poutine.trace(data.pair.model).get_trace(size=count, **given)
-        sites = [trace.nodes[name] for name in sizes]
-        parts.append(np.concatenate([as_float64(site["value"]).reshape(count, -1) for site in sites], axis=1))
+        some = None if y is None else y[torch.arange(start, start + count, device=y.device) % len(y)]
+        drawn = simulate(data.programs, count, y=some)
+        parts.append(np.concatenate([as_float64(drawn.latents[name]).reshape(count, -1) for name in sizes], axis=1))
         if start == 0:
-            families = [marginals_of(site["fn"], site["value"]) for site in sites]
+            families = [marginals_of(drawn.priors[name], drawn.latents[name]) for name in sizes]
     known = [family for family in families if family is not None]
     return np.concatenate(parts), known if len(known) == len(families) else None
 
@@ -212,7 +210,7 @@ def aggregate_densities(
         Joint densities ``(particle, datum)`` and marginal ones ``(particle, datum, latent)`` (or ``None``) at the
         data's own draws, and the joint log density at the prior's draws, ``(row,)``.
     """
-    guide, split = data.pair.guide, data.split
+    programs, split = data.programs, data.split
     z = drawn.z[:, rows]
     particles, n, latents = z.shape
     marginal: Densities | None = None
@@ -240,9 +238,8 @@ def aggregate_densities(
             x, given = chosen.batch(some)
             expanded = {name: value.expand(-1, len(x), *value.shape[2:]) for name, value in at.items()}
             if not drawn.bare:
-                return as_float64(_summed(guide, x, expanded, drawn.classes, given))
-            # To `score_latents` the guide is a program whose sites are all latent: their density is log q(z | x).
-            return as_float64(score_latents(guide, x, expanded, **given)[1])
+                return as_float64(programs.marginal_guide(x, expanded, drawn.classes, **given))
+            return as_float64(programs.score_guide(x, expanded, **given))
 
     block = max(_PAIR_NUMBERS // everything.size, 1)
     with isolated(0):  # sites that are not scored are drawn, and no estimate uses them
@@ -251,31 +248,14 @@ def aggregate_densities(
 
 
 def _values(name: str, distribution: TorchDistribution) -> Tensor:
-    """What a discrete site can be, ``(value,)``."""
+    """What a discrete site can be, ``(value, *event)``."""
     try:
         values: Tensor = distribution.enumerate_support(expand=False)
     except NotImplementedError:
         values = torch.empty(1, 0)
-    if values.numel() != len(values):
+    if values.numel() != len(values) * distribution.event_shape.numel():
         raise ValueError(
             f"the discrete site {name!r} is to be summed out of the density of the others, and its values cannot "
             f"be listed ({type(distribution).__name__}, event shape {tuple(distribution.event_shape)})"
         )
-    return values.flatten()
-
-
-def _summed(program: Program, x: Tensor, at: dict[str, Tensor], classes: dict[str, Tensor], given: Given) -> Tensor:
-    """Log density of some sites of a program, summed over its class, ``(particle, datum)``.
-
-    Args:
-        program: model or guide; its other sites are not scored, and drawn anew.
-        x: ``(datum, *x_shape)``.
-        at: values of the sites, ``(particle, datum, *event)``.
-        classes: values of at most one further site, ``(value,)``.
-        given: mask and y that the program is given.
-    """
-    shown = poutine.block(program, expose=[*at, *classes])
-    shape = next(iter(at.values())).shape[:2]
-    fixed = [{name: value.expand(shape)} for name, values in classes.items() for value in values] or [{}]
-    terms = [score_latents(shown, x, {**some, **at}, **given)[1] for some in fixed]
-    return torch.stack(terms).logsumexp(0) if classes else terms[0]
+    return values.reshape(len(values), *distribution.event_shape)

@@ -4,6 +4,7 @@ For layers z_1 (which the decoder reads) to z_L, ``KL = sum_l E_q[log q(z_l | .)
 guide goes down, each term is a KL, averaged over the layers above; where it goes up, the topmost layer's alone is.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,6 @@ from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.split import Split
 from vae_pyro.densities.log_density import LogDensities
 from vae_pyro.densities.pair import PairLike
-from vae_pyro.densities.sites import score_sites
 from vae_pyro.densities.walk import ELEMENTS_AT_ONCE, Block, PairData, bind, pieces, reduced, take
 from vae_pyro.evaluation.evaluation import activity_of
 from vae_pyro.objectives.divergences import conditional_sites
@@ -117,13 +117,9 @@ class LayersReducer:
         """Distributions of both programs at the draws of some data; `Block.distributions` cannot be cut."""
         x, given = block.x[rows], {name: value[rows] for name, value in block.given.items()}
         latents = take(block.latents, slice(self._num_draws), rows)
-        of_model, of_guide = (
-            score_sites(part, x, latents, **given) for part in (self._data.pair.model, self._data.pair.guide)
-        )
-        sites = {name: (log_p, of_guide.log_prior[name]) for name, log_p in of_model.log_prior.items()}
-        distributions = {name: (prior, of_guide.priors[name]) for name, prior in of_model.priors.items()}
-        log_prior, log_guide = (torch.stack(terms).sum(0) for terms in zip(*sites.values(), strict=True))
-        return LogDensities(of_model.log_likelihood, log_prior, log_guide, latents, sites, distributions)
+        densities = self._data.programs.log_densities(x, self._num_draws, latents=latents, **given)
+        log_prior, log_guide = (torch.stack(terms).sum(0) for terms in zip(*densities.sites.values(), strict=True))
+        return replace(densities, log_prior=log_prior, log_guide=log_guide)
 
     def _add(self, densities: LogDensities) -> None:
         self._totals.append(_moments(densities.log_guide - densities.log_prior))

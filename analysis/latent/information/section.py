@@ -71,6 +71,7 @@ class Information(Diagnostic[InformationFindings]):
     """Rate, distortion, used latents, and the aggregate posterior against the prior."""
 
     name, title, order = "latent", "Information in the latent variables", 60
+    needs = ("codes", "draws")
     question = "What do the latents carry?"
     min_data = 20
 

@@ -74,6 +74,7 @@ class LatentStructure(Diagnostic[StructureFindings]):
     """The latent plane by label and by cluster, projections, clusters, a linear probe, traversals."""
 
     name, title, order = "structure", "Latent-space structure", 70
+    needs = ("codes",)
     question = "How do data lie in the latent space?"
 
     def reducers(self, context: Context) -> Reducers:

@@ -49,6 +49,7 @@ class Outliers(Diagnostic[OutlierFindings]):
     name, title, order = "outliers", "Outlying held-out data", 100
     question = "Which held-out data are unlike the validation data?"
     requires = ("validation",)
+    needs = ("amortized",)
 
     def available(self, context: Context) -> str | None:
         if context.validation is not None and len(context.validation) < _FEWEST_VALIDATION:

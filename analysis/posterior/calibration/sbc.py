@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from analysis.posterior.calibration.result import HIGHEST_DENSITY, TARP, Calibration
 from analysis.stats.ranks import ranks, standardize, tarp
 from vae_pyro.core.isolation import derive_seed, isolated
+from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Given, Split
 from vae_pyro.densities.pair import PairLike, as_pair
-from vae_pyro.densities.sites import Program, draw_latents, score_latents
+from vae_pyro.densities.programs import Programs
+from vae_pyro.densities.simulation import simulate
 from vae_pyro.densities.walk import ELEMENTS_AT_ONCE
 
 type Array = np.ndarray[Any, Any]
@@ -54,7 +55,8 @@ def calibrate(
         num_draws: independent draws of the guide at each datum, at least 19. ``num_draws + 1`` should have divisors,
             for histograms: 99 gives 100 ranks.
         seed: of everything that is drawn.
-        x_like: a tensor whose type the guide gets its data in; ``None`` leaves them as the model draws them.
+        x_like: data whose type the guide gets its data in, and beside which a model that takes no ``size`` draws
+            others; ``None`` leaves them as the model draws them.
         y: classes ``(any,)``, such as those of test data; each simulation is given one of them, drawn at random.
         quantities: ``log_likelihood``, ``log_prior``, ``log_joint``, or functions of ``{site: (particle, datum,
             *event)}`` and ``x`` that return ``(particle, datum)``.
@@ -80,17 +82,19 @@ def calibrate(
     if unknown:
         raise ValueError(f"unknown quantity {unknown[0]!r}; choose from {', '.join(_NAMED)}, or pass a function")
     pair = as_pair(pair)
-    model, guide = pair.model, pair.guide
+    like = None if x_like is None or x_like.dim() < 2 else as_split(x_like, y=_classes_of(x_like, y))
+    programs = pair.programs_of_draws(like, y, dtype=None if x_like is None else x_like.dtype)
+    programs.require("amortized", "draws")
     random = np.random.default_rng(derive_seed(seed, 2))
 
     with isolated(derive_seed(seed, 0)):
-        latents, x, discrete, _ = _simulate(model, 1, y)
+        latents, x, discrete, _ = _simulate(programs, 1, y)
         size, held = sum(z.numel() for z in latents.values()), pair.width(Split(x))
         at_once = min(_NUMBERS_AT_ONCE // ((num_draws + 1) * size), ELEMENTS_AT_ONCE // held, num_simulations)
         at_once = max(at_once, 1)
         particles = max(ELEMENTS_AT_ONCE // (held * at_once), 1)
         # Points for TARP that no true latent has a part in.
-        points = np.concatenate([_flat(_simulate(model, n, y)[0], 1) for n in _sizes(num_simulations, at_once)])
+        points = np.concatenate([_flat(_simulate(programs, n, y)[0], 1) for n in _sizes(num_simulations, at_once)])
     scale = points.std(0)
     scale[scale == 0] = 1.0
 
@@ -102,15 +106,16 @@ def calibrate(
     squares, fourths = np.zeros(size), np.zeros(size)
     with isolated(derive_seed(seed, 1)):
         for n in _sizes(num_simulations, at_once):
-            truth, x, _, given = _simulate(model, n, y)
+            truth, x, _, given = _simulate(programs, n, y)
             x = x if x_like is None else x.to(x_like.dtype)
-            draws, log_q = draw_latents(guide, x, num_particles=num_draws, **given)
+            drawn = programs.draw(x, num_draws, **given)
+            draws, log_q = drawn.latents, drawn.log_guide
             if set(draws) != set(truth):
                 raise ValueError(f"the latents of the model are {sorted(truth)}, those of the guide {sorted(draws)}")
             both = {name: torch.cat([z.unsqueeze(0).to(draws[name]), draws[name]]) for name, z in truth.items()}
-            _, log_q_truth = score_latents(guide, x, {name: z[:1] for name, z in both.items()}, **given)
+            log_q_truth = programs.score_guide(x, {name: z[:1] for name, z in both.items()}, **given)
             values = [_flat(both, 2)]
-            values += [value[..., None] for value in _quantities(model, x, given, both, quantities, particles)]
+            values += [value[..., None] for value in _quantities(programs, x, given, both, quantities, particles)]
             stacked = np.concatenate(values, axis=-1)
             density = num_draws - ranks(_array(log_q_truth[0]), _array(log_q), random)
             if np.isnan(stacked).any():
@@ -150,30 +155,23 @@ def calibrate(
     )
 
 
-def _simulate(model: Program, size: int, y: Tensor | None) -> tuple[dict[str, Tensor], Tensor, Array, Given]:
+def _simulate(programs: Programs, size: int, y: Tensor | None) -> tuple[dict[str, Tensor], Tensor, Array, Given]:
     """Latents and data of the prior predictive, which latent numbers are discrete, and what the programs were given."""
     given: Given = {} if y is None else {"y": y[torch.randint(len(y), (size,), device=y.device)]}
-    trace = poutine.trace(model).get_trace(size=size, **given)
-    sites = {
-        name: site
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample" and not poutine.util.site_is_subsample(site) and not site["is_observed"]
-    }
-    if "x" not in sites or len(sites) == 1:
-        raise ValueError(f"model(size=n) must draw latents and the site 'x'; it draws {sorted(sites) or 'nothing'}")
-    x = sites.pop("x")["value"]
-    for name, site in sites.items():
-        if site["value"].shape[:1] != (size,):
-            raise ValueError(
-                f"latent site {name!r} has shape {tuple(site['value'].shape)} for {size} data; latents are local, "
-                "inside pyro.plate('data', n)"
-            )
-    discrete = [np.full(site["value"][0].numel(), site["fn"].support.is_discrete) for site in sites.values()]
-    return {name: site["value"] for name, site in sites.items()}, x, np.concatenate(discrete), given
+    x, latents, priors = simulate(programs, size, **given)
+    if not latents:
+        raise ValueError("calibration ranks latents, and the model draws none that the guide draws as well")
+    discrete = [np.full(latents[name][0].numel(), priors[name].support.is_discrete) for name in latents]
+    return latents, x, np.concatenate(discrete), given
+
+
+def _classes_of(x: Tensor, y: Tensor | None) -> Tensor | None:
+    """A class for each of some data, where programs are given classes."""
+    return None if y is None else y[torch.arange(len(x), device=y.device) % len(y)]
 
 
 def _quantities(
-    model: Program,
+    programs: Programs,
     x: Tensor,
     given: Given,
     latents: dict[str, Tensor],
@@ -186,7 +184,8 @@ def _quantities(
         pieces = []
         for start in range(0, num, particles):
             some = {name: z[start : start + particles] for name, z in latents.items()}
-            pieces.append([_array(part) for part in score_latents(model, x, some, **given)])
+            scores = programs.score(x, some, **given)
+            pieces.append([_array(part) for part in (scores.log_likelihood, scores.total_prior)])
         likelihood, prior = (np.concatenate(piece) for piece in zip(*pieces, strict=True))
         named = dict(zip(_NAMED, (likelihood, prior, likelihood + prior), strict=True))
     for quantity in quantities:

@@ -41,17 +41,20 @@ class GuideCalibration(Diagnostic[Calibration]):
     """Ranks, coverage and TARP of the guide on data of the model."""
 
     name, title, order = "calibration", "Calibration of the guide", 40
+    needs = ("draws", "amortized")
     question = "Is the guide the posterior of the fitted model?"
     Options = CalibrationOptions
 
     def run(self, context: Context) -> Calibration:
         options = context.config.options(CalibrationOptions)
-        y = context.test.y
+        y, data = context.test.y, context.data
+        known = data.programs.template is None  # nothing beside which the model draws has to be given
         return calibrate(
             context.pair,
             num_simulations=options.num_simulations,
             num_draws=options.num_ranked,
             seed=context.stream(4),
+            x_like=None if known else data.batch(slice(0, options.num_simulations))[0],
             y=None if y is None else y.to(context.pair.place(context.test)[0]),
         )
 

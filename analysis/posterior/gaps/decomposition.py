@@ -18,7 +18,6 @@ from analysis.stats.pareto_smoothing import pareto_k
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
-from vae_pyro.densities.log_density import log_densities
 from vae_pyro.densities.pair import PairLike, as_pair
 
 type Array = np.ndarray[Any, Any]
@@ -112,7 +111,7 @@ def inference_gaps(
         def start(joint: LogJoint) -> Gaussian:
             return _optimised(joint, family, local)[-1].gaussian
 
-        bounds = sandwich(pair, num_simulated, start, annealing, mask=mask, y=y, seed=derive_seed(seed, 3))
+        bounds = sandwich(pair, num_simulated, start, annealing, like=split, mask=mask, y=y, seed=derive_seed(seed, 3))
     return InferenceGaps(
         ids=split.ids.cpu().numpy(),
         **joined,
@@ -149,7 +148,7 @@ def _log_weights(joint: LogJoint, guide: Gaussian | None, best: Gaussian, num_dr
         noise = torch.randn(count, *best.loc.shape).to(best.loc)
         for q, kept in zip((guide, best), weights, strict=True):
             if q is None:
-                densities = log_densities(joint.model, joint.guide, joint.x, num_particles=count, **joint.given)
+                densities = joint.programs.log_densities(joint.x, count, **joint.given)
                 kept.append(densities.log_joint - densities.log_guide)
             else:
                 z = q.shift(noise)

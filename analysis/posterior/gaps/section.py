@@ -8,13 +8,12 @@ from analysis.diagnostics.context import Context
 from analysis.diagnostics.diagnostic import DIAGNOSTICS, Diagnostic
 from analysis.posterior.gaps.decomposition import inference_gaps
 from analysis.posterior.gaps.result import NAMES, InferenceGaps
+from analysis.posterior.joint import LogJoint
 from analysis.results.blocks import Listing, Picture, Section, Table
 from analysis.results.estimate import Estimate
 from analysis.results.text import flow
 from vae_pyro.core.config import Config
 from vae_pyro.core.isolation import isolated
-from vae_pyro.densities.sites import draw_sites
-from vae_pyro.densities.walk import bind
 
 _METHODS = """
     For each datum a guide of the same family is optimised on its own. Its ELBO minus the encoder's is the amortization
@@ -45,20 +44,26 @@ class Gaps(Diagnostic[InferenceGaps]):
     """Approximation gap of the family and amortization gap of the encoder."""
 
     name, title, order = "gaps", "Inference gaps", 50
+    needs = ("draws", "amortized", "codes")
     question = "How much of log p(x) does the guide lose, and to what?"
     Options = GapOptions
 
     def available(self, context: Context) -> str | None:
-        data = bind(context.pair, context.test.take(slice(0, 1)), seed=0, check=False)
+        reason = super().available(context)
+        if reason is not None:
+            return reason
+        data = context.data
         with isolated(0):
             head, given = data.batch(slice(0, 1))
-            kinds = draw_sites(context.pair.guide, head, num_particles=1, **given).kinds
+            kinds = data.programs.draw(head, 1, **given).kinds
         if "data" in kinds.values():
             return (
                 "the gaps are certified on data that are simulated with their latents, and what is missing of x is a "
                 "latent here; report on data without a mask"
             )
-        return super().available(context)
+        with isolated(0):
+            LogJoint(data.programs, head, **given)  # it refuses latents that are not real-valued
+        return None
 
     def run(self, context: Context) -> InferenceGaps:
         number = min(context.config.options(GapOptions).num_gap_data, len(context.test))

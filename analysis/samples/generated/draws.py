@@ -86,10 +86,10 @@ def draw_samples(pair: PairLike, size: int, like: Split, *, seed: int) -> Array:
     """Data from the prior predictive, ``(size, *x_shape)``, drawn a block at a time.
 
     Args:
-        pair: a `VAE`, or a Pyro ``(model, guide)`` whose ``model(size=n)`` draws the site ``x``.
+        pair: a `VAE`, or a Pyro ``(model, guide)``.
         size: number of data.
-        like: some data, by which the width of a pass is known; where the programs are given classes, those of some of
-            these, chosen at random.
+        like: some data, by which the width of a pass is known, and beside which others are drawn; where the programs
+            are given classes, those of some of these, chosen at random.
         seed: of the draws.
 
     Raises:
@@ -106,7 +106,7 @@ def draw_samples(pair: PairLike, size: int, like: Split, *, seed: int) -> Array:
         if like.y is not None:
             chosen = np.random.default_rng(derive_seed(block_seed, 0)).integers(len(like), size=here)
             given = {"y": like.y[torch.from_numpy(chosen)].to(pair.place(like)[0])}
-        drawn.append(pair.sample(here, **given, seed=block_seed).cpu().numpy())
+        drawn.append(pair.sample(here, **given, seed=block_seed, like=like).cpu().numpy())
     generated = np.concatenate(drawn)
     if generated.shape[1:] != like.x_shape:
         raise ValueError(f"the model draws data of shape {generated.shape[1:]}, the data have {like.x_shape}")

@@ -71,6 +71,7 @@ class Samples(Diagnostic[SampleFindings]):
     """Generated data beside held-out ones, by several measures."""
 
     name, title, order = "samples", "Prior predictive samples", 80
+    needs = ("draws",)
     question = "Do prior predictive samples match held-out data?"
     min_data = _FEWEST
     Options = SampleOptions

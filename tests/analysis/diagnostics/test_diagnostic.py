@@ -156,6 +156,8 @@ def test_the_guide_runs_once_on_the_held_out_data_whatever_is_collected() -> Non
     config = ReportConfig(num_draws=100, num_predictive=10)
     context = Context(as_pair((model, counted(guide, seen))), test, test, config=config, seed=5)
     assert context.drawn is None
+    assert len(context.data) == 30
+    seen.clear()  # of the few rows that the programs were tried on
     diagnostics = [DIAGNOSTICS[name]() for name in ("density", "predictive", "latent", "structure", "outliers")]
     context.collect({name: make for one in diagnostics for name, make in one.reducers(context).items()})
     assert seen == [30]

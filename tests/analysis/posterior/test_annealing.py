@@ -20,8 +20,8 @@ from analysis.posterior.annealing import (
     simulate,
 )
 from analysis.posterior.bounds import Sandwich
-from analysis.posterior.joint import Gaussian, LogJoint, guide_gaussian
-from tests.truths import PPCA, Program, example
+from analysis.posterior.joint import Gaussian, guide_gaussian
+from tests.truths import PPCA, Program, example, joint_of
 from vae_pyro import VAE, Split, VAEConfig
 from vae_pyro.core.isolation import derive_seed, isolated, seeded
 
@@ -80,7 +80,7 @@ def assert_mean_is_one(log_ratio: Any) -> None:
 def test_joint_density_and_its_gradient_are_the_models(truth: PPCA) -> None:
     x = truth.sample(6, seed=0)
     with isolated(0):
-        joint = LogJoint(*truth.programs(), x)
+        joint = joint_of(truth.programs(), x)
         guide, exact = guide_gaussian(joint)
         z = guide.shift(torch.randn(4, 6, 2, dtype=torch.float64))
         value, gradient = joint.value_and_gradient(z)
@@ -102,7 +102,7 @@ def test_several_sites_are_one_vector(truth: PPCA) -> None:
     x = truth.sample(5, seed=0)
     model, guide = two_sites(truth)
     with isolated(0):
-        joint, single = LogJoint(model, guide, x), LogJoint(*truth.programs(), x)
+        joint, single = joint_of((model, guide), x), joint_of(truth.programs(), x)
         z = torch.randn(3, 5, 2, dtype=torch.float64)
         sites = joint.sites(z)
         assert {name: value.shape for name, value in sites.items()} == {"a": (3, 5), "b": (3, 5, 1)}
@@ -124,7 +124,7 @@ def test_a_guide_of_independent_sites_is_one_gaussian(truth: PPCA) -> None:
             pyro.sample("b", dist.MultivariateNormal(x[:, 1:2], 9 * torch.eye(1, dtype=torch.float64)))
 
     with isolated(0):
-        gaussian, exact = guide_gaussian(LogJoint(model, guide, truth.sample(4, seed=0)))
+        gaussian, exact = guide_gaussian(joint_of((model, guide), truth.sample(4, seed=0)))
     assert exact
     assert not gaussian.diagonal
     assert gaussian.scale.tolist() == [[2.0, 3.0]] * 4

@@ -342,6 +342,7 @@ def test_structures_with_other_latents() -> None:
 
 def test_wide_latents_are_drawn_for_fewer_data_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vae_pyro.densities.walk._LATENTS_AT_ONCE", 2 * 100 * 3)
+    monkeypatch.setattr("vae_pyro.densities.discovery._ROWS", 2)  # on which the programs are tried first
     sizes = []
 
     def model(x: Any = None, *, size: Any = None, mask: Any = None, y: Any = None) -> Tensor:
@@ -461,7 +462,7 @@ def test_dependent_elements_and_impossible_data_are_refused() -> None:
             joint = dist.MultivariateNormal(z @ TRUTH.weight.T, torch.eye(5, dtype=torch.float64))
             if x is not None:
                 x = x.nan_to_num()
-            return pyro.sample("x", joint, obs=x)
+            return pyro.sample("x", joint if mask is None else joint.mask(mask.all(-1)), obs=x)
 
     with pytest.raises(ValueError, match="MultivariateNormal over .* depend on each other given z"):
         impute((dependent, pair(TRUTH)[1]), x)

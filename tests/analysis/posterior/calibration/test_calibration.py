@@ -446,14 +446,15 @@ def test_bad_programs_and_arrays() -> None:
 
     def loose(x: Any = None, *, size: Any = None) -> Any:
         w = pyro.sample("w", dist.Normal(0.0, 1.0))
+        size = size if x is None else len(x)
         with pyro.plate("data", size):
-            return pyro.sample("x", dist.Normal(w, 1.0).expand([size, 1]).to_event(1))
+            return pyro.sample("x", dist.Normal(w, 1.0).expand([size, 1]).to_event(1), obs=x)
 
     with pytest.raises(ValueError, match="must draw latents and the site 'x'; it draws \\['z'\\]"):
         calibrate((no_x, guide))
-    with pytest.raises(ValueError, match="the latents of the model are \\['z'\\], those of the guide \\['w'\\]"):
+    with pytest.raises(ValueError, match="site 'w' of the guide is not in the model"):
         calibrate((model, other))
-    with pytest.raises(ValueError, match="latent site 'w' has shape \\(\\) for 1 data"):
+    with pytest.raises(ValueError, match="latent site 'w' has shape \\(\\) in the model and \\(5,\\) in the guide"):
         calibrate((loose, other))
     with pytest.raises(ValueError, match="draws of shape \\(particle, 3\\) are required, got \\(5, 4\\)"):
         ranks(np.zeros(3), np.zeros((5, 4)))

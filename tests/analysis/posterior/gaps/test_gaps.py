@@ -16,11 +16,11 @@ from torch import Tensor
 from analysis.posterior.annealing import AnnealingConfig
 from analysis.posterior.gaps.decomposition import inference_gaps
 from analysis.posterior.gaps.result import InferenceGaps
-from analysis.posterior.joint import Gaussian, LogJoint, guide_gaussian
+from analysis.posterior.joint import Gaussian, guide_gaussian
 from analysis.posterior.local_guides import LocalConfig, optimize_locally
 from analysis.posterior.nuts import nuts_moments
 from tests.analysis.posterior.test_annealing import heavy_guide
-from tests.truths import PPCA, Program, example
+from tests.truths import PPCA, Program, example, joint_of
 from vae_pyro import VAE, Dataset, FitConfig, Split, VAEConfig, fit, load_data
 from vae_pyro.core.isolation import isolated
 
@@ -180,7 +180,7 @@ def test_local_guides_reach_the_optimum_from_afar(truth: PPCA) -> None:
     loc, covariance = truth.posterior(x)
     start = Gaussian(loc + 5 * truth.mean_field_scale, torch.diag_embed(3 * truth.mean_field_scale.expand(20, 2)), True)
     with isolated(0):
-        joint = LogJoint(*truth.programs(), x)
+        joint = joint_of(truth.programs(), x)
         diagonal = optimize_locally(joint, start, "mean_field", LocalConfig())
         full = optimize_locally(joint, start, "full_rank", LocalConfig())
     assert diagonal.improved.all()
@@ -203,7 +203,7 @@ def test_what_remains_is_the_natural_gradient(truth: PPCA) -> None:
     scale, shift = truth.mean_field_scale, torch.tensor([0.8, 0.0], dtype=torch.float64)
     start = Gaussian(truth.posterior(x)[0] + shift * scale, torch.diag_embed((0.7 * scale).expand(30, 2)), True)
     with isolated(0):
-        joint = LogJoint(*truth.programs(diagonal=True), x)
+        joint = joint_of(truth.programs(diagonal=True), x)
         result = optimize_locally(joint, start, "mean_field", LocalConfig(num_steps=1, learning_rate=1e-9))
     # P = M / s2 in units of the guide's standard deviations.
     unit = torch.diag(0.7 * scale)
@@ -223,7 +223,7 @@ def test_what_remains_is_the_natural_gradient(truth: PPCA) -> None:
 def test_the_start_is_kept_where_it_is_better(truth: PPCA) -> None:
     x = truth.sample(20, seed=8)
     with isolated(0):
-        joint = LogJoint(*truth.programs(diagonal=True), x)
+        joint = joint_of(truth.programs(diagonal=True), x)
         start, _ = guide_gaussian(joint)
         result = optimize_locally(joint, start, "mean_field", LocalConfig(num_steps=3, learning_rate=50.0))
     assert not result.improved.any()
