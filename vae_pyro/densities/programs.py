@@ -271,8 +271,8 @@ def _require_known(sites: Sites, latents: Mapping[str, Tensor]) -> None:
     missing = [name for name, site in sites.items() if not site.observed and name not in latents]
     if missing:
         raise ValueError(
-            f"log q(z | x) at other draws than the guide's own is not known: its site {missing[0]!r} is drawn on the way "
-            "to the latents; write a guide that draws the model's latents alone"
+            f"log q(z | x) at other draws than the guide's own is not known: its site {missing[0]!r} is drawn on the "
+            "way to the latents; write a guide that draws the model's latents alone"
         )
 
 

@@ -7,6 +7,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from vae_pyro.core.isolation import isolated
+from vae_pyro.data.split import Split
 from vae_pyro.densities.moments import merge_moments
 from vae_pyro.models.config import VAEConfig
 from vae_pyro.models.configured import ConfiguredPair
