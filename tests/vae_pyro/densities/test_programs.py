@@ -1,6 +1,7 @@
 """Programs written elsewhere: log p(x) is that of quadrature or a closed form, or a sentence says why there is none."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from pyro import poutine
 from pyro.infer.autoguide import AutoNormal
 from torch import Tensor, nn
 
-from tests.foreign import PAIRS
+from tests.foreign import PAIRS, bernoulli
 from tests.odd import CASES, data, evidence, guide_in, plain
 from vae_pyro import Pair, Split, evaluate, impute, log_densities
 from vae_pyro.core.isolation import isolated
@@ -266,6 +267,33 @@ def test_missing_data_require_a_model_that_masks_them() -> None:
 def test_one_datum_and_other_types(dtype: torch.dtype) -> None:
     x = data().to(dtype)[:1]
     close(evaluate((plain, guide_in()), x, num_draws=4000), evidence(x.float()))
+
+
+def test_data_outside_the_support_are_refused_where_the_program_validates() -> None:
+    def model(x: Tensor, validate: bool | None = None) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pixels = dist.Bernoulli(logits=z[..., None].expand(*z.shape, 3), validate_args=validate)
+            pyro.sample("obs", pixels.to_event(1), obs=x)
+
+    with isolated(0):
+        grey = torch.rand(20, 3)
+    with pytest.raises(ValueError, match="data are outside the support of the distribution at site 'obs': .*Boolean"):
+        evaluate((model, guide_in()), 255 * grey)
+    lenient = partial(model, validate=False)
+    found = evaluate((lenient, guide_in()), grey, num_draws=2000)
+    grid = torch.linspace(-8, 8, 4001)[:, None, None]
+    log_joint = dist.Normal(0.0, 1.0).log_prob(grid[..., 0]) + bernoulli(grey, grid).sum(-1)
+    close(found, log_joint.logsumexp(0) + np.log(16 / 4000))
+
+
+def test_a_narrow_guide_is_no_guide_of_another_kind() -> None:
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.sum(-1) / 4, 1e-4))
+
+    found = as_pair((plain, guide)).programs(Split(data()))
+    assert found.guide_way is Way.VECTORIZED
 
 
 def test_no_data_are_refused() -> None:
