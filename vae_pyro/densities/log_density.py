@@ -1,8 +1,9 @@
 """Log densities of draws: log p(x | z), log p(z) and log q(z | x) for every particle and datum.
 
-Every objective and every estimate is a reduction of them. Contract with the programs: latents are local, inside
-``pyro.plate("data", n)``; ``guide(x)`` draws them and ``model(x)`` scores them; both take ``mask`` and ``y`` as
-keywords where those are used.
+Every objective and every estimate is a reduction of them. Contract with the programs: latents are local, inside a plate
+over data, ``pyro.plate("data", n)`` or another; ``guide(x)`` draws them and ``model(x)`` scores them, both broadcast
+over particles, and both take ``mask`` and ``y`` as keywords where those are used. Estimates ask less, see
+`vae_pyro.Pair`.
 """
 
 from collections.abc import Callable
@@ -106,7 +107,7 @@ def log_densities(
         Log densities, each entry of shape ``(num_particles, datum)``.
 
     Raises:
-        ValueError: ``num_particles`` is below 1, a site lies outside ``plate("data")``, both parts are stopped, or
+        ValueError: ``num_particles`` is below 1, a site lies outside the plate over data, both parts are stopped, or
             ``stop_guide`` is asked of draws that are not reparameterised.
 
     References:

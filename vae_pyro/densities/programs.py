@@ -18,7 +18,7 @@ from vae_pyro.densities.running import Call, Sites, Way, run
 from vae_pyro.densities.sites import GuideDraws, Program, SiteKind, SiteScores
 from vae_pyro.densities.summing import choices, marginal, sum_out
 
-type Need = Literal["draws", "amortized", "codes"]
+type Need = Literal["draws", "amortized", "latents", "codes"]
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class Programs:
         """Why an estimate with some need is not open to the pair; ``None`` where it is, or only a draw tells.
 
         Args:
-            need: ``draws`` of data from the model, a guide that is ``amortized``, or latents that are ``codes``.
+            need: ``draws`` of data from the model, a guide that is ``amortized``, ``latents`` of any kind, or ``codes``.
         """
         if need == "draws":
             return self.why_no_draws()
@@ -208,6 +208,8 @@ class Programs:
                 "the guide is not amortized: it has parameters for the rows that it was fitted to, and is needed on "
                 "others; give a guide that computes its parameters from x"
             )
+        if need == "latents" and self.template is not None and not self.latents:
+            return "the guide draws no latent"
         if need == "codes" and self.template is not None and "code" not in self.latents.values():
             names = ", ".join(self.latents)
             return f"the guide draws {f'{names}, none of them' if names else 'no latent, none'} continuous"

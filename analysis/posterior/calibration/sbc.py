@@ -84,7 +84,7 @@ def calibrate(
     pair = as_pair(pair)
     like = None if x_like is None or x_like.dim() < 2 else as_split(x_like, y=_classes_of(x_like, y))
     programs = pair.programs_of_draws(like, y, dtype=None if x_like is None else x_like.dtype)
-    programs.require("amortized", "draws")
+    programs.require("amortized", "draws", "latents")
     random = np.random.default_rng(derive_seed(seed, 2))
 
     with isolated(derive_seed(seed, 0)):

@@ -41,7 +41,7 @@ class GuideCalibration(Diagnostic[Calibration]):
     """Ranks, coverage and TARP of the guide on data of the model."""
 
     name, title, order = "calibration", "Calibration of the guide", 40
-    needs = ("draws", "amortized")
+    needs = ("draws", "amortized", "latents")
     question = "Is the guide the posterior of the fitted model?"
     Options = CalibrationOptions
 
