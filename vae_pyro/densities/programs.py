@@ -199,7 +199,8 @@ class Programs:
         """Why an estimate with some need is not open to the pair; ``None`` where it is, or only a draw tells.
 
         Args:
-            need: ``draws`` of data from the model, a guide that is ``amortized``, ``latents`` of any kind, or ``codes``.
+            need: ``draws`` of data from the model, a guide that is ``amortized``, ``latents`` of any kind, or
+                ``codes``.
         """
         if need == "draws":
             return self.why_no_draws()
