@@ -141,7 +141,7 @@ def _check_mask(found: Programs, drawn: dict[str, Tensor], split: Split) -> None
         found.score(torch.where(hidden, other, x), drawn, num_particles=_PARTICLES, **given).log_likelihood
         for other in (seen.min(), seen.max())
     ]
-    if not _agree(*both):
+    if not _agree(both[0], both[1]):
         raise ValueError(
             f"{int((~mask).sum()):,} elements of x are not observed (NaN, or False in mask), and log p(x | z) of the "
             "model depends on what stands in their place, though it takes a mask; score observed elements alone, as in "
