@@ -27,7 +27,7 @@ from analysis.results.blocks import Section
 from vae_pyro.core.config import Config
 from vae_pyro.core.discovery import import_siblings
 from vae_pyro.core.registry import Registry
-from vae_pyro.densities.programs import Need
+from vae_pyro.densities.programs.programs import Need
 from vae_pyro.densities.walk import Reducer
 
 # Folders of `analysis` whose modules, and the modules of whose folders, may hold diagnostics.
@@ -47,7 +47,8 @@ class Diagnostic[R](ABC):
         order: place in the report; those that exist are multiples of 10.
         requires: inputs without which the section is left out.
         min_data: held-out data below which the section only reports that there are too few.
-        needs: of the pair, see `vae_pyro.densities.programs.Programs.lacks`; without them the section gives the reason.
+        needs: of the pair, see `vae_pyro.densities.programs.programs.Programs.lacks`; without them the section gives
+            the reason.
         Options: of this diagnostic alone; each is a keyword of `analysis.diagnostics.config.ReportConfig`.
     """
 

@@ -17,7 +17,7 @@ from vae_pyro.core.isolation import RandomStream, derive_seed, isolated
 from vae_pyro.core.registry import Choice
 from vae_pyro.data.split import Given, visible
 from vae_pyro.densities.moments import merge_moments
-from vae_pyro.densities.simulation import draw, replicate
+from vae_pyro.densities.programs.simulation import draw, replicate
 from vae_pyro.densities.walk import ELEMENTS_AT_ONCE, Block, PairData, pieces, take
 
 type Array = np.ndarray[Any, Any]

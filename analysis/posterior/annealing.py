@@ -19,7 +19,7 @@ from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
 from vae_pyro.densities.pair import PairLike, as_pair
-from vae_pyro.densities.simulation import simulate as draw_data
+from vae_pyro.densities.programs.simulation import simulate as draw_data
 from vae_pyro.densities.walk import bind
 
 type Array = np.ndarray[Any, Any]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from analysis.posterior.joint import Gaussian, LogJoint, guide_gaussian
-from vae_pyro.densities.simulation import prior_latents
+from vae_pyro.densities.programs.simulation import prior_latents
 
 type Array = np.ndarray[Any, Any]
 type Start = Literal["guide", "prior"]

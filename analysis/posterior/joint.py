@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from vae_pyro.data.split import Given
-from vae_pyro.densities.programs import Programs
+from vae_pyro.densities.programs.programs import Programs
 
 _MOMENT_DRAWS = 500
 

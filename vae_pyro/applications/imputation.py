@@ -19,7 +19,7 @@ from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.split import Given, Split
 from vae_pyro.densities.moments import WeightSums
 from vae_pyro.densities.pair import PairLike
-from vae_pyro.densities.simulation import elements
+from vae_pyro.densities.programs.simulation import elements
 from vae_pyro.densities.sites import SiteKind
 from vae_pyro.densities.walk import ELEMENTS_AT_ONCE, Block, Latents, PairData, bind, pieces, take
 from vae_pyro.likelihoods.table_columns import Columns

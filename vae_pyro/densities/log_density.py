@@ -15,7 +15,7 @@ from pyro import poutine
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from vae_pyro.densities.running import PARTICLE_DIM, log_prob_of, masked, sample_sites
+from vae_pyro.densities.programs.running import PARTICLE_DIM, log_prob_of, masked, sample_sites
 from vae_pyro.densities.sites import Program
 
 

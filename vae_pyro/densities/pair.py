@@ -13,13 +13,13 @@ from torch import Tensor
 
 from vae_pyro.core.isolation import isolated
 from vae_pyro.data.split import Split
-from vae_pyro.densities.arguments import Arguments
-from vae_pyro.densities.discovery import discover
 from vae_pyro.densities.measure import Measure, Target
-from vae_pyro.densities.module_state import ModuleState
-from vae_pyro.densities.programs import Programs
-from vae_pyro.densities.running import Way, sample_sites
-from vae_pyro.densities.simulation import simulate
+from vae_pyro.densities.programs.arguments import Arguments
+from vae_pyro.densities.programs.discovery import discover
+from vae_pyro.densities.programs.module_state import ModuleState
+from vae_pyro.densities.programs.programs import Programs
+from vae_pyro.densities.programs.running import Way, sample_sites
+from vae_pyro.densities.programs.simulation import simulate
 from vae_pyro.densities.sites import Program
 
 # Data that a model draws to be found out about, where none are given.
@@ -82,7 +82,7 @@ class Pair:
 
         Raises:
             ValueError: the programs cannot be run on such data, or can be read in two ways; see
-                `vae_pyro.densities.discovery.discover`.
+                `vae_pyro.densities.programs.discovery.discover`.
         """
         place = self._place()
         key = (split.x_shape, split.dtype, split.device, split.mask is None, split.y is None, place)

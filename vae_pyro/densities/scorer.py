@@ -8,14 +8,14 @@ from torch import Tensor
 from vae_pyro.compilation.capture import CaptureError, capture_function
 from vae_pyro.compilation.inductor import CompileError, disagreement, inductor
 from vae_pyro.data.split import Given
-from vae_pyro.densities.programs import Programs
+from vae_pyro.densities.programs.programs import Programs
 
 # Elements of x, over particles and data, beyond which compiling the model's density repays its seconds.
 _WORTH_COMPILING = 1_000_000_000
 
 
 class Scorer:
-    """`vae_pyro.densities.programs.Programs.score` of one model, compiled for the first shape where that pays.
+    """`vae_pyro.densities.programs.programs.Programs.score` of one model, compiled for the first shape where that pays.
 
     Args:
         programs: of a pair.

@@ -2,7 +2,7 @@
 
 Contract with the programs: latents are local, inside ``pyro.plate("data", n)``; ``guide(x)`` draws them and
 ``model(x)`` scores them; both take ``mask`` and ``y`` as keywords where those are used. What other programs need is
-found out by `vae_pyro.densities.programs`.
+found out by `vae_pyro.densities.programs.programs`.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from vae_pyro.densities.running import Sites, Way, run
+from vae_pyro.densities.programs.running import Sites, Way, run
 
 type Program = Callable[..., Any]
 type SiteKind = Literal["code", "class", "data"]

@@ -19,7 +19,7 @@ from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Given, Split, visible
 from vae_pyro.densities.log_density import LogDensities
 from vae_pyro.densities.pair import Pair, PairLike, as_pair
-from vae_pyro.densities.programs import Programs
+from vae_pyro.densities.programs.programs import Programs
 from vae_pyro.densities.scorer import Scorer
 from vae_pyro.densities.sites import SiteKind
 

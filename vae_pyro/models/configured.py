@@ -11,9 +11,9 @@ from vae_pyro.data.memory.sparse_rows import SparseRows, is_sparse
 from vae_pyro.data.split import Split
 from vae_pyro.data.summary import DataSummary
 from vae_pyro.densities.measure import Measure, Target
-from vae_pyro.densities.module_state import ModuleState
 from vae_pyro.densities.pair import Pair
-from vae_pyro.densities.programs import Programs
+from vae_pyro.densities.programs.module_state import ModuleState
+from vae_pyro.densities.programs.programs import Programs
 from vae_pyro.likelihoods.noise import likelihood_of
 from vae_pyro.models.config import VAEConfig
 from vae_pyro.models.guide import Guide

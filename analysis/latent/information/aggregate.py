@@ -17,7 +17,7 @@ from analysis.stats.mixtures import (
     pair_densities,
 )
 from vae_pyro.core.isolation import isolated
-from vae_pyro.densities.simulation import simulate
+from vae_pyro.densities.programs.simulation import simulate
 from vae_pyro.densities.sites import SiteKind
 from vae_pyro.densities.walk import ELEMENTS_AT_ONCE, Block, PairData, pieces, take
 

@@ -17,8 +17,8 @@ from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Given, Split
 from vae_pyro.densities.pair import PairLike, as_pair
-from vae_pyro.densities.programs import Programs
-from vae_pyro.densities.simulation import simulate
+from vae_pyro.densities.programs.programs import Programs
+from vae_pyro.densities.programs.simulation import simulate
 from vae_pyro.densities.walk import ELEMENTS_AT_ONCE
 
 type Array = np.ndarray[Any, Any]

@@ -342,7 +342,7 @@ def test_structures_with_other_latents() -> None:
 
 def test_wide_latents_are_drawn_for_fewer_data_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vae_pyro.densities.walk._LATENTS_AT_ONCE", 2 * 100 * 3)
-    monkeypatch.setattr("vae_pyro.densities.discovery._ROWS", 2)  # on which the programs are tried first
+    monkeypatch.setattr("vae_pyro.densities.programs.discovery._ROWS", 2)  # on which the programs are tried first
     sizes = []
 
     def model(x: Any = None, *, size: Any = None, mask: Any = None, y: Any = None) -> Tensor:

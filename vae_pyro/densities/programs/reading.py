@@ -7,7 +7,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from vae_pyro.densities.running import sample_sites
+from vae_pyro.densities.programs.running import sample_sites
 from vae_pyro.densities.sites import is_discrete
 
 type Trace = Any

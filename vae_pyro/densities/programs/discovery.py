@@ -11,13 +11,13 @@ from torch import Tensor
 
 from vae_pyro.core.isolation import isolated
 from vae_pyro.data.split import Split
-from vae_pyro.densities.arguments import Arguments, require_arguments, without_handlers
-from vae_pyro.densities.module_state import ModuleState
-from vae_pyro.densities.programs import Programs
-from vae_pyro.densities.reading import Trace, observed_sites, plate_over_data, refuse_outside, values_of
-from vae_pyro.densities.running import fixed, over_rows, sample_sites
+from vae_pyro.densities.programs.arguments import Arguments, require_arguments, without_handlers
+from vae_pyro.densities.programs.module_state import ModuleState
+from vae_pyro.densities.programs.programs import Programs
+from vae_pyro.densities.programs.reading import Trace, observed_sites, plate_over_data, refuse_outside, values_of
+from vae_pyro.densities.programs.running import fixed, over_rows, sample_sites
+from vae_pyro.densities.programs.trials import try_out
 from vae_pyro.densities.sites import MISSING_SITE, Program, is_discrete
-from vae_pyro.densities.trials import try_out
 
 # Rows of the first trace.
 _ROWS = 5

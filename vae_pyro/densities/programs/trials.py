@@ -9,8 +9,8 @@ from pyro import poutine
 from torch import Tensor
 
 from vae_pyro.data.split import Split
-from vae_pyro.densities.programs import Programs
-from vae_pyro.densities.running import Sites, Way, fixed, sample_sites
+from vae_pyro.densities.programs.programs import Programs
+from vae_pyro.densities.programs.running import Sites, Way, fixed, sample_sites
 from vae_pyro.densities.sites import GuideDraws, SiteScores
 
 _PARTICLES = 2

@@ -11,12 +11,12 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from vae_pyro.densities.arguments import Arguments
 from vae_pyro.densities.log_density import LogDensities
-from vae_pyro.densities.module_state import ModuleState
-from vae_pyro.densities.running import Call, Sites, Way, run
+from vae_pyro.densities.programs.arguments import Arguments
+from vae_pyro.densities.programs.module_state import ModuleState
+from vae_pyro.densities.programs.running import Call, Sites, Way, run
+from vae_pyro.densities.programs.summing import choices, marginal, sum_out
 from vae_pyro.densities.sites import GuideDraws, Program, SiteKind, SiteScores
-from vae_pyro.densities.summing import choices, marginal, sum_out
 
 type Need = Literal["draws", "amortized", "latents", "codes"]
 
@@ -25,8 +25,8 @@ type Need = Literal["draws", "amortized", "latents", "codes"]
 class Programs:
     """A pair's programs, with what was found out about them.
 
-    The defaults are those of the contract, which a `vae_pyro.VAE` keeps; `vae_pyro.densities.discovery` finds those of
-    other programs.
+    The defaults are those of the contract, which a `vae_pyro.VAE` keeps; `vae_pyro.densities.programs.discovery` finds
+    those of other programs.
 
     Attributes:
         model: Pyro model.

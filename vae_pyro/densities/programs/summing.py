@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vae_pyro.densities.running import Sites
+from vae_pyro.densities.programs.running import Sites
 from vae_pyro.densities.sites import SiteScores
 
 

@@ -17,7 +17,7 @@ from pyro.distributions import TorchDistribution
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from vae_pyro.densities.regrouping import regroup
+from vae_pyro.densities.programs.regrouping import regroup
 
 PARTICLE_DIM = -2
 # What the plate over data is called where several would do.

@@ -13,9 +13,9 @@ from pyro.distributions import TorchDistribution
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from vae_pyro.densities.programs import Programs, repeated
-from vae_pyro.densities.running import run
-from vae_pyro.densities.summing import choices, draw_summed
+from vae_pyro.densities.programs.programs import Programs, repeated
+from vae_pyro.densities.programs.running import run
+from vae_pyro.densities.programs.summing import choices, draw_summed
 
 
 class Simulation(NamedTuple):

@@ -18,8 +18,8 @@ from tests.odd import CASES, data, evidence, guide_in, plain
 from vae_pyro import Pair, Split, evaluate, impute, log_densities
 from vae_pyro.core.isolation import isolated
 from vae_pyro.densities.pair import as_pair
-from vae_pyro.densities.running import Way
-from vae_pyro.densities.simulation import replicate, simulate
+from vae_pyro.densities.programs.running import Way
+from vae_pyro.densities.programs.simulation import replicate, simulate
 from vae_pyro.densities.walk import bind
 
 
