@@ -47,8 +47,8 @@ class CompiledSVI(SVI):
     from torch's generator in the stock order.
 
     What a program has baked in is compared at every step: shapes and strides of the arguments, Python values among
-    them, and everything that the programs can reach from Python (`vae_pyro.svi.surroundings`: attributes, global and
-    closure variables, training modes). Each combination is a program, up to `vae_pyro.svi.keys.MAX_PROGRAMS`; a
+    them, and everything that the programs can reach from Python (`vae_pyro.svi.outside`: attributes, global and closure
+    variables, training modes). Each combination is a program, up to `vae_pyro.svi.keys.MAX_PROGRAMS`; a
     floating-point number that changes becomes an input. Tensors that the programs read may change at any time. Programs
     that draw from other generators than torch's, or that change Python values, take the stock step.
 

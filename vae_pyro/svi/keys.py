@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from vae_pyro.svi.outside.places import NUMBERS
 from vae_pyro.svi.stepper import Traced
-from vae_pyro.svi.surroundings import NUMBERS
 from vae_pyro.svi.tracer import Attempt
 
 MAX_PROGRAMS = 16

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from vae_pyro.compilation.graph import Graph
 from vae_pyro.compilation.inductor import disagreement
-from vae_pyro.svi.generator_states import GeneratorStates, put_torch_states, torch_states
 from vae_pyro.svi.inference import restore
 from vae_pyro.svi.optimizer_state import Slot
+from vae_pyro.svi.outside.generator_states import GeneratorStates, put_torch_states, torch_states
+from vae_pyro.svi.outside.surroundings import Surroundings
 from vae_pyro.svi.program import Program
 from vae_pyro.svi.step_graphs import only
 from vae_pyro.svi.stock import StockRun
-from vae_pyro.svi.surroundings import Surroundings
 
 CHECKS_FAIL = "its checks fail at many steps"
 """A program has taken something for granted that does not hold at this step; it may hold at others."""

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, fx
 
 from vae_pyro.compilation.inductor import CompileError, compile_checked
-from vae_pyro.svi.generator_states import put_torch_states, torch_states
 from vae_pyro.svi.inference import restore
 from vae_pyro.svi.optimizer_state import OptimizerState, Slot
+from vae_pyro.svi.outside.generator_states import put_torch_states, torch_states
+from vae_pyro.svi.outside.surroundings import Surroundings
 from vae_pyro.svi.parameters import Parameters
 from vae_pyro.svi.parity import reference_step
 from vae_pyro.svi.program import Metrics, Program, Run, interpreted
 from vae_pyro.svi.reducer import Reducer
 from vae_pyro.svi.step_graphs import metrics_of, move_graph, only, step_graph
 from vae_pyro.svi.stock import Fallbacks, StockOptimizer
-from vae_pyro.svi.surroundings import Surroundings
 
 type Compile = bool | int | Literal["auto", "never"]
 

@@ -12,12 +12,13 @@ from torch.utils import _pytree as pytree
 from vae_pyro.compilation.capture import NumberInput
 from vae_pyro.compilation.graph import CaptureError, ValueDependentError
 from vae_pyro.compilation.modes import Decisions
-from vae_pyro.svi.generator_states import GeneratorStates
 from vae_pyro.svi.inference import Inference, restore
+from vae_pyro.svi.outside.generator_states import GeneratorStates
+from vae_pyro.svi.outside.reach import UnwatchableError
+from vae_pyro.svi.outside.surroundings import Surroundings
 from vae_pyro.svi.parity import Before
 from vae_pyro.svi.program import Program
 from vae_pyro.svi.stock import StockRun, StockStep
-from vae_pyro.svi.surroundings import Surroundings, UnwatchableError
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Tracer:
             program: that is compared again; ``None`` traces one.
             positions: of the floating-point numbers among the arguments that are inputs of the program.
             follow: trace the way through the code that this run takes, where it depends on values of tensors.
-            numbers: labels of the places whose numbers are inputs, see `vae_pyro.svi.surroundings.Surroundings`.
+            numbers: labels of the places whose numbers are inputs.
         """
         flat = pytree.tree_leaves((args, kwargs))
         others = {f"argument {at}": item for at, item in enumerate(flat) if not isinstance(item, Tensor)}

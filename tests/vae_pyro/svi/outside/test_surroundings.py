@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vae_pyro.svi import surroundings
-from vae_pyro.svi.code_names import is_library, names_of
-from vae_pyro.svi.generator_states import GeneratorStates
-from vae_pyro.svi.surroundings import Surroundings, UnwatchableError
+from vae_pyro.svi.outside import reach
+from vae_pyro.svi.outside.code_names import is_library, names_of
+from vae_pyro.svi.outside.generator_states import GeneratorStates
+from vae_pyro.svi.outside.reach import UnwatchableError
+from vae_pyro.svi.outside.surroundings import Surroundings
 
 SCALE = 1.0
 OPTIONS = SimpleNamespace(beta=0.5, unread=0)
@@ -149,7 +150,7 @@ def test_iterators_and_scripted_modules_are_refused_where_they_are_read() -> Non
 
 
 def test_what_is_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(surroundings, "MAX_PLACES", 10)
+    monkeypatch.setattr(reach, "MAX_PLACES", 10)
     many = {number: float(number) for number in range(50)}
     with pytest.raises(UnwatchableError, match="more than 10 Python values"):
         watched(model=lambda: many[0])
