@@ -11,6 +11,7 @@ from vae_pyro.compilation.products import choose_products
 from vae_pyro.core.isolation import undisturbed
 
 # Beyond this size glibc maps a tensor anew at each allocation, and every page of it faults, until one has been freed.
+_ROUNDINGS = 32  # of a sum of many terms
 _ALLOCATOR_THRESHOLD = 32 * 2**20 - 2**14
 
 
@@ -54,7 +55,10 @@ def inductor(module: fx.GraphModule) -> Callable[[list[Tensor]], Any]:
 
 
 def compile_checked(
-    module: fx.GraphModule, inputs: list[Tensor], reference: Callable[..., Any] | None = None
+    module: fx.GraphModule,
+    inputs: list[Tensor],
+    reference: Callable[..., Any] | None = None,
+    floors: Sequence[float] = (),
 ) -> Callable[[list[Tensor]], Any]:
     """Compile a graph, and compare what it gives and writes with what the graph does, on copies of the inputs.
 
@@ -62,16 +66,22 @@ def compile_checked(
         module: see `inductor`.
         inputs: of the graph.
         reference: what to compare with in place of the graph.
+        floors: see `disagreement`, of the outputs and then of the inputs.
 
     Raises:
         CompileError: the compiler failed, or its result disagrees.
     """
     compiled = inductor(module)
-    compare_outputs(compiled, module if reference is None else reference, inputs)
+    compare_outputs(compiled, module if reference is None else reference, inputs, floors)
     return compiled
 
 
-def compare_outputs(compiled: Callable[[list[Tensor]], Any], graph: Callable[..., Any], inputs: list[Tensor]) -> None:
+def compare_outputs(
+    compiled: Callable[[list[Tensor]], Any],
+    graph: Callable[..., Any],
+    inputs: list[Tensor],
+    floors: Sequence[float] = (),
+) -> None:
     """Run both on copies of the inputs, with the same random numbers.
 
     Raises:
@@ -87,23 +97,41 @@ def compare_outputs(compiled: Callable[[list[Tensor]], Any], graph: Callable[...
             raise CompileError(f"the compiled step failed ({type(error).__name__}: {str(error)[:200]})") from error
         torch.set_rng_state(kept)
         expected = list(graph(*theirs))
-    reason = disagreement([*got, *ours], [*expected, *theirs])
+    reason = disagreement([*got, *ours], [*expected, *theirs], floors)
     if reason is not None:
         raise CompileError(f"the compiled step disagrees with its graph ({reason})")
 
 
 def _copied(tensor: Tensor) -> Tensor:
     """A copy with the same strides; an expanded tensor, which nothing can write to, is its own."""
-    expanded = any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
-    return tensor.detach() if expanded else tensor.detach().clone()
+    if any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
+        return tensor.detach()
+    copied = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+    return copied.copy_(tensor.detach())
 
 
-def disagreement(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> str | None:
+def rounding_of(tensors: Sequence[Tensor]) -> float:
+    """What rounding can leave of a sum of such numbers that is zero in exact arithmetic.
+
+    The bias in front of a batch normalisation has no gradient, and rounding gives it one: noise in proportion to the
+    gradients that cancel.
+    """
+    sizes = [float(tensor.abs().max()) * torch.finfo(tensor.dtype).eps for tensor in tensors if tensor.numel()]
+    return _ROUNDINGS * max(sizes, default=0.0)
+
+
+def disagreement(ours: Sequence[Tensor], theirs: Sequence[Tensor], floors: Sequence[float] = ()) -> str | None:
     """Why two lists of tensors are not the same up to rounding; ``None`` if they are.
 
     The tolerance is the square root of the type's precision, relative to the largest element of each tensor: what a
     sum in another order moves is far below it, a missing term or factor far above.
+
+    Args:
+        ours: tensors.
+        theirs: in the same order.
+        floors: for each, a distance that is rounding, see `rounding_of`; zeros if not given.
     """
+    floors = floors or [0.0] * len(ours)
     for number, (a, b) in enumerate(zip(ours, theirs, strict=True)):
         if a.shape != b.shape or a.dtype != b.dtype:
             return f"output {number} is {tuple(a.shape)} {a.dtype}, not {tuple(b.shape)} {b.dtype}"
@@ -120,6 +148,6 @@ def disagreement(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> str | None
         scale = float(torch.where(finite, b, zero).abs().max())
         distance = float(torch.where(finite, a - b, zero).abs().max())
         tolerance = torch.finfo(b.dtype).eps ** 0.5
-        if distance > tolerance * max(scale, 1e-30):
+        if distance > max(tolerance * max(scale, 1e-30), floors[number]):
             return f"output {number} differs by {distance:.2g} at a size of {scale:.2g}"
     return None

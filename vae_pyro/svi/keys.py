@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pyro
@@ -17,7 +18,10 @@ MAX_PROGRAMS = 16
 """Programs that are traced; beyond these the stock step is taken."""
 MAX_SIGNATURES = 1_024
 """Signatures of arguments that are remembered."""
-_MANY_SIGNATURES = 32
+MANY_SIGNATURES = 32
+"""Signatures of which none has come twice, after which it is said that the arguments are others at every step."""
+SOME_SIGNATURES = 8
+"""Likewise, after which none is traced before it comes twice."""
 _MAX_SETBACKS = 3  # attempts at one signature without a program
 _MAX_INFINITE = 8  # of which the loss was not finite
 _MAX_UNUSED = 4  # programs of one signature, one after another, that were used once
@@ -40,7 +44,13 @@ def _signature(item: Any) -> Any:
     if isinstance(item, Tensor):
         strides = item.stride() if item.layout is torch.strided else None
         return type(item), item.layout, item.shape, strides, item.dtype, item.device, item.requires_grad
-    return type(item) if isinstance(item, NUMBERS) else (type(item), item)
+    if isinstance(item, NUMBERS):
+        return type(item)
+    if isinstance(item, partial):  # made anew at every step, of the same parts
+        return partial, item.func, item.args, tuple(sorted(item.keywords.items()))
+    # Namespaces and the like: what programs read of them is compared as their surroundings are.
+    by_identity = type(item).__hash__ is None and isinstance(getattr(item, "__dict__", None), dict)
+    return type(item), id(item) if by_identity else item
 
 
 @dataclass
@@ -143,10 +153,9 @@ class ProgramTable:
         """Whether no other program is to be traced."""
         return len(self) >= MAX_PROGRAMS
 
-    @property
-    def unused(self) -> bool:
-        """Whether there are many signatures, none of which has come twice."""
-        return len(self._table) > _MANY_SIGNATURES and all(programs.encounters < 2 for programs in self._table.values())
+    def unused(self, at_least: int) -> bool:
+        """Whether there are so many signatures, none of which has come twice."""
+        return len(self._table) > at_least and all(programs.encounters < 2 for programs in self._table.values())
 
     def at(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Programs | None:
         """The programs for the signature of these arguments.

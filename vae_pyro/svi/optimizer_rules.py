@@ -57,6 +57,8 @@ class Update(ABC):
         return
 
 
+LINEAR_STATES = frozenset({"exp_avg", "momentum_buffer", "grad_avg"})
+"""States that are averages of gradients, whose rounding they share."""
 UPDATES: dict[type[Optimizer], type[Update]] = {}
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vae_pyro.compilation.graph import Graph
-from vae_pyro.compilation.inductor import disagreement
+from vae_pyro.compilation.inductor import disagreement, rounding_of
 from vae_pyro.svi.inference import restore
 from vae_pyro.svi.optimizer_state import Slot
 from vae_pyro.svi.outside.generator_states import GeneratorStates, put_torch_states, torch_states
@@ -17,7 +17,7 @@ from vae_pyro.svi.program import Program
 from vae_pyro.svi.step_graphs import only
 from vae_pyro.svi.stock import StockRun
 
-CHECKS_FAIL = "its checks fail at many steps"
+CHECKS_FAIL = "branches, sizes or supports that depend on values are others at many steps"
 """A program has taken something for granted that does not hold at this step; it may hold at others."""
 _NEXT_CHECKS = (2, *(10**power for power in range(1, 12)))
 
@@ -94,7 +94,8 @@ class Before:
             return CHECKS_FAIL
         stock = torch.as_tensor(run.loss, dtype=loss.dtype, device=loss.device).detach().reshape(())
         reference = [stock, *(gradient for gradient in expected if gradient is not None)]
-        reason = disagreement([loss, *gradients], reference)
+        floors = [0.0, *[rounding_of(reference[1:])] * len(gradients)]
+        reason = disagreement([loss, *gradients], reference, floors)
         if reason is not None:
             return f"the graph disagrees with the stock loss at the same noise ({reason})"
         reason = disagreement(written, buffers)

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from vae_pyro.compilation.capture import NumberInput, Reading
 from vae_pyro.compilation.graph import Graph
-from vae_pyro.compilation.inductor import compile_checked
+from vae_pyro.compilation.inductor import compile_checked, rounding_of
 from vae_pyro.svi.step_graphs import only
 
 type Metrics = dict[str, Tensor]
@@ -148,4 +148,6 @@ class Program:
             CompileError: the compiler failed, or its result disagrees with the graph.
         """
         inputs = [*self.leaves, *tensors, *self.constants, *noise]
-        return replace(self, run=compile_checked(self.graph.module, inputs))
+        _, metrics, gradients = self.gradients(tensors, noise)
+        floors = [0.0] * (1 + len(metrics)) + [rounding_of(gradients)] * len(gradients) + [0.0] * len(inputs)
+        return replace(self, run=compile_checked(self.graph.module, inputs, floors=floors))

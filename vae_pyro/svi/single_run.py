@@ -130,6 +130,7 @@ class SingleRun:
         traced.failures += 1
         if traced.fails_often:
             programs.traced.remove(traced)
+            self.status.retire(traced)
             self._refuse(programs, CHECKS_FAIL)
 
     # --- programs -------------------------------------------------------------------------------------------------
@@ -140,13 +141,14 @@ class SingleRun:
         programs = self.programs.at(*arguments)
         if programs is None:
             self.fallbacks.say("an argument of the step is neither a tensor nor hashable; stock steps are taken")
-        elif programs.encounters == 0 and self.programs.unused:
+        elif programs.encounters == 0 and self.programs.unused(keys.MANY_SIGNATURES):
             self.fallbacks.say("the arguments of the step are others at every step; stock steps are taken")
         return programs
 
     def _may_trace(self, programs: Programs, mode: Compile) -> bool:
         """Whether this step may make a new program; what rules it out for good is said."""
-        if programs.refusal is not None or (mode == "auto" and programs.encounters < 2):
+        waits = mode == "auto" or self.programs.unused(keys.SOME_SIGNATURES)
+        if programs.refusal is not None or (waits and programs.encounters < 2):
             return False
         programs.drop_outdated()
         if programs.unsteady is not None:
@@ -193,8 +195,10 @@ class SingleRun:
             if reason is not None:
                 self._refuse(programs, reason)
         elif attempt.later == CHECKS_FAIL:
+            traced.steps += 1
             self._count_failure(programs, traced)
         elif attempt.refusal or attempt.run.finite:
+            self.status.retire(*programs.traced)
             programs.traced.clear()
             self._refuse(programs, str(attempt.refusal or attempt.later))
         return None

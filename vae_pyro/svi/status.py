@@ -31,6 +31,11 @@ class SVIStatus:
     seconds: float = 0.0
     checks: int = 0
     fallbacks: list[str] = field(default_factory=list)
+    _retired: int = field(default=0, repr=False)
+
+    def retire(self, *programs: Traced) -> None:
+        """Remember the steps of programs that are no longer used."""
+        self._retired += sum(traced.steps - traced.failures for traced in programs)
 
     def count(self, programs: Iterable[Traced], stepper: Stepper, fallbacks: list[str]) -> None:
         """Take in the programs as they are now."""
@@ -40,7 +45,7 @@ class SVIStatus:
         self.compiled = len(settled) if stepper.compilations else 0
         rest = [traced.form.program.graph.break_even() - traced.steps for traced in known if not traced.settled]
         self.waiting = min(rest, default=None)
-        self.program_steps = sum(traced.steps for traced in known)
+        self.program_steps = self._retired + sum(traced.steps - traced.failures for traced in known)
         self.compilations, self.seconds = stepper.compilations, stepper.seconds
         self.fallbacks = fallbacks
 

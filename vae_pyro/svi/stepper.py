@@ -9,8 +9,9 @@ import pyro
 import torch
 from torch import Tensor, fx
 
-from vae_pyro.compilation.inductor import CompileError, compile_checked
+from vae_pyro.compilation.inductor import CompileError, compile_checked, rounding_of
 from vae_pyro.svi.inference import restore
+from vae_pyro.svi.optimizer_rules import LINEAR_STATES
 from vae_pyro.svi.optimizer_state import OptimizerState, Slot
 from vae_pyro.svi.outside.generator_states import put_torch_states, torch_states
 from vae_pyro.svi.outside.surroundings import Surroundings
@@ -124,7 +125,10 @@ class WholeForm:
         reference = reference_step(program.graph, slots, self.clip_norm) if program.members is None else None
         rest = [self.next_rates()[0], *tensors, *program.constants, *noise]
         inputs = [*program.leaves, *_smooth(self.state), *rest]
-        return replace(self, run=compile_checked(self.module, inputs, reference))
+        floor = 0.0 if program.members is not None else rounding_of(program.gradients(tensors, noise)[2])
+        states = [floor if name in LINEAR_STATES else 0.0 for name in self.state.names]
+        floors = [0.0] * (1 + len(self.names) + len(program.leaves)) + states + [0.0] * len(rest)
+        return replace(self, run=compile_checked(self.module, inputs, reference, floors))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Programs as other people write them: the stock trajectory, compiled, or the stock step with its reason said."""
 
+import functools
 import itertools
 import random
 import warnings
@@ -980,3 +981,86 @@ def test_an_epoch_takes_arrays_and_says_what_it_does_not_take(what: str) -> None
     else:
         with pytest.raises(ValueError, match=r"got DataLoader; step through batches .* with svi.step\(\*batch\)"):
             svi.run_epoch(torch.utils.data.DataLoader([X]), batch_size=8)
+
+
+def test_a_batch_with_gaps_is_compiled(uncompiled: None) -> None:
+    """What the compiler makes is compared on copies with the strides of the batch."""
+    wide = torch.randn(20, 5, generator=torch.Generator().manual_seed(2))
+
+    def build() -> Case:
+        net = nn.Linear(4, 4)
+        return Case(regression(net), arguments=lambda step: (wide[:, :-1],))
+
+    stock, ours = run(SVI, build), run(CompiledSVI, build, compile=True)
+    assert numbers(ours.losses) == pytest.approx(numbers(stock.losses), rel=1e-4)
+    assert not ours.said
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_a_gradient_of_rounding_passes_the_gates() -> None:
+    """The bias in front of a batch normalisation: its gradient is zero in exact arithmetic."""
+
+    def build() -> Case:
+        net = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+        return Case(regression(net), arguments=lambda step: (1e3 * X,), optimizer=lambda: pyro.optim.SGD({"lr": 1e-9}))
+
+    ours = run(CompiledSVI, build, compile=True)
+    assert not ours.said
+    assert ours.svi.status().program_steps == 14
+
+
+def test_namespaces_and_partials_among_the_arguments() -> None:
+    options = SimpleNamespace(scale=1.0)
+
+    def double(factor: float, x: Tensor) -> Tensor:
+        return factor * x
+
+    def build() -> Case:
+        def model(x: Tensor, options: Any, f: Any) -> None:
+            w = pyro.param("w", torch.zeros(3))
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", dist.Normal(f(w), options.scale).to_event(1), obs=x)
+
+        def change(step: int) -> None:
+            options.scale = 1.0 if step < 6 else 2.0
+
+        return Case(
+            model,
+            lambda x, options, f: None,
+            lambda step: (X, options, functools.partial(double, 2)),
+            change,
+        )
+
+    require_same(build)
+
+
+@pytest.mark.parametrize("mode", ["auto", False])
+def test_arguments_that_never_come_twice_are_not_traced_at_every_step(mode: Any) -> None:
+    def build() -> Case:
+        def model(x: Tensor, label: str) -> None:
+            w = pyro.param("w", torch.zeros(3))
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", dist.Normal(w, 1.0).to_event(1), obs=x)
+
+        return Case(model, lambda x, label: None, lambda step: (X, f"patient {step}"))
+
+    status = run(CompiledSVI, build, 40, compile=mode).svi.status()
+    assert status.programs <= 9
+    assert status.program_steps + status.stock_steps == 40
+
+
+def test_what_runs_is_counted_when_a_program_is_given_up() -> None:
+    def build() -> Case:
+        def model(x: Tensor) -> None:
+            m = pyro.param("m", torch.tensor(0.0))
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", dist.Normal(m if x.sum() > 0 else 2 * m, 1.0), obs=x[:, 0])
+
+        return Case(model, arguments=lambda step: (X if step % 3 else -X,))
+
+    ours = run(CompiledSVI, build, 30)
+    status = ours.svi.status()
+    assert status.program_steps + status.stock_steps == 30
+    assert status.program_steps > 0
+    assert any("are others at many steps" in said for said in ours.said)
+    assert "fallbacks" in repr(status)
