@@ -47,6 +47,7 @@ class Likelihood(nn.Module, ABC):
         discrete: whether log densities are of probabilities; if not they are of densities in the units of x.
         given_total: whether they are conditional on the sum of x.
         reparameterized: whether draws of x are differentiable in the decoder's output.
+        shift_invariant: whether data that are moved by a constant have the same density under a model moved likewise.
         binary: whether elements are 0 or 1, with their expectation as the probability of 1.
         by_value: whether `refuse` checks each value, where no range determines the support.
         support: values that an element may have, in words; an instance may state those of its options.
@@ -66,6 +67,7 @@ class Likelihood(nn.Module, ABC):
     discrete: bool
     given_total: ClassVar[bool] = False
     reparameterized: ClassVar[bool] = False
+    shift_invariant: ClassVar[bool] = False
     binary: ClassVar[bool] = False
     by_value: ClassVar[bool] = False
     support: str

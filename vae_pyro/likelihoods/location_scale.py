@@ -30,6 +30,7 @@ class LocationScale(Likelihood):
 
     discrete = False
     reparameterized = True
+    shift_invariant = True
     support = "finite real values"
     reference: Tensor
     floor: Tensor

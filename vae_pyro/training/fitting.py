@@ -14,6 +14,7 @@ from torch import Tensor
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.dataset import Dataset, as_split
 from vae_pyro.data.memory.sparse_rows import is_sparse
+from vae_pyro.data.resolution import require_resolution
 from vae_pyro.data.split import Split
 from vae_pyro.models.vae import VAE
 from vae_pyro.parallel.ranks import CONTINUE, together
@@ -149,6 +150,7 @@ def fit(
     config = FitConfig() if config is None else config
     ranks, device = config.together()
     train = checked(vae, as_split(x, mask, y))
+    require_resolution(train, vae.dtype, None if data is None else data.facts.columns)
     validation = as_split(validation) if is_sparse(validation) else validation  # which has a length then
     held_out = None
     if validation is not None and len(validation) > 0:

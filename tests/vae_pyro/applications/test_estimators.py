@@ -138,3 +138,30 @@ def test_options_are_checked_at_the_fit(table: np.ndarray[Any, Any]) -> None:
     made = VAETransformer(**{**SMALL, "num_draws": 0}).fit(table)
     with pytest.raises(ValueError, match="num_draws must be at least 1, got 0"):
         made.score_samples(table)
+
+
+@pytest.mark.parametrize("offset", [1e5, 1e7, 1.7e9])
+def test_nothing_depends_on_how_far_from_zero_the_data_lie(offset: float) -> None:
+    random = np.random.default_rng(0)
+    z = random.standard_normal(200)
+    x = np.c_[z, -z] + 0.1 * random.standard_normal((200, 2))
+    options: dict[str, Any] = {"epochs": 20, "num_draws": 50, "lr": 5e-3, "random_state": 0}
+    near, far = VAETransformer(1, **options).fit(x), VAETransformer(1, **options).fit(x + offset)
+    assert abs(near.score(x) - far.score(x + offset)) < 0.1
+    np.testing.assert_allclose(far.sample(5) - offset, near.sample(5), atol=0.1)
+    np.testing.assert_allclose(far.inverse_transform([[0.5]]) - offset, near.inverse_transform([[0.5]]), atol=0.1)
+    hidden = hide(x, 0.2)
+    filler = VAEImputer(1, **options, objective="elbo", hidden=(8,))
+    filled = filler.fit(hidden + offset).transform(hidden + offset)
+    seen = ~np.isnan(hidden)
+    np.testing.assert_array_equal(filled[seen], (hidden + offset)[seen])
+    expected = filler.fit(hidden).transform(hidden)
+    np.testing.assert_allclose(filled - offset, expected, atol=0.2)
+    found = filler.fit(hidden + offset).impute(hidden + offset)
+    assert found.lower is not None and found.upper is not None
+    assert ((found.lower <= found.mean) & (found.mean <= found.upper)).all()
+
+
+def test_counts_far_from_zero_are_not_moved() -> None:
+    x = np.random.default_rng(0).poisson(5.0, (50, 2)).astype(float)
+    assert not VAETransformer(1, **SMALL, likelihood="poisson", random_state=0).fit(x).offset_.any()

@@ -488,3 +488,11 @@ def test_cuda_fits_resumes_and_agrees_with_the_cpu(tmp_path: Path) -> None:
 def test_json_of_a_config_is_plain() -> None:
     text = json.dumps(FitConfig(schedule="step:milestones=[1,2]").model_dump(mode="json"))
     assert FitConfig(**json.loads(text)).schedule.options["milestones"] == (1, 2)
+
+
+def test_columns_that_float32_cannot_resolve_are_refused_before_a_folder_is_made(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((60, 2)) + np.array([0, 1.7e9])
+    vae = VAE(VAEConfig(x_shape=(2,), latent_dim=1, likelihood="gaussian"))
+    with pytest.raises(ValueError, match="column 1 lies at 1.7e"):
+        fit(vae, x, config=short(compile=False), out=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()

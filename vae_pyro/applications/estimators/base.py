@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from vae_pyro.data.resolution import offsets
 from vae_pyro.models.config import VAEConfig
 from vae_pyro.models.vae import VAE
 from vae_pyro.training.config import FitConfig
@@ -39,7 +40,9 @@ class Estimator(TransformerMixin, BaseEstimator):
         random_state: of the fit and of draws: an integer, a ``RandomState``, or ``None`` for another at each fit.
 
     Attributes:
-        vae_: the fitted VAE, in float64.
+        vae_: the fitted VAE, in float64, of the data less ``offset_``.
+        offset_: what is subtracted from each element in float64 before the VAE sees it, ``(element,)``: about its mean,
+            where it lies so far from zero that float32 would round its variation; 0 elsewhere.
         history_: see `vae_pyro.training.fitting.FitResult`.
         n_features_in_: number of elements.
         seed_: what ``random_state`` gave.
@@ -96,7 +99,11 @@ class Estimator(TransformerMixin, BaseEstimator):
             compile=self.compile,
             device=self.device,
         )
-        result = fit(VAE(config, seed=self.seed_), x, config=how, seed=self.seed_, progress=False)
+        vae = VAE(config, seed=self.seed_)
+        self.offset_ = np.zeros(x.shape[1])
+        if vae.model.likelihood.shift_invariant:
+            self.offset_ = offsets(x.astype(np.float64))
+        result = fit(vae, self._moved(x), config=how, seed=self.seed_, progress=False)
         # In float64, sums do not depend on which other data are asked about; the draws of an imputation do.
         self.vae_ = result.vae.double()
         self.history_ = result.history
@@ -105,6 +112,12 @@ class Estimator(TransformerMixin, BaseEstimator):
     def _checked(self, X: Any) -> Array:  # noqa: N803
         check_is_fitted(self)
         return validate_data(self, X, dtype=FLOATS, ensure_all_finite="allow-nan", force_writeable=True, reset=False)
+
+    def _moved(self, x: Array, sign: int = -1) -> Array:
+        """Data less ``offset_``, in float64 before they take their own type again; with it for a ``sign`` of 1."""
+        if not self.offset_.any():
+            return x
+        return (x.astype(np.float64) + sign * self.offset_).astype(x.dtype)
 
 
 def seed_of(random_state: Any) -> int:

@@ -1,7 +1,7 @@
 """`VAEImputer`: imputation by a VAE behind scikit-learn's interface."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,9 @@ class VAEImputer(OneToOneFeatureMixin, Estimator):
             X: ``(datum, element)``; NaN is not observed.
         """
         x = self._checked(X)
-        return self._impute(x).mean.astype(x.dtype) if np.isnan(x).any() else x.copy()
+        if not np.isnan(x).any():
+            return x.copy()
+        return np.where(np.isnan(x), self._impute(x).mean, x).astype(x.dtype)
 
     def impute(self, X: Any, *, num_imputations: int = 0, level: float | None = 0.9) -> Imputation:  # noqa: N803
         """The same with standard deviations, intervals and several imputations.
@@ -57,11 +59,15 @@ class VAEImputer(OneToOneFeatureMixin, Estimator):
         return self._impute(self._checked(X), num_imputations=num_imputations, level=level)
 
     def _impute(self, x: Array, *, num_imputations: int = 0, level: float | None = None) -> Imputation:
-        return impute(
+        found = impute(
             self.vae_,
-            x,
+            self._moved(x),
             num_draws=self.num_draws,
             num_imputations=num_imputations,
             level=level,
             seed=derive_seed(self.seed_, _IMPUTE_STREAM),
         )
+        if not self.offset_.any():
+            return found
+        places = {name: getattr(found, name) for name in ("mean", "lower", "upper", "imputations")}
+        return replace(found, **{name: self._moved(at, 1) for name, at in places.items() if at is not None})

@@ -38,7 +38,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, Estimator):
         Args:
             X: ``(datum, element)``; NaN is not observed.
         """
-        x = self._checked(X)
+        x = self._moved(self._checked(X))
         loc, _ = self.vae_.posterior_moments(np.nan_to_num(x), mask=_mask(x))
         return loc.cpu().numpy().astype(x.dtype)
 
@@ -54,7 +54,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, Estimator):
         check_is_fitted(self)
         z = check_array(X, dtype=FLOATS)
         with torch.no_grad():
-            return self.vae_.expectation(z).cpu().numpy().astype(z.dtype)
+            return self._moved(self.vae_.expectation(z).cpu().numpy(), 1).astype(z.dtype)
 
     def score_samples(self, X: Any) -> Array:  # noqa: N803
         """log p(x) of the observed elements, by importance sampling, nats, ``(datum,)``.
@@ -70,7 +70,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, Estimator):
         """
         if self.num_draws < 1:
             raise ValueError(f"num_draws must be at least 1, got {self.num_draws!r}")
-        x = self._checked(X)
+        x = self._moved(self._checked(X))
         return np.concatenate([self._score(x[rows]) for rows in self._blocks(len(x))])
 
     def score(self, X: Any, y: Any = None) -> float:  # noqa: N803
@@ -94,7 +94,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, Estimator):
         """
         check_is_fitted(self)
         seed = self.seed_ if random_state is None else seed_of(random_state)
-        return self.vae_.sample(n_samples, seed=derive_seed(seed, _SAMPLE_STREAM)).cpu().numpy()
+        return self._moved(self.vae_.sample(n_samples, seed=derive_seed(seed, _SAMPLE_STREAM)).cpu().numpy(), 1)
 
     def _blocks(self, size: int) -> Iterator[slice]:
         held = self.num_draws * max(self.n_features_in_, self.latent_dim, *self.hidden)
