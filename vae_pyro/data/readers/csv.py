@@ -1,5 +1,6 @@
 """``.csv`` tables."""
 
+import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,9 @@ from vae_pyro.data.tables.schema import Schema
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+# Separators that files have in place of commas, and what they are called.
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 @READERS.register("csv")
@@ -22,6 +26,7 @@ class CsvReader(TableReader):
         import pandas as pd
 
         name = repr(str(source))
+        header = _header(source, name)
         columns = () if schema is None else schema.columns
         text = {c.name: str for c in columns if c.categories and all(isinstance(level, str) for level in c.categories)}
         try:
@@ -30,9 +35,53 @@ class CsvReader(TableReader):
             raise FileNotFoundError(f"no file {name}") from None
         except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
             raise ValueError(f"cannot read {name}: {error}") from None
+        if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the first columns for names of the rows
+            raise ValueError(_too_many(source, name, header))
+        unnamed = [column for column, title in zip(frame.columns, header, strict=False) if not title.strip()]
+        frame = frame.drop(columns=[column for column in unnamed if frame[column].isna().all()])
         if len(frame.columns) and all(_is_number(str(column)) for column in frame.columns):
             raise ValueError(f"{name} begins with numbers where names of columns belong; add a header, or save a .npy")
         return frame
+
+
+def _header(source: Path, name: str) -> list[str]:
+    """Names of the columns.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another separator than a comma, or a name that comes twice.
+    """
+    try:
+        with source.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file)
+            header = next((row for row in rows if row), [])
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no file {name}") from None
+    except (OSError, ValueError, csv.Error) as error:
+        raise ValueError(f"cannot read {name}: {error}") from None
+    if len(header) == 1:
+        found = max(_SEPARATORS, key=header[0].count)
+        if found in header[0]:
+            raise ValueError(
+                f"{name} is separated by {_SEPARATORS[found]} ({found!r}), expected are commas; write it anew, as with "
+                f"pandas.read_csv(path, sep={found!r}).to_csv(path, index=False)"
+            )
+    twice = next((title for title in header if title.strip() and header.count(title) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{name}: two columns are called {twice!r}; rename one")
+    return header
+
+
+def _too_many(source: Path, name: str, header: list[str]) -> str:
+    """Which row has more fields than the header, in words."""
+    with source.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file)
+        lengths = ((rows.line_num, len(row)) for row in rows if row)
+        line, fields = next(((line, fields) for line, fields in lengths if fields > len(header)), (2, len(header) + 1))
+    return (
+        f"{name}, line {line}: {fields} fields under a header of {len(header)}, so that values would stand in the wrong "
+        "columns; give each column a name, or take out the commas at the ends of the rows"
+    )
 
 
 def _is_number(text: str) -> bool:

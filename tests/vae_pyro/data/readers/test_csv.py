@@ -1,12 +1,14 @@
 """``.csv`` tables."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from vae_pyro import load_data
+from vae_pyro.data.tables.reading import read_table
 
 
 def test_tables_take_numeric_columns(tmp_path: Path) -> None:
@@ -36,3 +38,48 @@ def test_tables_without_a_header(tmp_path: Path) -> None:
     np.savetxt(tmp_path / "bare.csv", np.random.default_rng(0).normal(size=(20, 3)), delimiter=",")
     with pytest.raises(ValueError, match="begins with numbers where names of columns belong; add a header"):
         load_data(tmp_path / "bare.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "fields"),
+    [
+        ("age,income\n" + "31,1000,\n" * 30, 2, 3),
+        ("age,income\n" + "31,1000,7,8\n" * 30, 2, 4),
+        ("\nage,income\n\n" + "31,1000,\n" * 30, 4, 3),
+        ('age,"in\ncome"\n' + "31,1000,\n" * 30, 3, 3),
+    ],
+)
+@pytest.mark.parametrize("read", [load_data, read_table])
+def test_rows_with_more_fields_than_the_header_are_refused(
+    read: Any, text: str, line: int, fields: int, tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ValueError, match=f"t.csv', line {line}: {fields} fields under a header of 2"):
+        read(tmp_path / "t.csv")
+
+
+def test_a_later_row_with_more_fields_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("age,income\n" + "31,1000\n" * 30 + "31,1000,\n")
+    with pytest.raises(ValueError, match="line 32, saw 3"):
+        load_data(tmp_path / "t.csv")
+
+
+def test_commas_at_the_ends_of_all_rows_and_of_the_header_add_no_column(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("age,income,\n" + "".join(f"{k}.5,{k * k}.25,\n" for k in range(30)))
+    assert load_data(tmp_path / "t.csv").facts.columns == ("age", "income")
+    assert read_table(tmp_path / "t.csv").schema.left_out == {}
+
+
+@pytest.mark.parametrize(("separator", "word"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+def test_another_separator_is_named(separator: str, word: str, tmp_path: Path) -> None:
+    rows = "".join(f"{k},5{separator}{k},25\n" for k in range(30))  # with commas for decimal points
+    (tmp_path / "t.csv").write_text(f"age{separator}income\n{rows}")
+    for read in (load_data, read_table):
+        with pytest.raises(ValueError, match=f"is separated by {word} .* expected are commas"):
+            read(tmp_path / "t.csv")
+
+
+def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("age,age\n" + "31,1000\n" * 30)
+    with pytest.raises(ValueError, match="two columns are called 'age'"):
+        load_data(tmp_path / "t.csv")
