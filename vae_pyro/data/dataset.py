@@ -1,12 +1,13 @@
 """Data sets as a model observes them: loaded, split, and described by their facts."""
 
+import os
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vae_pyro.core.isolation import derive_seed
 from vae_pyro.data.alike import like
@@ -26,6 +27,7 @@ from vae_pyro.data.labels import repeat_labelled, with_labels
 from vae_pyro.data.memory.resident import ResidentSplit
 from vae_pyro.data.memory.sparse import SparseSplit
 from vae_pyro.data.memory.sparse_rows import SparseRows, is_sparse
+from vae_pyro.data.objects import classes_of, tensor_of
 from vae_pyro.data.readers import open_source
 from vae_pyro.data.readers.store import Store
 from vae_pyro.data.split import Split, fingerprint, seen
@@ -83,7 +85,7 @@ class Dataset:
         return f"<table><caption>{escape(self.facts.title)}</caption>{''.join(rows)}</table>"
 
 
-def load_data(name_or_path: str | Path, **options: Any) -> Dataset:
+def load_data(name_or_path: str | os.PathLike[str], **options: Any) -> Dataset:
     """Load a data set by name or path, with a fixed split.
 
     Args:
@@ -97,7 +99,8 @@ def load_data(name_or_path: str | Path, **options: Any) -> Dataset:
 
     Raises:
         FileNotFoundError: no such file, or a data set that is absent and cannot be downloaded.
-        ValueError: an unknown name or option, or data that cannot be observed in the way that is asked for.
+        ValueError: no name or path, an unknown name or option, or data that cannot be observed in the way that is asked
+            for.
 
     >>> data = load_data("digits")
     >>> len(data.train), len(data.validation), len(data.test), data.x_shape
@@ -109,6 +112,11 @@ def load_data(name_or_path: str | Path, **options: Any) -> Dataset:
       range     0 to 1, training data
       labels    yes
     """
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise ValueError(
+            f"load_data reads a file or a data set that has a name, got {type(name_or_path).__name__}; pass what is in "
+            "memory to fit and evaluate as it is, or save it (.npy, .csv, .parquet, scipy.sparse.save_npz)"
+        )
     return DataConfig(source=str(name_or_path), **options).load()
 
 
@@ -203,10 +211,12 @@ def load_all(config: DataConfig, facts: DataFacts | None = None) -> Split:
 
 
 def as_split(x: Any, mask: Any = None, y: Any = None) -> Split:
-    """A split from what a user holds: a `Split`, a tensor, an array, or a scipy sparse matrix, which stays sparse.
+    """A split from what a user holds: a `Split`, an array, a table of numbers, a sparse matrix, or a ``Dataset``.
 
     Args:
-        x: numbers ``(datum, *x_shape)``; an element of a dense array that is NaN is not observed.
+        x: numbers ``(datum, *x_shape)``, see `vae_pyro.data.objects.tensor_of`; an element of a dense array that is
+            NaN, or hidden in a masked one, is not observed. A scipy sparse matrix stays sparse; a map-style ``Dataset``
+            is streamed, see `stream`.
         mask: boolean, shape of ``x``, true where observed, beside a mask that a split has of its own; sparse and
             streamed data have none.
         y: classes that the programs are given, ``(datum,)``; -1 where one is unknown.
@@ -214,28 +224,29 @@ def as_split(x: Any, mask: Any = None, y: Any = None) -> Split:
     Raises:
         ValueError: not numbers, no data, or a mask or classes of another shape.
     """
+    observed: Tensor | None = None
     if isinstance(x, Split):
-        split = x
+        split: Split = x
     elif is_sparse(x):
         split = SparseSplit(SparseRows.of(x))
+    elif isinstance(x, torch.utils.data.Dataset):
+        split = stream(x)
     else:
-        if isinstance(x, np.ndarray) and x.dtype.kind in "ui" and x.dtype != np.uint8:
-            x = x.astype(np.int64)  # torch does not compute with unsigned integers of more than 8 bits
-        split = ResidentSplit(torch.as_tensor(x))
+        values, observed = tensor_of(x)
+        if values.dim() < 2:
+            raise ValueError(f"data of shape (datum, *x_shape) expected, got {tuple(values.shape)}")
+        split = ResidentSplit(values)
     if not split.x_shape or len(split) == 0:
         raise ValueError(f"data of shape (datum, *x_shape) expected, got {(len(split), *split.x_shape)}")
+    if observed is not None:
+        split = split.replace(mask=observed)
     if mask is not None:
         stated = torch.as_tensor(mask, dtype=torch.bool, device=split.device)
         if stated.shape != (len(split), *split.x_shape):
             raise ValueError(f"mask has shape {tuple(stated.shape)}, the data {(len(split), *split.x_shape)}")
         split = split.replace(mask=stated if split.mask is None else split.mask & stated)
     if y is not None:
-        classes = torch.as_tensor(y, device=split.device)
-        if classes.dtype.is_floating_point or classes.shape != (len(split),):
-            raise ValueError(
-                f"y holds an integer for each of {len(split)} data, got {classes.dtype} {tuple(classes.shape)}"
-            )
-        split = split.replace(y=classes.to(torch.int64))
+        split = split.replace(y=classes_of(y, len(split), split.device))
     if split.resident and not isinstance(x, Split):
         not_missing = seen(split.stored(slice(None)))
         if not_missing is not None:

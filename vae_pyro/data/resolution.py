@@ -52,7 +52,7 @@ def offsets(values: Array) -> Array:
 
 
 def require_resolution(split: Split, dtype: torch.dtype, names: Sequence[str] | None = None) -> None:
-    """Refuse vectors of numbers that the type of a fit cannot resolve; of many, at most 20,000 random data are looked at.
+    """Refuse vectors of numbers that the type of a fit cannot resolve; at most 20,000 random data are looked at.
 
     Args:
         split: the training data.
@@ -80,8 +80,8 @@ def require_resolution(split: Split, dtype: torch.dtype, names: Sequence[str] | 
     more = f" (and {len(bad) - 1} more columns)" if len(bad) > 1 else ""
     raise ValueError(
         f"column {name} lies at {np.nanmean(column):g} and varies by {np.nanstd(column):g}, which {kind.__name__} "
-        f"resolves in {steps[first]:.2g} steps, at least {FEWEST_STEPS} expected{more}: subtract a constant or its mean "
-        "in float64, or leave it out"
+        f"resolves in {steps[first]:.2g} steps, at least {FEWEST_STEPS} expected{more}: subtract a constant or its "
+        "mean in float64, or leave it out"
     )
 
 

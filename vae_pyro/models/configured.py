@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from vae_pyro.core.isolation import seeded
 from vae_pyro.data.memory.sparse_rows import SparseRows, is_sparse
+from vae_pyro.data.objects import tensor_of
 from vae_pyro.data.split import Split
 from vae_pyro.data.summary import DataSummary
 from vae_pyro.densities.measure import Measure, Target
@@ -104,6 +105,10 @@ class ConfiguredPair(nn.Module, Pair):
         """
         if is_sparse(x):
             x = SparseRows.of(x)[:]
+        elif not isinstance(x, Tensor):
+            x, observed = tensor_of(x)
+            if observed is not None:
+                raise ValueError("a masked array hides elements; pass its values, x.filled(0), and mask=~x.mask")
         x = torch.as_tensor(x, dtype=self.dtype, device=self.device)
         shape = self.config.x_shape
         if x.dim() != len(shape) + 1 or x.shape[1:] != shape:

@@ -158,10 +158,20 @@ def test_nothing_depends_on_how_far_from_zero_the_data_lie(offset: float) -> Non
     expected = filler.fit(hidden).transform(hidden)
     np.testing.assert_allclose(filled - offset, expected, atol=0.2)
     found = filler.fit(hidden + offset).impute(hidden + offset)
-    assert found.lower is not None and found.upper is not None
+    assert found.lower is not None
+    assert found.upper is not None
     assert ((found.lower <= found.mean) & (found.mean <= found.upper)).all()
 
 
 def test_counts_far_from_zero_are_not_moved() -> None:
     x = np.random.default_rng(0).poisson(5.0, (50, 2)).astype(float)
     assert not VAETransformer(1, **SMALL, likelihood="poisson", random_state=0).fit(x).offset_.any()
+
+
+@pytest.mark.parametrize("kind", [float, np.float32, int])
+def test_masked_arrays_are_nan_where_they_hide(kind: type, table: np.ndarray[Any, Any]) -> None:
+    hidden = np.random.default_rng(0).random(table.shape) < 0.2
+    x = np.round(10 * table).astype(kind)
+    masked, holes = np.ma.MaskedArray(np.where(hidden, 10**6, x).astype(kind), hidden), np.where(hidden, np.nan, x)
+    scores = [VAETransformer(**SMALL, random_state=0).fit(one).score_samples(one) for one in (masked, holes)]
+    np.testing.assert_allclose(*scores, rtol=1e-5)

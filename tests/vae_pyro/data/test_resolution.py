@@ -25,7 +25,8 @@ def test_offsets_are_those_of_columns_that_need_them_and_whole_where_these_are()
     found = offsets(x)
     assert found[0] == 0
     assert abs(found[1] - 1e7) < 1
-    assert found[2] == np.round(found[2]) and abs(found[2] - 1.7e9) < 100
+    assert found[2] == np.round(found[2])
+    assert abs(found[2] - 1.7e9) < 100
     assert abs(found[3] - 1e7) < 2
 
 

@@ -72,14 +72,14 @@ class Estimator(TransformerMixin, BaseEstimator):
         """Fit the VAE.
 
         Args:
-            X: ``(datum, element)``; NaN is not observed.
+            X: ``(datum, element)``; NaN, or what a masked array hides, is not observed.
             y: not used.
 
         Raises:
             ValueError: data outside the support of the likelihood, an element that is never observed, or an option that
                 is not known.
         """
-        x = validate_data(self, X, dtype=FLOATS, ensure_all_finite="allow-nan", force_writeable=True)
+        x = validate_data(self, _unmasked(X), dtype=FLOATS, ensure_all_finite="allow-nan", force_writeable=True)
         empty = np.flatnonzero(np.isnan(x).all(0))
         if len(empty):
             raise ValueError(f"column {empty[0]} has no value that is observed; drop it before the fit")
@@ -111,13 +111,21 @@ class Estimator(TransformerMixin, BaseEstimator):
 
     def _checked(self, X: Any) -> Array:  # noqa: N803
         check_is_fitted(self)
-        return validate_data(self, X, dtype=FLOATS, ensure_all_finite="allow-nan", force_writeable=True, reset=False)
+        x = _unmasked(X)
+        return validate_data(self, x, dtype=FLOATS, ensure_all_finite="allow-nan", force_writeable=True, reset=False)
 
     def _moved(self, x: Array, sign: int = -1) -> Array:
         """Data less ``offset_``, in float64 before they take their own type again; with it for a ``sign`` of 1."""
         if not self.offset_.any():
             return x
         return (x.astype(np.float64) + sign * self.offset_).astype(x.dtype)
+
+
+def _unmasked(x: Any) -> Any:
+    """NaN for what a masked array hides, which scikit-learn would take for observed."""
+    if not isinstance(x, np.ma.MaskedArray) or x.dtype.kind not in "buif":
+        return x
+    return x.astype(x.dtype if x.dtype.kind == "f" else np.float64).filled(np.nan)
 
 
 def seed_of(random_state: Any) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vae_pyro.data.readers.sparse_npz import require_consistent
 from vae_pyro.data.readers.store import native_type
 
 # Entries that one pass over all of them takes at once.
@@ -144,7 +145,7 @@ class SparseRows:
         """From a scipy sparse matrix or array of any format, or a torch sparse tensor; entries are copied where needed.
 
         Raises:
-            ValueError: not two dimensions, no numbers, or no columns.
+            ValueError: not two dimensions, no numbers, no columns, or indices outside the matrix.
         """
         from scipy import sparse
 
@@ -154,6 +155,10 @@ class SparseRows:
             raise ValueError(
                 f"sparse data of shape (datum, column) and of numbers expected, got {matrix.shape} of {matrix.dtype}"
             )
+        try:
+            require_consistent(matrix)
+        except ValueError as error:
+            raise ValueError(f"the sparse matrix is damaged: {error}") from None
         rows = sparse.csr_array(matrix)
         if not rows.has_canonical_format:
             rows = rows.copy()

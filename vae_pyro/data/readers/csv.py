@@ -79,8 +79,8 @@ def _too_many(source: Path, name: str, header: list[str]) -> str:
         lengths = ((rows.line_num, len(row)) for row in rows if row)
         line, fields = next(((line, fields) for line, fields in lengths if fields > len(header)), (2, len(header) + 1))
     return (
-        f"{name}, line {line}: {fields} fields under a header of {len(header)}, so that values would stand in the wrong "
-        "columns; give each column a name, or take out the commas at the ends of the rows"
+        f"{name}, line {line}: {fields} fields under a header of {len(header)}, so that values would stand in the "
+        "wrong columns; give each column a name, or take out the commas at the ends of the rows"
     )
 
 

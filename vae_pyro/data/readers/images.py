@@ -11,6 +11,8 @@ from vae_pyro.data.readers import READERS
 from vae_pyro.data.readers.reader import Reader
 from vae_pyro.data.readers.store import Array, Store, native_type, one_by_one
 
+# What is opened, whatever an ending says: Pillow's other formats start programs (PostScript), or are no pictures.
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
@@ -120,19 +122,27 @@ def read_image(file: Path) -> Array:
     """Pixels ``(channels, height, width)`` of 8 or 16 bits, grey or RGB.
 
     Raises:
-        ValueError: not an image, or one of unknown full intensity.
+        ValueError: not an image, one of several frames, of unknown full intensity, or of more pixels than Pillow's
+            ``Image.MAX_IMAGE_PIXELS`` allows.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
+    name = repr(str(file))
     try:
-        with Image.open(file) as image:
-            if image.mode in ("I", "F"):
-                raise ValueError(
-                    f"{str(file)!r} has mode {image.mode!r}, whose full intensity is not known; save bytes"
-                )
-            deep = image.mode.startswith("I;16")
-            grey = deep or image.mode in ("1", "L", "LA")
-            pixels = np.asarray(image if deep else image.convert("L" if grey else "RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"cannot read the image {str(file)!r}: {error}") from None
+        with Image.open(file, formats=_FORMATS) as image:
+            frames, mode = getattr(image, "n_frames", 1), image.mode
+            refused = None
+            if frames > 1 and image.format != "MPO":  # a photograph whose further frames are views of the same
+                refused = f"{name} has {frames} frames; save the one that is meant, or each as a file of its own"
+            elif mode in ("I", "F"):
+                refused = f"{name} has mode {mode!r}, whose full intensity is not known; save bytes"
+            deep = mode.startswith("I;16")
+            grey = deep or mode in ("1", "L", "LA")
+            pixels = None if refused else np.asarray(image if deep else image.convert("L" if grey else "RGB"))
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"cannot read the image {name}: {error}; bring it to a smaller size") from None
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:  # Pillow's for broken files
+        raise ValueError(f"cannot read the image {name}: {error}") from None
+    if pixels is None:
+        raise ValueError(refused)
     return pixels[None] if grey else pixels.transpose(2, 0, 1)

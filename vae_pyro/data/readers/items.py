@@ -117,6 +117,11 @@ class Items(Store):
             value, second = item[0], item[1] if len(item) > 1 else None
             if second is not None and np.ndim(second) == 0 and np.asarray(second).dtype.kind in "bui":
                 label = int(second)
+        if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+            raise ValueError(
+                f"{self.name}: item {number} is a masked array, and data that are streamed have no mask; pass all "
+                "as one masked array, or mask="
+            )
         array = np.asarray(value)
         if isinstance(value, self._picture):
             array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)

@@ -37,7 +37,9 @@ class SparseReader(Reader):
 
         name = repr(str(source))
         try:
-            matrix = sparse.csr_array(sparse.load_npz(source))
+            loaded = sparse.load_npz(source)
+            require_consistent(loaded)
+            matrix = sparse.csr_array(loaded)
             with np.load(source, allow_pickle=False) as arrays:
                 labels = arrays.get("y")
         except (ValueError, KeyError, NotImplementedError) as error:
@@ -83,3 +85,34 @@ class SparseStore(Store):
         zero = [0.0] if self.matrix.nnz < np.prod(self.matrix.shape) else []
         values = [*zero, *((float(seen.min()), float(seen.max())) if seen.size else ())]
         return min(values), max(values)
+
+
+def require_consistent(matrix: Any) -> None:
+    """Refuse a sparse matrix whose indices point outside it: scipy would read and write other memory without a word.
+
+    Args:
+        matrix: of ``scipy.sparse``, in any format.
+
+    Raises:
+        ValueError: the message names the first index.
+    """
+    if matrix.format in ("csr", "csc", "bsr"):
+        block = matrix.blocksize if matrix.format == "bsr" else (1, 1)
+        lines, places = matrix.shape[0] // block[0], matrix.shape[1] // block[1]
+        across = ("row", "column")
+        if matrix.format == "csc":
+            lines, places, across = places, lines, ("column", "row")
+        start = matrix.indptr
+        falls = len(start) != lines + 1 or start[0] != 0 or bool((np.diff(start) < 0).any())
+        if falls or start[-1] > min(len(matrix.indices), len(matrix.data)):
+            raise ValueError(f"where its {across[0]}s begin (indptr) does not rise from 0 to the number of its entries")
+        _require_within(matrix.indices[: start[-1]], places, across[1])
+    elif matrix.format == "coo":
+        for places, size, name in zip(matrix.coords, matrix.shape, ("row", "column"), strict=False):
+            _require_within(places, size, name)
+
+
+def _require_within(index: Array, size: int, name: str) -> None:
+    if len(index) and not (index.min() >= 0 and index.max() < size):
+        entry = int(np.flatnonzero((index < 0) | (index >= size))[0])
+        raise ValueError(f"entry {entry} has the {name} {index[entry]}, and there are {size}")

@@ -20,6 +20,8 @@ _PAGE_BYTES = 1 << 12
 _PASS_BYTES = 1 << 22
 _DIGEST_BLOCKS, _DIGEST_ROWS = 64, 64
 _BYTE = 255.0
+# Numbers of channels of an image: grey, RGB, RGBA.
+_CHANNELS = (1, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -260,7 +262,7 @@ def check_rows(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """Refuse what is no array of data.
 
     Raises:
-        ValueError: the message names type and shape.
+        ValueError: the message names type and shape; or see `check_layout`.
     """
     if dtype.kind not in "buif" or not 2 <= len(shape) <= 4:
         raise ValueError(
@@ -269,3 +271,17 @@ def check_rows(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         )
     if 0 in shape:
         raise ValueError(f"{name} holds no data: its shape is {shape}")
+    check_layout(name, shape)
+
+
+def check_layout(name: str, shape: tuple[int, ...]) -> None:
+    """Refuse images with their channels last, which would be taken for narrow ones of many channels.
+
+    Raises:
+        ValueError: the message names the shape, and how to turn it.
+    """
+    if len(shape) == 4 and shape[3] in _CHANNELS and shape[1] not in _CHANNELS and min(shape[1:3]) > max(_CHANNELS):
+        raise ValueError(
+            f"{name} has shape {shape}, which is that of images with their channels last; expected is (datum, "
+            "channels, height, width): pass numpy.moveaxis(x, -1, 1)"
+        )

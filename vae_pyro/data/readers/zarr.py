@@ -60,6 +60,7 @@ class ZarrArray(Chunks):
         except Exception as error:
             raise ValueError(f"cannot read {self.name} as zarr: {error}") from None
         self._labels: Any = None
+        self._complete = False
         self._array: Any = opened
         if isinstance(opened, zarr.Group):
             names = sorted(name for name, _ in opened.arrays())
@@ -79,7 +80,24 @@ class ZarrArray(Chunks):
                 f"{shape[0]} rows of x"
             )
 
+    def _require_complete(self) -> None:
+        """Refuse an array of which chunks are lost, which zarr would read as the fill value; looked up once."""
+        if self._complete:
+            return
+        for name, array in (("x", self._array), ("y", self._labels)):
+            if array is None or isinstance(array, np.ndarray):
+                continue
+            there, all_of_them = array.nchunks_initialized, array.nchunks
+            if there < all_of_them:
+                raise ValueError(
+                    f"{self.name} has {there} of the {all_of_them} chunks of {name}, and the others would be read as "
+                    f"{array.fill_value}: copy it anew; or, where that is what they hold, write it with the option "
+                    "write_empty_chunks"
+                )
+        self._complete = True
+
     def _decode(self, piece: int) -> Array:
+        self._require_complete()
         start, stop = self.edges[piece : piece + 2].tolist()
         try:
             return native(np.asarray(self._array[start:stop]))
@@ -91,6 +109,7 @@ class ZarrArray(Chunks):
         if not self.labelled:
             return None
         if not isinstance(self._labels, np.ndarray):
+            self._require_complete()
             self._labels = np.asarray(self._labels[:])
         found: Array = self._labels[index]
         return found

@@ -16,8 +16,9 @@ def read_table(source: Any, kinds: Kinds | None = None, *, schema: Schema | None
     """Read a table, and what its columns are.
 
     Args:
-        source: a pandas ``DataFrame``, a ``pyarrow.Table``, or the path of a ``.csv`` or ``.parquet`` file. In a csv
-            file an empty cell and pandas' other words for it (``NA``, ``NaN``, ``null``, ...) are missing.
+        source: a ``DataFrame`` of pandas or polars, a ``pyarrow.Table``, or the path of a ``.csv`` or ``.parquet``
+            file. In a csv file an empty cell and pandas' other words for it (``NA``, ``NaN``, ``null``, ...) are
+            missing.
         kinds: kind by name of column, see `vae_pyro.data.tables.inference.infer`.
         schema: take the columns, their kinds and codes from here (those of the data of a fit), and infer nothing.
 
@@ -46,8 +47,13 @@ def frame_of(source: Any, schema: Schema | None = None) -> "DataFrame":
         return source
     if isinstance(source, str | Path):
         return reader_of(Path(source)).frame(Path(source), schema)
-    import pyarrow as pa
+    if is_frame(source):
+        import pyarrow as pa
 
-    if isinstance(source, pa.Table):
-        return source.to_pandas()
+        return (source if isinstance(source, pa.Table) else pa.table(source)).to_pandas()
     raise ValueError(f"a table is a DataFrame, a pyarrow.Table, or a path, got {type(source).__name__}")
+
+
+def is_frame(source: Any) -> bool:
+    """Whether an object is a table in memory: of pandas, or one that gives Arrow's columns, as those of polars do."""
+    return hasattr(source, "columns") and hasattr(source, "__arrow_c_stream__")

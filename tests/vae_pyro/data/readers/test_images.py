@@ -64,3 +64,49 @@ def test_broken_images(tmp_path: Path) -> None:
     (tmp_path / "pictures" / "odd" / "01.png").write_bytes(b"not a picture")
     with pytest.raises(ValueError, match="cannot read the image .*01.png"):
         store.read(0, 60)
+
+
+def _pictures(folder: Path, count: int = 12) -> None:
+    folder.mkdir()
+    for index in range(count):
+        Image.fromarray(np.full((6, 6), 10 * index, np.uint8)).save(folder / f"{index:02d}.png")
+
+
+@pytest.mark.parametrize("ending", ["gif", "tiff", "webp", "png"])
+def test_a_file_of_several_frames_is_refused(ending: str, tmp_path: Path) -> None:
+    frames = [Image.fromarray(np.full((6, 6, 3), 60 * index, np.uint8)) for index in range(3)]
+    folder = tmp_path / "p"
+    folder.mkdir()
+    frames[0].save(folder / f"a.{ending}", save_all=True, append_images=frames[1:])
+    with pytest.raises(ValueError, match=f"a.{ending}' has 3 frames"):
+        load_data(folder)
+
+
+def test_the_contents_decide_which_formats_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _pictures(tmp_path / "p")
+    Image.new("RGB", (6, 6)).save(tmp_path / "page.eps")
+    (tmp_path / "p" / "00.png").write_bytes((tmp_path / "page.eps").read_bytes())
+    started: list[object] = []
+    monkeypatch.setattr("subprocess.check_call", lambda *arguments, **_: started.append(arguments))
+    with pytest.raises(ValueError, match="cannot read the image .*00.png"):
+        load_data(tmp_path / "p")
+    assert not started
+
+
+def test_images_of_too_many_pixels_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _pictures(tmp_path / "p")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(
+        ValueError, match=r"cannot read the image .*00.png': Image size \(36 pixels\).*smaller"
+    ) as error:
+        load_data(tmp_path / "p")
+    assert "\n" not in str(error.value)
+
+
+def test_cut_images_are_one_line(tmp_path: Path) -> None:
+    _pictures(tmp_path / "p")
+    whole = (tmp_path / "p" / "03.png").read_bytes()
+    for length in range(8, 42, 3):
+        (tmp_path / "p" / "03.png").write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="cannot read the image .*03.png"):
+            load_data(tmp_path / "p")

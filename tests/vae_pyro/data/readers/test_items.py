@@ -61,3 +61,16 @@ def test_other_items(tmp_path: Path) -> None:
     np.testing.assert_array_equal(Items(Together(None)).rows(np.array([4, 2]))[:, 0], [4, 2])
     with pytest.raises(ValueError, match="cannot stream .*x.csv.: expected a folder of images, a .npy file"):
         open_source(tmp_path / "x.csv", stream=True)
+
+
+def test_items_that_hide_elements_are_refused() -> None:
+    hidden = np.ma.MaskedArray(np.zeros(3, np.float32), [False, True, False])
+    with pytest.raises(
+        ValueError, match="Odd dataset: item 3 is a masked array, and data that are streamed have no mask"
+    ):
+        Items(Odd(hidden)).read(0, 5)
+
+
+def test_items_with_their_channels_last_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"item 0, has shape \(4, 16, 16, 3\).*channels last"):
+        Items(list(np.zeros((4, 16, 16, 3), np.uint8)))

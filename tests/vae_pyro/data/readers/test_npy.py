@@ -71,3 +71,20 @@ def test_broken_array_files(tmp_path: Path) -> None:
     file.write_bytes(whole[:500])  # while it is read
     with pytest.raises(ValueError, match="x.npy', rows 10 to 90: the file has been cut"):
         store.read(10, 90)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_images_with_their_channels_last_are_refused(channels: int, tmp_path: Path) -> None:
+    x = random_bytes(30, 16, 12, channels)
+    np.save(tmp_path / "x.npy", x)
+    for stream in (False, True):
+        with pytest.raises(ValueError, match=r"x.npy' has shape .*channels last.*numpy.moveaxis\(x, -1, 1\)"):
+            load_data(tmp_path / "x.npy", stream=stream)
+    np.save(tmp_path / "x.npy", np.moveaxis(x, -1, 1))
+    assert load_data(tmp_path / "x.npy").x_shape == (channels, 16, 12)
+
+
+@pytest.mark.parametrize("shape", [(30, 3, 8, 3), (30, 16, 8, 8), (30, 16, 4, 1), (30, 16, 3)])
+def test_shapes_that_are_not_those_of_images_with_their_channels_last(shape: tuple[int, ...], tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", random_bytes(*shape))
+    assert load_data(tmp_path / "x.npy").x_shape == shape[1:]

@@ -76,3 +76,36 @@ def test_labels_of_a_file_are_given_to_the_programs(tmp_path: Path) -> None:
     train = load_data(tmp_path / "x.npz", given_labels=4).train
     assert isinstance(train, SparseSplit)
     assert sorted(train.y[train.y >= 0].tolist()) == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "coo", "bsr"])
+@pytest.mark.parametrize("place", [-1, 40])
+def test_indices_outside_the_matrix_are_refused(kind: str, place: int, tmp_path: Path) -> None:
+    matrix = sparse.csr_matrix(counts()).asformat(kind)
+    path = tmp_path / "x.npz"
+    sparse.save_npz(path, matrix)
+    with np.load(path) as arrays:
+        parts = dict(arrays)
+    name = "col" if kind == "coo" else "indices"
+    parts[name] = parts[name].copy()
+    parts[name][3] = place
+    np.savez(path, **parts)
+    with pytest.raises(ValueError, match="cannot read the sparse matrix .*x.npz'"):
+        open_source(path)
+    (matrix.coords[1] if kind == "coo" else matrix.indices)[3] = place
+    with pytest.raises(
+        ValueError, match=f"sparse matrix is damaged: entry 3 has the (row|column) {place}, and there are"
+    ):
+        SparseRows.of(matrix)
+
+
+def test_rows_that_do_not_begin_one_after_another_are_refused(tmp_path: Path) -> None:
+    matrix = sparse.csr_matrix(counts())
+    matrix.indptr[5] = matrix.indptr[-1] + 7
+    path = tmp_path / "x.npz"
+    parts = {"format": "csr", "shape": matrix.shape, "data": matrix.data, "indices": matrix.indices}
+    np.savez(path, **parts, indptr=matrix.indptr)
+    with pytest.raises(ValueError, match="cannot read the sparse matrix"):
+        open_source(path)
+    with pytest.raises(ValueError, match="where its rows begin .* does not rise"):
+        SparseRows.of(matrix)

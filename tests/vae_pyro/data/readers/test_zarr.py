@@ -47,3 +47,24 @@ def test_sharded_zarr_is_read_by_shards(tmp_path: Path) -> None:
     assert store.edges is not None
     assert store.edges.tolist() == [0, 80, 160, 240, 320, 400, 480, 500]
     np.testing.assert_array_equal(store.read(70, 430), values[70:430])
+
+
+def test_lost_chunks_are_refused(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    values = random_bytes(500, 4) + 1
+    for name, shards in (("c.zarr", None), ("s.zarr", (100, 4))):
+        zarr.create_array(str(tmp_path / name), data=values, chunks=(50, 4), shards=shards)
+        np.testing.assert_array_equal(open_source(tmp_path / name).read(0, 500), values)
+        chunks = [file for file in (tmp_path / name).rglob("*") if file.is_file() and file.name != "zarr.json"]
+        chunks[1].unlink()
+        with pytest.raises(
+            ValueError, match=rf"{name}' has \d+ of the 10 chunks of x, and the others would be read as 0"
+        ):
+            open_source(tmp_path / name).read(0, 500)
+
+
+def test_chunks_of_zeros_that_are_written_are_read(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    path, zeros = str(tmp_path / "z.zarr"), np.zeros((100, 4), np.uint8)
+    zarr.create_array(path, data=zeros, chunks=(50, 4), config={"write_empty_chunks": True})
+    np.testing.assert_array_equal(open_source(tmp_path / "z.zarr").read(0, 100), zeros)
