@@ -1,6 +1,7 @@
 """Run a Pyro program and leave nothing behind: no random state, parameter, or validation flag is changed."""
 
 import logging
+import operator
 import os
 import random
 import warnings
@@ -24,18 +25,36 @@ def derive_seed(seed: int, *stream: int) -> int:
     Returns:
         An integer in ``[0, 2**63)``.
 
+    Raises:
+        ValueError: see `checked_seed`.
+
     References:
         Steele, Lea & Flood 2014, Fast splittable pseudorandom number generators, OOPSLA, fig. 17.
         doi:10.1145/2660193.2660195
     """
     mask = (1 << 64) - 1
     state = 0
-    for word in (seed, *stream):
+    for word in (checked_seed(seed), *map(int, stream)):
         state = (state + 0x9E3779B97F4A7C15 + (word & mask)) & mask
         state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & mask
         state ^= state >> 31
     return state >> 1
+
+
+def checked_seed(seed: int) -> int:
+    """A seed as a Python integer; NumPy's integers are taken as well.
+
+    Raises:
+        ValueError: no integer, or one of more than 64 bits, of which the lower ones alone would be used.
+    """
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        raise ValueError(f"seed is an integer, got {seed!r} ({type(seed).__name__})") from None
+    if not -(1 << 63) <= number < 1 << 64:
+        raise ValueError(f"seed has at most 64 bits, -2**63 to 2**64 - 1, got {number}")
+    return number
 
 
 @contextmanager
@@ -44,10 +63,14 @@ def seeded(seed: int | None) -> Iterator[None]:
 
     Args:
         seed: for the CPU and every CUDA device; ``None`` draws from the caller's generators as they are.
+
+    Raises:
+        ValueError: see `checked_seed`.
     """
     if seed is None:
         yield
         return
+    seed = checked_seed(seed)
     started = torch.cuda.is_initialized()
     with torch.random.fork_rng(range(torch.cuda.device_count()) if started else ()):
         if started:

@@ -74,6 +74,36 @@ class FitConfig(Config):
             position %= self.kl_cycle * steps_per_epoch
         return min(1.0, position / warm) if warm else 1.0
 
+    def require_full_weights(self) -> None:
+        """Refuse warm-ups that the fit or a cycle is too short for, and cycles of nothing.
+
+        The weight of the KL, or the factor of the learning rate, would not reach 1, and another objective be fitted
+        than the one that is named.
+
+        Raises:
+            ValueError: the message names the lengths in epochs.
+        """
+        if self.kl_cycle is not None and not self.kl_warmup:
+            raise ValueError(
+                f"kl_cycle={self.kl_cycle:g} repeats the KL warm-up, and there is none; pass kl_warmup, at most "
+                f"{self.kl_cycle:g} epochs, or leave kl_cycle out"
+            )
+        if self.kl_cycle is not None and self.kl_warmup > self.kl_cycle:
+            raise ValueError(
+                f"kl_warmup={self.kl_warmup:g} is longer than kl_cycle={self.kl_cycle:g} epochs, so that the weight of "
+                "the KL never reaches 1; lower kl_warmup or raise kl_cycle"
+            )
+        rate = float(self.schedule.options.get("warmup", 0.0))
+        for name, length, what in (
+            ("kl_warmup", self.kl_warmup, "the weight of the KL"),
+            ("schedule.warmup", rate, "the learning rate"),
+        ):
+            if length > self.epochs:
+                raise ValueError(
+                    f"{name}={length:g} is longer than the fit of epochs={self.epochs}, so that {what} never reaches "
+                    f"its full value; lower {name} or raise epochs"
+                )
+
     def epoch_counts(self, epoch: int, steps_per_epoch: int) -> bool:
         """Whether the validation ELBO after an epoch, counted from 1, competes for the best: not in the warm-up."""
         return self.kl_weight_at(epoch * steps_per_epoch, steps_per_epoch) >= 1

@@ -14,6 +14,7 @@ from torch import Tensor
 from vae_pyro.core.files import RunError
 from vae_pyro.core.isolation import derive_seed, isolated, seeded
 from vae_pyro.data.dataset import Dataset, as_split
+from vae_pyro.data.resolution import require_resolution
 from vae_pyro.data.split import Split
 from vae_pyro.models.vae import VAE
 from vae_pyro.parallel.ranks import ALONE
@@ -91,10 +92,12 @@ def fit_ensemble(
         FitInterruptedError: SIGINT or SIGTERM, after checkpoints.
     """
     config = FitConfig() if config is None else config
+    config.require_full_weights()
     folders = [None] * len(seeds) if out is None else [RunFolder(path) for path in out]
     _require_alike(vaes, seeds, folders, config)
     device = config.torch_device()
     train = checked(vaes[0], as_split(x))
+    require_resolution(train, vaes[0].dtype, None if data is None else data.facts.columns)
     held_out = None if validation is None or len(validation) == 0 else checked(vaes[0], as_split(validation))
     if device.type == "cuda":
         torch.cuda.init()

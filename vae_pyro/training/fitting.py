@@ -142,12 +142,14 @@ def fit(
         The fitted VAE and its history.
 
     Raises:
-        ValueError: data outside the support of the likelihood, wrong shapes, a device that is not there.
+        ValueError: data outside the support of the likelihood, wrong shapes, columns that the type of the fit cannot
+            resolve, warm-ups longer than the fit, a device that is not there.
         RunError: ``out`` holds another run, or what resume or ``init_from`` needs is missing or damaged.
         NonFiniteLossError: the loss became NaN or infinite.
         FitInterruptedError: SIGINT or SIGTERM, after a checkpoint.
     """
     config = FitConfig() if config is None else config
+    config.require_full_weights()
     ranks, device = config.together()
     train = checked(vae, as_split(x, mask, y))
     require_resolution(train, vae.dtype, None if data is None else data.facts.columns)

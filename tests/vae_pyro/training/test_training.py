@@ -496,3 +496,34 @@ def test_columns_that_float32_cannot_resolve_are_refused_before_a_folder_is_made
     with pytest.raises(ValueError, match="column 1 lies at 1.7e"):
         fit(vae, x, config=short(compile=False), out=tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"kl_cycle": 2}, r"kl_cycle=2 repeats the KL warm-up, and there is none; pass kl_warmup, at most 2"),
+        ({"kl_warmup": 5, "kl_cycle": 2}, "kl_warmup=5 is longer than kl_cycle=2 epochs"),
+        ({"kl_warmup": 100}, "kl_warmup=100 is longer than the fit of epochs=4"),
+        ({"schedule": "cosine:warmup=4.5"}, "schedule.warmup=4.5 is longer than the fit of epochs=4"),
+    ],
+)
+def test_warm_ups_that_never_reach_the_full_weight_are_refused(how: dict[str, Any], message: str) -> None:
+    vae = VAE(VAEConfig(x_shape=(4,), latent_dim=2, likelihood="gaussian"))
+    with pytest.raises(ValueError, match=message):
+        fit(vae, torch.ones(64, 4), config=short(epochs=4, compile=False, **how), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("how", "weights"),
+    [
+        ({"kl_warmup": 1, "kl_cycle": 2}, [0.75, 1.0, 0.75, 1.0]),
+        ({"kl_warmup": 4}, [3 / 16, 7 / 16, 11 / 16, 15 / 16]),
+        ({"kl_warmup": 2, "kl_cycle": 2}, [3 / 8, 7 / 8, 3 / 8, 7 / 8]),
+    ],
+)
+def test_warm_ups_that_fit_are_those_of_the_history(how: dict[str, Any], weights: list[float]) -> None:
+    vae = VAE(VAEConfig(x_shape=(4,), latent_dim=2, likelihood="gaussian", encoder="mlp:hidden=[4]"))
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((64, 4)))
+    config = FitConfig(epochs=4, batch_size=16, compile=False, **how)
+    history = fit(vae, x, config=config, progress=False).history
+    assert [row["kl_weight"] for row in history] == pytest.approx(weights)

@@ -66,7 +66,9 @@ def test_epochs_of_the_warm_up_do_not_count(tmp_path: Path) -> None:
     assert list(trial.curve) == [2, 3, 4]
     assert trial.value == max(history[1:])
     with pytest.raises(ValueError, match=r"1 of 1 failed.*no epoch of 4 counts"):
-        quick(tmp_path / "t", num_trials=1, assignments=[*warm, (["fit", "kl_warmup"], 5)])
+        quick(tmp_path / "t", num_trials=1, assignments=[*warm, (["fit", "kl_cycle"], 2)])
+    with pytest.raises(ValueError, match=r"1 of 1 failed.*kl_warmup=5 is longer than the fit of epochs=4"):
+        quick(tmp_path / "u", num_trials=1, assignments=[*warm, (["fit", "kl_warmup"], 5)])
 
 
 @pytest.mark.parametrize(
