@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vae_pyro.core.files import RunError
-from vae_pyro.core.isolation import derive_seed, isolated, seeded
+from vae_pyro.core.isolation import checked_seed, derive_seed, isolated, seeded
 from vae_pyro.data.dataset import Dataset, as_split
 from vae_pyro.data.resolution import require_resolution
 from vae_pyro.data.split import Split
@@ -92,6 +92,7 @@ def fit_ensemble(
         FitInterruptedError: SIGINT or SIGTERM, after checkpoints.
     """
     config = FitConfig() if config is None else config
+    seeds = [checked_seed(seed) for seed in seeds]
     config.require_full_weights()
     folders = [None] * len(seeds) if out is None else [RunFolder(path) for path in out]
     _require_alike(vaes, seeds, folders, config)

@@ -11,7 +11,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from vae_pyro.core.isolation import derive_seed, isolated
+from vae_pyro.core.isolation import checked_seed, derive_seed, isolated
 from vae_pyro.data.dataset import Dataset, as_split
 from vae_pyro.data.memory.sparse_rows import is_sparse
 from vae_pyro.data.resolution import require_resolution
@@ -149,6 +149,7 @@ def fit(
         FitInterruptedError: SIGINT or SIGTERM, after a checkpoint.
     """
     config = FitConfig() if config is None else config
+    seed = checked_seed(seed)
     config.require_full_weights()
     ranks, device = config.together()
     train = checked(vae, as_split(x, mask, y))

@@ -1,3 +1,6 @@
+from typing import Any
+
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -56,3 +59,27 @@ def test_a_stream_goes_on_where_it_was_left() -> None:
                 parts.append(torch.randn(size))
             assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(torch.cat(parts), whole)
+
+
+@pytest.mark.parametrize("seed", [1 << 64, 1 << 80, -(1 << 63) - 1])
+def test_seeds_beyond_64_bits_are_refused(seed: int) -> None:
+    with pytest.raises(ValueError, match=f"seed has at most 64 bits, .* got {seed}"):
+        derive_seed(seed)
+    with pytest.raises(ValueError, match="seed has at most 64 bits"), seeded(seed):
+        pass
+    assert len({derive_seed(one) for one in (0, (1 << 64) - 1, -(1 << 63), 1 << 62)}) == 4
+
+
+@pytest.mark.parametrize("seed", [1.5, "1", None, np.float64(1)])
+def test_seeds_are_integers(seed: Any) -> None:
+    with pytest.raises(ValueError, match="seed is an integer, got"):
+        derive_seed(seed)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.int32])
+def test_seeds_of_numpy_are_those_of_python(kind: type) -> None:
+    assert derive_seed(kind(3), 1, 2) == derive_seed(3, 1, 2)
+    with seeded(kind(3)):
+        one = torch.randn(3)
+    with seeded(3):
+        assert torch.equal(one, torch.randn(3))

@@ -527,3 +527,12 @@ def test_warm_ups_that_fit_are_those_of_the_history(how: dict[str, Any], weights
     config = FitConfig(epochs=4, batch_size=16, compile=False, **how)
     history = fit(vae, x, config=config, progress=False).history
     assert [row["kl_weight"] for row in history] == pytest.approx(weights)
+
+
+def test_a_seed_of_numpy_is_that_of_python(tmp_path: Path) -> None:
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((60, 4)))
+    vaes = [VAE(VAEConfig(x_shape=(4,), latent_dim=1, likelihood="gaussian"), seed=0) for _ in range(2)]
+    for vae, seed, name in zip(vaes, (3, np.int64(3)), "ab", strict=True):
+        fit(vae, x, config=short(compile=False), seed=seed, out=tmp_path / name, progress=False)  # type: ignore[arg-type]
+    assert same(*vaes)
+    assert RunFolder(tmp_path / "b").config()["seed"] == 3
