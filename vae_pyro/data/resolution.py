@@ -1,4 +1,4 @@
-"""Whether the floating-point type of a fit resolves data that lie far from zero."""
+"""Columns of training data from which nothing can be learned: those without a value, or far from zero."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +14,7 @@ type Array = np.ndarray[Any, Any]
 FEWEST_STEPS = 100
 # Below so many steps rounding is no longer negligible beside noise of a few percent of the spread.
 _FINE_STEPS = 10_000
+_SHOWN = 8
 _ROWS, _FEWEST_ROWS, _NUMBERS = 20_000, 200, 1 << 23
 
 
@@ -75,14 +76,39 @@ def require_resolution(split: Split, dtype: torch.dtype, names: Sequence[str] | 
     if not len(bad):
         return
     first = int(bad[0])
-    name = repr(names[first]) if names is not None and first < len(names) else str(first)
     column = values[:, first]
     more = f" (and {len(bad) - 1} more columns)" if len(bad) > 1 else ""
     raise ValueError(
-        f"column {name} lies at {np.nanmean(column):g} and varies by {np.nanstd(column):g}, which {kind.__name__} "
-        f"resolves in {steps[first]:.2g} steps, at least {FEWEST_STEPS} expected{more}: subtract a constant or its "
-        "mean in float64, or leave it out"
+        f"column {_called(first, names)} lies at {np.nanmean(column):g} and varies by {np.nanstd(column):g}, which "
+        f"{kind.__name__} resolves in {steps[first]:.2g} steps, at least {FEWEST_STEPS} expected{more}: subtract "
+        "a constant or its mean in float64, or leave it out"
     )
+
+
+def require_observed(split: Split, names: Sequence[str] | None = None) -> None:
+    """Refuse columns that no datum has: nothing of them can be learned, and what is drawn of them is arbitrary.
+
+    Args:
+        split: the training data.
+        names: of the columns, where they have names.
+
+    Raises:
+        ValueError: the message names them.
+    """
+    if split.mask is None or len(split.x_shape) != 1:
+        return
+    empty = (~split.mask.any(0)).nonzero().flatten().tolist()
+    if empty:
+        shown = ", ".join(_called(column, names) for column in empty[:_SHOWN])
+        more = f" and {len(empty) - _SHOWN} more" if len(empty) > _SHOWN else ""
+        raise ValueError(
+            f"no training datum has a value in column{'s' if len(empty) > 1 else ''} {shown}{more}: there is nothing "
+            "to learn; leave them out"
+        )
+
+
+def _called(column: int, names: Sequence[str] | None) -> str:
+    return repr(names[column]) if names is not None and column < len(names) else str(column)
 
 
 def _means(values: Array) -> Array:

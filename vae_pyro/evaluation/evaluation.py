@@ -29,7 +29,7 @@ class Evaluation:
     Attributes:
         elbo: E_q[log p(x, z) - log q(z | x)], nats, shape ``(datum,)``.
         log_px: log p(x) by importance sampling, nats, shape ``(datum,)``: a lower bound on average, which rises to
-            log p(x) with the number of draws.
+            log p(x) with the number of draws; 0 where nothing is observed.
         kl: E_q[log q(z | x) - log p(z)], nats; ``elbo = reconstruction - kl``, draw by draw.
         reconstruction: E_q[log p(x | z)], nats.
         elbo_se: Monte Carlo standard error of ``elbo``; likewise ``log_px_se``, ``kl_se``, ``reconstruction_se``.
@@ -168,11 +168,16 @@ class EvaluationReducer:
         activity, activity_se = activity_of(estimates.pop("mean"), estimates.pop("variance"), self._num_draws)
         split, measure = self._data.split, self._data.pair.measure
         elements = torch.full((len(split),), prod(split.x_shape))
+        counts = (elements if split.mask is None else split.mask.flatten(1).sum(1)).cpu().numpy()
+        # The probability of nothing is 1, where no draw says otherwise: a model of what is missing does.
+        nothing = (counts == 0) & (estimates["reconstruction"] == 0) & (estimates["reconstruction_se"] == 0)
+        for key in ("log_px", "log_px_se"):
+            estimates[key] = np.where(nothing, 0.0, estimates[key])
         return Evaluation(
             **estimates,
             activity=activity,
             activity_se=activity_se,
-            num_elements=(elements if split.mask is None else split.mask.flatten(1).sum(1)).cpu().numpy(),
+            num_elements=counts,
             num_draws=self._num_draws,
             discrete=None if measure is None else measure != Measure.DENSITY,
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 from vae_pyro.core.files import RunError
 from vae_pyro.core.isolation import checked_seed, derive_seed, isolated, seeded
 from vae_pyro.data.dataset import Dataset, as_split
-from vae_pyro.data.resolution import require_resolution
+from vae_pyro.data.resolution import require_observed, require_resolution
 from vae_pyro.data.split import Split
 from vae_pyro.models.vae import VAE
 from vae_pyro.parallel.ranks import ALONE
@@ -98,7 +98,9 @@ def fit_ensemble(
     _require_alike(vaes, seeds, folders, config)
     device = config.torch_device()
     train = checked(vaes[0], as_split(x))
-    require_resolution(train, vaes[0].dtype, None if data is None else data.facts.columns)
+    names = None if data is None else data.facts.columns
+    require_observed(train, names)
+    require_resolution(train, vaes[0].dtype, names)
     held_out = None if validation is None or len(validation) == 0 else checked(vaes[0], as_split(validation))
     if device.type == "cuda":
         torch.cuda.init()

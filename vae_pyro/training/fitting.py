@@ -14,7 +14,7 @@ from torch import Tensor
 from vae_pyro.core.isolation import checked_seed, derive_seed, isolated
 from vae_pyro.data.dataset import Dataset, as_split
 from vae_pyro.data.memory.sparse_rows import is_sparse
-from vae_pyro.data.resolution import require_resolution
+from vae_pyro.data.resolution import require_observed, require_resolution
 from vae_pyro.data.split import Split
 from vae_pyro.models.vae import VAE
 from vae_pyro.parallel.ranks import CONTINUE, together
@@ -142,8 +142,8 @@ def fit(
         The fitted VAE and its history.
 
     Raises:
-        ValueError: data outside the support of the likelihood, wrong shapes, columns that the type of the fit cannot
-            resolve, warm-ups longer than the fit, a device that is not there.
+        ValueError: data outside the support of the likelihood, wrong shapes, columns without a value or that the
+            type of the fit cannot resolve, warm-ups longer than the fit, a device that is not there.
         RunError: ``out`` holds another run, or what resume or ``init_from`` needs is missing or damaged.
         NonFiniteLossError: the loss became NaN or infinite.
         FitInterruptedError: SIGINT or SIGTERM, after a checkpoint.
@@ -153,7 +153,9 @@ def fit(
     config.require_full_weights()
     ranks, device = config.together()
     train = checked(vae, as_split(x, mask, y))
-    require_resolution(train, vae.dtype, None if data is None else data.facts.columns)
+    names = None if data is None else data.facts.columns
+    require_observed(train, names)
+    require_resolution(train, vae.dtype, names)
     validation = as_split(validation) if is_sparse(validation) else validation  # which has a length then
     held_out = None
     if validation is not None and len(validation) > 0:

@@ -175,3 +175,11 @@ def test_masked_arrays_are_nan_where_they_hide(kind: type, table: np.ndarray[Any
     masked, holes = np.ma.MaskedArray(np.where(hidden, 10**6, x).astype(kind), hidden), np.where(hidden, np.nan, x)
     scores = [VAETransformer(**SMALL, random_state=0).fit(one).score_samples(one) for one in (masked, holes)]
     np.testing.assert_allclose(*scores, rtol=1e-5)
+
+
+def test_the_score_of_a_row_without_a_value_is_zero(table: np.ndarray[Any, Any]) -> None:
+    x = hide(table, 0.2)
+    x[3] = np.nan
+    scores = VAETransformer(**SMALL, random_state=0).fit(x).score_samples(x)
+    assert scores[3] == 0
+    assert (np.delete(scores, 3) != 0).all()

@@ -1,10 +1,12 @@
 """Data sets: fixed splits and their facts, what a user holds as a split, all of a source as one split."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
 from vae_pyro import DataConfig, Split, load_data
 from vae_pyro.data.dataset import as_split, load_all
@@ -78,3 +80,14 @@ def test_a_whole_source_as_one_split() -> None:
     everything = load_all(DataConfig(source="digits", binarize="dynamic"))
     assert len(everything) == 1797
     assert set(everything.values.unique().tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_value_that_is_not_finite_is_named_by_its_place_in_the_source(seed: int, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(60, 4))
+    x[17, 2] = np.inf
+    np.save(tmp_path / "x.npy", x)
+    sparse.save_npz(tmp_path / "x.npz", sparse.csr_array(x))
+    for name in ("x.npy", "x.npz"):
+        with pytest.raises(ValueError, match=r"1 values are not finite, the first inf at \(17, 2\)"):
+            load_data(tmp_path / name, seed=seed)

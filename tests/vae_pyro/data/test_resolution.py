@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vae_pyro.data.dataset import as_split
-from vae_pyro.data.resolution import offsets, require_resolution, steps_of
+from vae_pyro.data.resolution import offsets, require_observed, require_resolution, steps_of
 
 _RANDOM = np.random.default_rng(0)
 
@@ -46,3 +46,14 @@ def test_what_is_hidden_does_not_count() -> None:
     mask = np.ones_like(x, dtype=bool)
     x[:10], mask[:10] = 1e12, False
     require_resolution(as_split(x, torch.from_numpy(mask)), torch.float32)
+
+
+def test_columns_without_a_value_are_refused_by_name() -> None:
+    x = _RANDOM.standard_normal((50, 3))
+    x[:, 1] = np.nan
+    with pytest.raises(ValueError, match="no training datum has a value in column 'b': there is nothing to learn"):
+        require_observed(as_split(x), ["a", "b", "c"])
+    with pytest.raises(ValueError, match="in column 1:"):
+        require_observed(as_split(x))
+    x[7, 1] = 0.5
+    require_observed(as_split(x))

@@ -212,3 +212,26 @@ def test_it_prints_in_a_few_lines_and_is_a_table() -> None:
     frame = result.to_dataframe()
     assert len(frame) == 30
     np.testing.assert_array_equal(frame["elbo_se"], result.elbo_se)
+
+
+def test_the_probability_of_nothing_is_one() -> None:
+    vae = VAE(VAEConfig(x_shape=(3,), latent_dim=2, likelihood="gaussian", encoder="mlp:hidden=[4]"), seed=0)
+    x = vae.sample(6, seed=0)
+    mask = torch.ones_like(x, dtype=torch.bool)
+    mask[2], mask[4, :2] = False, False
+    for pair in (vae, (vae.model, vae.guide)):
+        result = evaluate(pair, x, num_draws=10, mask=mask)
+        assert result.log_px[2] == result.log_px_se[2] == 0
+        assert result.elbo[2] < 0  # the guide is not the prior
+        assert (np.delete(result.log_px, 2) != 0).all()
+
+
+def test_a_mask_that_is_modelled_has_a_probability_where_nothing_else_is_observed() -> None:
+    config = VAEConfig(
+        x_shape=(3,), latent_dim=2, likelihood="gaussian", encoder="mlp:hidden=[4]", structure="not_at_random"
+    )
+    vae = VAE(config, seed=0)
+    x = torch.zeros(4, 3)
+    mask = torch.ones_like(x, dtype=torch.bool)
+    mask[2] = False
+    assert evaluate(vae, x, num_draws=10, mask=mask).log_px[2] != 0

@@ -60,7 +60,8 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, Estimator):
         """log p(x) of the observed elements, by importance sampling, nats, ``(datum,)``.
 
         The noise of a datum comes from ``random_state`` and its own values, so that its score does not depend on the
-        others, and errors average out over them. Below log p(x) on average, by less for more ``num_draws``.
+        others, and errors average out over them. 0 where nothing is observed. Below log p(x) on average, by less for
+        more ``num_draws``.
 
         Args:
             X: ``(datum, element)``; NaN is not observed.
@@ -112,7 +113,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, Estimator):
             z = posterior.mean + posterior.variance.sqrt() * torch.from_numpy(noise).to(x)
             log_likelihood, log_prior = score_latents(self.vae_.model, x, {"z": z}, **given)
             log_px, _ = WeightSums.of(log_likelihood + log_prior - posterior.log_prob(z)).log_evidence()
-        return log_px.cpu().numpy()
+        return np.where(np.isnan(rows).all(1), 0.0, log_px.cpu().numpy())
 
 
 def _mask(x: Array) -> Tensor | None:

@@ -79,13 +79,14 @@ class ResidentSplit(HeldSplit):
         return self._summary(min(low), max(high), integral, two_levels)
 
     def _not_finite(self, rows: slice) -> tuple[int, str]:
-        """How many observed values of some rows are not finite, and the first of them with its place."""
+        """How many observed values of some rows are not finite, and the first of them with its place in the source."""
         values = self.values[rows]
         bad = ~values.isfinite()
         if self.mask is not None:
             bad &= self.mask[rows]
         row, *place = (int(i) for i in bad.nonzero()[0])
-        return int(bad.sum()), f"{values[(row, *place)].item()} at {(rows.start + row, *place)}"
+        source = int(self.ids[rows.start + row])
+        return int(bad.sum()), f"{values[(row, *place)].item()} at {(source, *place)}"
 
     def feed(self, digest: "hashlib._Hash") -> None:
         for tensor in (self.values, self.mask, *(() if self.y is None else (self.y,))):

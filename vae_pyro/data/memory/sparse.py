@@ -89,7 +89,9 @@ class SparseSplit(HeldSplit):
             if not (isfinite(low[-1]) and isfinite(high[-1])):  # a NaN is the least and the most
                 wrong = (~block.isfinite()).nonzero().squeeze(1)
                 at = some.start + int(wrong[0])
-                bad, first = bad + len(wrong), first or f"{rows.entry[at].item()} at {rows.place(at)}"
+                row, column = rows.place(at)
+                place = int(self.ids[row]), column  # in the source
+                bad, first = bad + len(wrong), first or f"{rows.entry[at].item()} at {place}"
             integral = integral and (not rows.dtype.is_floating_point or bool((block == block.round()).all()))
             two_levels = two_levels and bool(torch.eq(block, top or 0.0).all())
         if bad:

@@ -9,7 +9,7 @@ import numpy as np
 from vae_pyro.data.facts import About
 from vae_pyro.data.readers import READERS
 from vae_pyro.data.readers.chunks import Chunks
-from vae_pyro.data.readers.reader import Auto, TableReader
+from vae_pyro.data.readers.reader import Auto, TableReader, require_finite
 from vae_pyro.data.readers.store import Array, Store
 from vae_pyro.data.tables.cells import listed
 from vae_pyro.data.tables.inference import Kinds
@@ -117,7 +117,13 @@ class ParquetFolder(Chunks):
             raise ValueError(f"cannot read {str(file)!r}, row group {group}: {error}") from error
         if len(found) != self.edges[piece + 1] - self.edges[piece]:
             raise ValueError(f"cannot read {str(file)!r}, row group {group}: the file has changed")
+        require_finite(repr(str(file)), self._columns, found, int(self.edges[piece] - self._first_row(piece)))
         return found
+
+    def _first_row(self, piece: int) -> int:
+        """Row with which the file of a piece begins, among those of all files."""
+        number = self._groups[piece][0]
+        return int(self.edges[next(at for at, group in enumerate(self._groups) if group[0] == number)])
 
 
 def _require(path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from vae_pyro.data.facts import About
 from vae_pyro.data.readers.arrays import ArrayStore
-from vae_pyro.data.readers.store import Store
+from vae_pyro.data.readers.store import Array, Store
 from vae_pyro.data.tables.encoding import encode
 from vae_pyro.data.tables.inference import Kinds
 from vae_pyro.data.tables.schema import Column, Schema
@@ -114,16 +114,40 @@ def numbers_of(path: Path, frame: "DataFrame") -> Store:
     """The columns of numbers of a table.
 
     Raises:
-        ValueError: no rows, or no such column.
+        ValueError: no rows, no such column, or infinite numbers.
     """
     numeric = frame.select_dtypes("number")
     if numeric.shape[1] == 0 or len(numeric) == 0:
         raise ValueError(f"{str(path)!r} has {len(frame)} rows and no numeric column")
+    columns = tuple(str(name) for name in numeric.columns)
     about = About(
-        columns=tuple(str(name) for name in numeric.columns),
+        columns=columns,
         columns_left_out=tuple(str(name) for name in frame.columns if name not in numeric.columns),
     )
-    return ArrayStore(repr(str(path)), numeric.to_numpy(np.float64), about=about)
+    values = numeric.to_numpy(np.float64)
+    require_finite(repr(str(path)), columns, values)
+    return ArrayStore(repr(str(path)), values, about=about)
+
+
+def require_finite(name: str, columns: Sequence[str], values: Array, start: int = 0) -> None:
+    """Refuse infinite numbers of a table.
+
+    Args:
+        name: of the source.
+        columns: their names.
+        values: ``(datum, column)``; NaN is missing.
+        start: row of the source in which they begin.
+
+    Raises:
+        ValueError: the message names the column and the row of the first, and the number of all.
+    """
+    wrong = np.isinf(values)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0].tolist()
+        raise ValueError(
+            f"{name}: {wrong.sum()} values are not finite, the first {values[row, column]} in column "
+            f"{columns[column]!r}, row {start + row}; replace them, or make them missing"
+        )
 
 
 def described(path: Path, frame: "DataFrame", kinds: Kinds | None, schema: Schema | None) -> Store:

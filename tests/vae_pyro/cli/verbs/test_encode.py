@@ -33,3 +33,15 @@ def test_data_of_another_shape_are_refused(digits_run: Path, tmp_path: Path) -> 
     np.save(tmp_path / "wide.npy", np.zeros((4, 9), np.float32))
     assert "(datum, 1, 8, 8)" in refused("encode", digits_run, tmp_path / "wide.npy", "--out", tmp_path / "e.npz")
     assert not (tmp_path / "e.npz").exists()
+
+
+def test_data_far_outside_the_range_of_the_fit_are_refused_by_their_rows(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((60, 4))
+    np.save(tmp_path / "x.npy", x)
+    fast = ("--epochs", "2", "--no-compile", "--latent-dim", "2", "--likelihood", "gaussian")
+    done("fit", tmp_path / "x.npy", *fast, "--out", tmp_path / "run")
+    x[[3, 11]] = 1e30 * x[3]
+    np.save(tmp_path / "far.npy", x)
+    message = refused("encode", tmp_path / "run", tmp_path / "far.npy", "--out", tmp_path / "e.npz")
+    assert "rows 3, 11: they lie far outside the training data" in message
+    assert not (tmp_path / "e.npz").exists()

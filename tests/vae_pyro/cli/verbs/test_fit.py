@@ -148,3 +148,14 @@ def test_ctrl_c_and_termination_write_a_checkpoint_and_exit_cleanly(signum: int,
     assert process.returncode == 128 + signum
     assert f"stopped by {signal.Signals(signum).name}; continue" in error
     assert "Traceback" not in error
+
+
+def test_columns_far_from_zero_and_without_a_value_are_refused_by_name(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    rows = "".join(f"{a:.3f},,{1.7e9 + b:.3f}\n" for a, b in random.standard_normal((60, 2)))
+    (tmp_path / "t.csv").write_text("age,gone,time\n" + rows)
+    call = ("fit", tmp_path / "t.csv", "--likelihood", "gaussian", "--out", tmp_path / "run")
+    assert "no training datum has a value in column 'gone'" in refused(*call)
+    (tmp_path / "t.csv").write_text("age,time\n" + rows.replace(",,", ","))
+    assert "column 'time' lies at 1.7e+09" in refused(*call)
+    assert not (tmp_path / "run").exists()

@@ -83,3 +83,14 @@ def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("age,age\n" + "31,1000\n" * 30)
     with pytest.raises(ValueError, match="two columns are called 'age'"):
         load_data(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_number_that_is_not_finite_is_named_by_column_and_row(seed: int, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": np.linspace(0, 1, 40), "name": "n", "b": np.linspace(0, 1, 40)})
+    frame.loc[[23, 31], "b"] = np.inf
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_parquet(tmp_path / "t.parquet", row_group_size=10)
+    for name in ("t.csv", "t.parquet"):
+        with pytest.raises(ValueError, match=rf"{name}'.* values are not finite, the first inf in column 'b', row 23;"):
+            load_data(tmp_path / name, seed=seed)
