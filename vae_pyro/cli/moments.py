@@ -23,9 +23,8 @@ def posterior_moments(vae: "VAE", split: "Split", seed: int) -> "tuple[np.ndarra
     parts = []
     for start in range(0, len(split), _BLOCK):
         x, given = split.batch(slice(start, start + _BLOCK))
-        loc, scale = vae.posterior_moments(x, **given, seed=seed)
-        parts.append((loc.cpu().numpy(), scale.cpu().numpy()))
-    loc, scale = np.concatenate([loc for loc, _ in parts]), np.concatenate([scale for _, scale in parts])
+        parts.append([moment.cpu().numpy() for moment in vae.posterior_moments(x, **given, seed=seed)])
+    loc, scale = (np.concatenate(blocks) for blocks in zip(*parts, strict=True))
     bad = np.flatnonzero(~(np.isfinite(loc) & np.isfinite(scale)).all(1))
     if len(bad):
         rows = split.ids.cpu().numpy()[bad]

@@ -183,3 +183,9 @@ def test_the_score_of_a_row_without_a_value_is_zero(table: np.ndarray[Any, Any])
     scores = VAETransformer(**SMALL, random_state=0).fit(x).score_samples(x)
     assert scores[3] == 0
     assert (np.delete(scores, 3) != 0).all()
+
+
+def test_one_hidden_layer_may_be_its_width_alone(table: np.ndarray[Any, Any]) -> None:
+    options = {**SMALL, "random_state": 0}
+    one, same = (VAETransformer(2, **{**options, "hidden": hidden}).fit(table) for hidden in (np.int64(8), (8,)))
+    np.testing.assert_array_equal(one.score_samples(table), same.score_samples(table))

@@ -28,7 +28,7 @@ class Estimator(TransformerMixin, BaseEstimator):
         latent_dim: dimension of z.
         likelihood: p(x | z), see `vae_pyro.likelihoods`: ``gaussian`` for real numbers, ``bernoulli`` for 0 and 1,
             ``poisson`` for counts.
-        hidden: widths of the encoder's hidden layers; the decoder mirrors them.
+        hidden: widths of the encoder's hidden layers, or that of a single one; the decoder mirrors them.
         objective: see `vae_pyro.objectives`.
         epochs: passes over the data.
         batch_size: data in a step.
@@ -51,7 +51,7 @@ class Estimator(TransformerMixin, BaseEstimator):
     latent_dim: int = 2
     _: KW_ONLY
     likelihood: str | Mapping[str, Any] = "gaussian"
-    hidden: Sequence[int] = (64,)
+    hidden: int | Sequence[int] = (64,)
     objective: str | Mapping[str, Any] = "elbo"
     epochs: int = 100
     batch_size: int = 128
@@ -88,7 +88,7 @@ class Estimator(TransformerMixin, BaseEstimator):
             x_shape=(x.shape[1],),
             latent_dim=self.latent_dim,
             likelihood=self.likelihood,
-            encoder={"name": "mlp", "hidden": list(self.hidden)},
+            encoder={"name": "mlp", "hidden": self._widths},
             encode_mask=self.encode_mask,
         )
         how = FitConfig(
@@ -109,6 +109,13 @@ class Estimator(TransformerMixin, BaseEstimator):
         self.history_ = result.history
         return self
 
+    @property
+    def _widths(self) -> list[int]:
+        """Widths of the hidden layers; a number alone is one layer."""
+        return (
+            [int(self.hidden)] if isinstance(self.hidden, int | np.integer) else [int(width) for width in self.hidden]
+        )
+
     def _checked(self, X: Any) -> Array:  # noqa: N803
         check_is_fitted(self)
         x = _unmasked(X)
@@ -125,7 +132,8 @@ def _unmasked(x: Any) -> Any:
     """NaN for what a masked array hides, which scikit-learn would take for observed."""
     if not isinstance(x, np.ma.MaskedArray) or x.dtype.kind not in "buif":
         return x
-    return x.astype(x.dtype if x.dtype.kind == "f" else np.float64).filled(np.nan)
+    kind = x.dtype if x.dtype.kind == "f" else np.float64
+    return np.where(np.ma.getmaskarray(x), np.nan, x.data).astype(kind)
 
 
 def seed_of(random_state: Any) -> int:

@@ -31,7 +31,7 @@ class VAEImputer(OneToOneFeatureMixin, Estimator):
 
     latent_dim: int = field(default=10, kw_only=False)
     likelihood: str | Mapping[str, Any] = "student_t:scale=predicted,min_scale=0.3"
-    hidden: Sequence[int] = (128, 128)
+    hidden: int | Sequence[int] = (128, 128)
     objective: str | Mapping[str, Any] = "miwae_missing:num_particles=20"
     epochs: int = 300
     batch_size: int = 64
@@ -69,5 +69,10 @@ class VAEImputer(OneToOneFeatureMixin, Estimator):
         )
         if not self.offset_.any():
             return found
-        places = {name: getattr(found, name) for name in ("mean", "lower", "upper", "imputations")}
-        return replace(found, **{name: self._moved(at, 1) for name, at in places.items() if at is not None})
+        return replace(
+            found,
+            mean=self._moved(found.mean, 1),
+            lower=None if found.lower is None else self._moved(found.lower, 1),
+            upper=None if found.upper is None else self._moved(found.upper, 1),
+            imputations=self._moved(found.imputations, 1),
+        )

@@ -98,7 +98,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, Estimator):
         return self._moved(self.vae_.sample(n_samples, seed=derive_seed(seed, _SAMPLE_STREAM)).cpu().numpy(), 1)
 
     def _blocks(self, size: int) -> Iterator[slice]:
-        held = self.num_draws * max(self.n_features_in_, self.latent_dim, *self.hidden)
+        held = self.num_draws * max(self.n_features_in_, self.latent_dim, *self._widths)
         count = max(ELEMENTS_AT_ONCE // held, 1)
         for start in range(0, size, count):
             yield slice(start, start + count)
