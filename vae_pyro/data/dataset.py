@@ -27,7 +27,7 @@ from vae_pyro.data.labels import repeat_labelled, with_labels
 from vae_pyro.data.memory.resident import ResidentSplit
 from vae_pyro.data.memory.sparse import SparseSplit
 from vae_pyro.data.memory.sparse_rows import SparseRows, is_sparse
-from vae_pyro.data.objects import classes_of, tensor_of
+from vae_pyro.data.objects import classes_of, mask_of, tensor_of
 from vae_pyro.data.readers import open_source
 from vae_pyro.data.readers.store import Store
 from vae_pyro.data.split import Split, fingerprint, seen
@@ -241,7 +241,7 @@ def as_split(x: Any, mask: Any = None, y: Any = None) -> Split:
     if observed is not None:
         split = split.replace(mask=observed)
     if mask is not None:
-        stated = torch.as_tensor(mask, dtype=torch.bool, device=split.device)
+        stated = mask_of(mask, split.device)
         if stated.shape != (len(split), *split.x_shape):
             raise ValueError(f"mask has shape {tuple(stated.shape)}, the data {(len(split), *split.x_shape)}")
         split = split.replace(mask=stated if split.mask is None else split.mask & stated)

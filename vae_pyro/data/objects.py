@@ -52,21 +52,56 @@ def tensor_of(x: Any) -> tuple[Tensor, Tensor | None]:
 
 
 def classes_of(y: Any, size: int, device: torch.device) -> Tensor:
-    """Classes of so many data as int64, ``(datum,)``.
+    """Classes of so many data as int64, ``(datum,)``, see `integers_of`.
 
     Raises:
         ValueError: not an integer for each; the message says how names become integers.
     """
-    array = y if isinstance(y, Tensor) else np.asarray(y)
-    if isinstance(array, np.ndarray) and array.dtype.kind not in "buif":
-        raise ValueError(
-            f"y holds {array.dtype} such as {array.ravel()[:1]}, expected is an integer for each datum: pass the "
-            "codes of names, _, y = numpy.unique(names, return_inverse=True)"
-        )
-    classes = (array.detach() if isinstance(array, Tensor) else _of_array(array)).to(device)
-    if classes.dtype.is_floating_point or classes.shape != (size,):
+    classes = integers_of(y)
+    if classes.shape != (size,):
         raise ValueError(f"y holds an integer for each of {size} data, got {classes.dtype} {tuple(classes.shape)}")
+    return classes.to(device)
+
+
+def integers_of(y: Any) -> Tensor:
+    """Classes as int64, in the shape in which they are given; -1, unknown, where a masked array hides one.
+
+    Raises:
+        ValueError: names or other numbers; the message says how names become integers.
+    """
+    if isinstance(y, np.ma.MaskedArray) and y.dtype.kind in "bui":
+        y = np.where(np.ma.getmaskarray(y), -1, y.data.astype(np.int64))
+    if isinstance(y, Tensor):
+        classes = y.detach()
+    else:
+        array = np.asarray(y)
+        if array.dtype.kind not in "buif":
+            raise ValueError(
+                f"y holds {array.dtype} such as {array.ravel()[:1]}, expected is an integer for each datum: pass the "
+                "codes of names, _, y = numpy.unique(names, return_inverse=True)"
+            )
+        classes = _of_array(array)
+    if classes.dtype.is_floating_point or classes.dtype.is_complex:
+        raise ValueError(f"y holds integers, got {classes.dtype} {tuple(classes.shape)}")
     return classes.to(torch.int64)
+
+
+def mask_of(mask: Any, device: torch.device) -> Tensor:
+    """Which elements are observed, as a boolean tensor.
+
+    Raises:
+        ValueError: neither truth values nor the numbers 0 and 1, as where missing elements are marked otherwise.
+    """
+    if isinstance(mask, Tensor):
+        values = mask.detach()
+    else:
+        array = np.asarray(mask)
+        if array.dtype.kind not in "buif":
+            raise ValueError(f"mask is a boolean for each element of x, got {array.dtype}")
+        values = _of_array(array)
+    if values.dtype != torch.bool and not bool(((values == 0) | (values == 1)).all()):
+        raise ValueError(f"mask is a boolean for each element of x, got {values.dtype} with values other than 0 and 1")
+    return values.to(device, torch.bool)
 
 
 def _plain(x: Tensor) -> Tensor:

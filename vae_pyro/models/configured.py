@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vae_pyro.core.isolation import seeded
 from vae_pyro.data.memory.sparse_rows import SparseRows, is_sparse
-from vae_pyro.data.objects import tensor_of
+from vae_pyro.data.objects import integers_of, mask_of, tensor_of
 from vae_pyro.data.split import Split
 from vae_pyro.data.summary import DataSummary
 from vae_pyro.densities.measure import Measure, Target
@@ -158,14 +158,12 @@ class ConfiguredPair(nn.Module, Pair):
         Raises:
             ValueError: labels that are no integers, or no classes of the model.
         """
-        mask = None if mask is None else mask.to(self.device)
+        mask = None if mask is None else mask_of(mask, self.device)
         if y is None:
             return mask, None
-        classes = torch.as_tensor(y)
-        if classes.dtype.is_floating_point or classes.dtype.is_complex:
-            raise ValueError(f"y holds integers, got {classes.dtype}")
+        classes = integers_of(y)
         self._require_classes(classes)
-        return mask, classes.to(device=self.device, dtype=torch.int64)
+        return mask, classes.to(self.device)
 
     def _require_classes(self, y: Tensor) -> None:
         if not self.num_classes or y.numel() == 0:

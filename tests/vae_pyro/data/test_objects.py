@@ -149,7 +149,37 @@ def test_load_data_reads_files_and_says_what_to_do_with_what_is_in_memory(x: Any
 def test_labels_that_are_names_are_refused_with_how_to_code_them() -> None:
     with pytest.raises(ValueError, match="y holds <U1 .*return_inverse=True"):
         as_split(X, y=np.array(["a", "b"] * 20))
-    with pytest.raises(ValueError, match="y holds an integer for each of 40 data"):
+    with pytest.raises(ValueError, match=r"y holds integers, got torch.float64 \(40,\)"):
         as_split(X, y=np.full(40, np.nan))
+    with pytest.raises(ValueError, match=r"y holds an integer for each of 40 data, got torch.int64 \(39,\)"):
+        as_split(X, y=np.zeros(39, int))
     for y in (pd.Series([0, 1] * 20), [0, 1] * 20, np.array([0, 1] * 20, ">u2"), read_only(np.array([0, 1] * 20))):
         assert as_split(X, y=y).y.tolist() == [0, 1] * 20  # type: ignore[union-attr]
+
+
+def test_labels_that_a_masked_array_hides_are_unknown() -> None:
+    y = np.ma.MaskedArray([0, 1] * 20, np.arange(40) < 3)
+    found = as_split(X, y=y).y
+    assert found is not None
+    assert found.tolist() == [-1, -1, -1, *([0, 1] * 20)[3:]]
+
+
+@pytest.mark.parametrize("kind", ["list", "reversed", "read-only", "DataFrame", "integers"])
+def test_masks_of_every_kind(kind: str) -> None:
+    mask = np.random.default_rng(0).random(X.shape) < 0.8
+    given = {
+        "list": mask.tolist(),
+        "reversed": mask[::-1].copy()[::-1],
+        "read-only": read_only(mask),
+        "DataFrame": pd.DataFrame(mask),
+        "integers": mask.astype(int),
+    }[kind]
+    found = as_split(X, given).mask
+    assert found is not None
+    np.testing.assert_array_equal(found.numpy(), mask)
+
+
+@pytest.mark.parametrize("mask", [np.full(X.shape, np.nan), np.full(X.shape, 2), np.full(X.shape, "yes"), X])
+def test_masks_of_other_values_are_refused(mask: Any) -> None:
+    with pytest.raises(ValueError, match="mask is a boolean for each element of x, got"):
+        as_split(X, mask)

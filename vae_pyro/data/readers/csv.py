@@ -34,7 +34,7 @@ class CsvReader(TableReader):
         except FileNotFoundError:
             raise FileNotFoundError(f"no file {name}") from None
         except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
-            raise ValueError(f"cannot read {name}: {error}") from None
+            raise ValueError(f"cannot read {name}: {str(error).strip()}") from None
         if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the first columns for names of the rows
             raise ValueError(_too_many(source, name, header))
         unnamed = [column for column, title in zip(frame.columns, header, strict=False) if not title.strip()]
