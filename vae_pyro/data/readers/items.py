@@ -122,6 +122,12 @@ class Items(Store):
                 f"{self.name}: item {number} is a masked array, and data that are streamed have no mask; pass all "
                 "as one masked array, or mask="
             )
+        if isinstance(value, self._picture):
+            frames = getattr(value, "n_frames", 1)
+            if frames > 1 and value.format != "MPO":
+                raise ValueError(f"{self.name}: item {number} has {frames} frames; pass the one that is meant")
+            if value.mode == "P":  # whose numbers are places in a palette, not intensities
+                value = value.convert("RGB")
         array = np.asarray(value)
         if isinstance(value, self._picture):
             array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)

@@ -74,3 +74,12 @@ def test_items_that_hide_elements_are_refused() -> None:
 def test_items_with_their_channels_last_are_refused() -> None:
     with pytest.raises(ValueError, match=r"item 0, has shape \(4, 16, 16, 3\).*channels last"):
         Items(list(np.zeros((4, 16, 16, 3), np.uint8)))
+
+
+def test_pictures_of_a_palette_are_their_colours_and_those_of_several_frames_are_refused(tmp_path: Path) -> None:
+    pixels = np.repeat(np.array([[[255, 0, 0], [0, 0, 255]]], np.uint8), 2, axis=0)
+    coloured = Image.fromarray(pixels)
+    np.testing.assert_array_equal(Items([coloured.quantize(2)] * 2).read(0, 1)[0], pixels.transpose(2, 0, 1))
+    coloured.save(tmp_path / "a.gif", save_all=True, append_images=[Image.new("RGB", (2, 2))])
+    with Image.open(tmp_path / "a.gif") as moving, pytest.raises(ValueError, match="item 0 has 2 frames"):
+        Items([moving])
