@@ -4,7 +4,7 @@ All chains of all data move at once. The weights are exact whatever the moves ar
 their mean is a stochastic lower bound; chains that run backwards from an exact posterior draw give an upper one.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from analysis.posterior.bounds import Annealing, Sandwich
 from analysis.posterior.hamiltonian import Path, Start, pilot, run
 from analysis.posterior.joint import Gaussian, LogJoint
+from analysis.posterior.starts import best_of, best_reverse
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
@@ -130,7 +131,7 @@ def bidirectional_monte_carlo(
         arXiv:1511.02543
     """
     like = None if x_like is None else as_split(x_like).fixed(derive_seed(seed, 2))
-    return sandwich(pair, num_data, lambda _: start, config or AnnealingConfig(), like=like, seed=seed)
+    return sandwich(pair, num_data, lambda _: (start,), config or AnnealingConfig(), like=like, seed=seed)
 
 
 def sigmoidal_schedule(num_temperatures: int, sharpness: float = 4.0) -> Array:
@@ -197,7 +198,7 @@ def simulate(
 def sandwich(
     pair: PairLike,
     num_data: int,
-    start: Callable[[LogJoint], Start | Gaussian],
+    starts: Callable[[LogJoint], Sequence[Start | Gaussian]],
     config: AnnealingConfig,
     *,
     like: Split | None = None,
@@ -205,12 +206,12 @@ def sandwich(
     y: Tensor | None = None,
     seed: int,
 ) -> Sandwich:
-    """Annealing forward and back on simulated data.
+    """Annealing forward and back on simulated data; of several starts, the best bounds of each datum.
 
     Args:
         pair: see `bidirectional_monte_carlo`.
         num_data: likewise.
-        start: gives the start of a block of data.
+        starts: gives the starts of a block of data.
         config: see `AnnealingConfig`.
         like: see `simulate`.
         mask: likewise.
@@ -223,9 +224,12 @@ def sandwich(
         exact = joint.flat({name: value[None, first : first + len(joint)] for name, value in latents.items()})
         first += len(joint)
         with isolated(derive_seed(seed, 1, number)):
-            at = start(joint)
-            forward.append(anneal(joint, at, config))
-            backward.append(anneal_back(joint, exact, at, config, forward[-1]))
+            ahead, back = [], []
+            for start in starts(joint):
+                ahead.append(anneal(joint, start, config))
+                back.append(anneal_back(joint, exact, start, config, ahead[-1]))
+        forward.append(best_of(ahead))
+        backward.append(best_reverse(back))
     return Sandwich(join(forward).log_weight, np.concatenate(backward, axis=1))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from analysis.results.result import Result, finite_or_none
 from analysis.results.text import screen
-from analysis.results.verdict import Verdict, graded
+from analysis.results.verdict import Verdict, graded, judged
 from analysis.stats.importance import log_evidence
 from analysis.stats.means import standard_error
 
@@ -27,7 +27,7 @@ class Annealing(Result):
         acceptance: mean probability that a move was accepted, shape ``(move, datum)``.
         step_size: of the moves, in units of the guide's standard deviations, shape ``(move, datum)``.
         temperatures: from 0, the start, to 1, the joint density; one more than there are moves, and one again.
-        start: where the chains start: ``guide``, ``prior`` or ``gaussian``.
+        start: where the chains start: ``guide``, ``prior``, ``gaussian``, or ``best of`` several of them by datum.
     """
 
     log_weight: Array
@@ -171,19 +171,22 @@ class Sandwich(Result):
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """Whether annealing finds log p(x) where it is bounded from both sides."""
-        outcome = graded(self.gap - 2 * np.nan_to_num(self.gap_se), 0.1, 0.5)
+        outcome = judged(self.gap, self.gap_se, 0.1, 0.5)
+        surely = self.gap - 2 * np.nan_to_num(self.gap_se) > 0.1
         return (
             Verdict(
                 "How large is the error of annealing at most, on data simulated from the model?",
                 self.gap,
                 self.gap_se,
                 "nats per datum between upper and lower bound",
-                "at most 0.1 (fail above 0.5), beyond two standard errors",
+                "at most 0.1 (fail above 0.5), beyond two standard errors, and surely below 0.5",
                 "Grosse et al. 2015, arXiv:1511.02543; the threshold is a convention: a tenth of the usual gaps",
                 outcome,
                 "does not apply to data that the model would not generate"
                 if outcome == "pass"
-                else "raise num_temperatures: until then the approximation gap is uncertain by this much",
+                else "raise num_temperatures: until then the approximation gap is uncertain by this much"
+                if surely
+                else "inconclusive: the bounds are too noisy; raise num_simulated, num_chains or num_temperatures",
                 "bdmc_gap",
             ),
         )

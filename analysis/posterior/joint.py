@@ -51,7 +51,7 @@ class LogJoint:
             raise ValueError("the model has no latents that the guide draws, so that its log p(x) is exact as it is")
         for name, (prior, _) in densities.distributions.items():
             support = prior.support
-            while isinstance(support, constraints.independent):
+            while hasattr(support, "base_constraint"):  # of independent dimensions, or of a mixture
                 support = support.base_constraint
             if not isinstance(support, type(constraints.real)):
                 raise ValueError(

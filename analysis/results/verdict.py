@@ -1,6 +1,7 @@
 """A diagnostic in one row: a question, an estimate with its error, a threshold with its source, and advice."""
 
 from dataclasses import InitVar, dataclass
+from math import isnan
 from typing import Any, Literal
 
 from vae_pyro.core.renamed import Former
@@ -71,6 +72,19 @@ class Verdict:
 def worst(*outcomes: Outcome) -> Outcome:
     """The least favourable of some outcomes; ``pass`` of none."""
     return max(outcomes, key=_ORDER.index, default="pass")
+
+
+def judged(value: float, error: float, warn: float, fail: float) -> Outcome:
+    """`graded`, beyond two standard errors; an estimate too uncertain to exclude values above ``fail`` does not pass.
+
+    Args:
+        value: the estimate.
+        error: its standard error; NaN where it is unknown, which does not pass either.
+        warn: see `graded`.
+        fail: likewise.
+    """
+    outcome = graded(value - 2 * (0.0 if isnan(error) else error), warn, fail)
+    return "warn" if outcome == "pass" and not value + 2 * error <= fail else outcome
 
 
 def graded(value: float, warn: float, fail: float) -> Outcome:

@@ -17,9 +17,11 @@ from vae_pyro.core.isolation import isolated
 
 _METHODS = """
     For each datum a guide of the same family is optimised on its own. Its ELBO minus the encoder's is the amortization
-    gap; log p(x), by annealed importance sampling with Hamiltonian moves from that guide, minus its ELBO is the
-    approximation gap. On data simulated from the model, annealing forward from the guide and backward from the latents
-    that generated them brackets log p(x), which certifies the reference.
+    gap; log p(x), by annealed importance sampling with Hamiltonian moves, minus its ELBO is the approximation gap.
+    Chains start from that guide, from the encoder's and from the prior, since those that start in one mode of a
+    posterior do not find the others; of each datum the best bound is taken. On data simulated from the model,
+    annealing forward from these and backward from the latents that generated the data brackets log p(x), which
+    certifies the reference.
 """
 _REFERENCES = (
     "Cremer, Li & Duvenaud 2018, Inference suboptimality in variational autoencoders. arXiv:1801.03558",
