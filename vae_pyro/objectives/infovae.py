@@ -47,6 +47,7 @@ class InfoVAE(MonteCarloObjective):
     def divergence(self, densities: LogDensities) -> Tensor:
         """MMD^2 between aggregate and prior, 0-d."""
         draw, prior, _ = only_site(densities, "infovae")
+        prior = prior.expand(draw.shape[:2])  # where it does not depend on the particle, it has no dimension of them
         draw = draw.reshape(*draw.shape[:2], -1)
         sample = (prior.rsample() if prior.has_rsample else prior.sample()).reshape(draw.shape)
         return mmd(draw, sample).mean()
