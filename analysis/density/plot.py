@@ -11,19 +11,20 @@ from analysis.plotting.style import BLUE, GREY, INK, RED, Array, numbers, styled
 def plot_khat(pareto_k: Array, good_k: float) -> Figure:
     """Tail index of the importance weights of each datum, with its thresholds.
 
-    Minus infinity (equal weights) is drawn on the lower edge, plus infinity on the upper one.
+    Minus infinity (equal weights) and NaN (tied ones) are drawn on the lower edge, plus infinity on the upper one.
 
     Args:
         pareto_k: ``(datum,)``.
-        good_k: threshold below which an estimate is reliable, see `analysis.ELPD`.
+        good_k: threshold below which estimates are useful, see `analysis.ELPD`.
 
     Raises:
-        ValueError: no datum, or NaN.
+        ValueError: no datum.
 
     References:
         Vehtari et al. 2024, Pareto smoothed importance sampling, JMLR 25, sec. 3.2. arXiv:1507.02646
     """
-    k = numbers("pareto_k", pareto_k, "datum", finite=False)
+    tied = np.isnan(np.asarray(pareto_k, dtype=np.float64))
+    k = numbers("pareto_k", np.where(tied, -np.inf, pareto_k), "datum", finite=False)
     seen = k[np.isfinite(k)]
     low = min(float(seen.min(initial=0.0)), 0.0) - 0.1
     high = max(float(seen.max(initial=0.0)), 1.0) + 0.12
@@ -31,7 +32,8 @@ def plot_khat(pareto_k: Array, good_k: float) -> Figure:
     left, right = figure.subplots(1, 2, width_ratios=[4, 1], sharey=True)
     datum, drawn = np.arange(len(k)), np.clip(k, low + 0.03, high - 0.03)
     kinds = (
-        (k <= good_k, "o", BLUE, f"reliable, at most {good_k:.2f}"),
+        (tied, "s", GREY, "tied weights, no tail"),
+        ((k <= good_k) & ~tied, "o", BLUE, f"at most {good_k:.2f}"),
         ((k > good_k) & (k <= 1), "D", "#b07d00", "too low by an unknown amount"),
         (k > 1, "X", RED, "above 1, no mean exists"),
     )

@@ -11,7 +11,7 @@ from analysis.density.thresholds import spread
 from analysis.results.result import Result, finite_or_none
 from analysis.results.text import screen
 from analysis.results.verdict import Verdict
-from analysis.stats.importance import effective_draws
+from analysis.stats.importance import effective_draws, unreliable
 from analysis.stats.pareto_smoothing import good_k
 from vae_pyro.densities.measure import Measure
 
@@ -30,7 +30,8 @@ class ELPD(Result):
 
     Attributes:
         pointwise: importance-sampling estimate of log p(x_i), ``(datum,)``: a lower bound on average.
-        pointwise_mcse: Monte Carlo standard error of each; not to be trusted where k-hat is above `good_k`.
+        pointwise_mcse: Monte Carlo standard error of each; not to be trusted where k-hat is above `good_k`, and too
+            small for a single datum at moderate k-hat already.
         pareto_k: tail shape of each datum's importance weights.
         num_draws: K, draws for each datum.
         rise: gain of ``pointwise`` from the second half of the draws, see `bias`.
@@ -65,7 +66,7 @@ class ELPD(Result):
 
     @property
     def good_k(self) -> float:
-        """k-hat below which the estimate and its error are reliable."""
+        """k-hat below which estimates are useful on average over data, see `analysis.stats.pareto_smoothing.good_k`."""
         return good_k(self.num_draws)
 
     @property
@@ -107,8 +108,16 @@ class ELPD(Result):
 
     @property
     def bad(self) -> Array:
-        """Data whose k-hat is above `good_k` or undefined; boolean, ``(datum,)``."""
-        return np.asarray(~(self.pareto_k <= self.good_k))
+        """Data whose k-hat is above `good_k`; of tied or nearly equal weights, whose effective draws are few.
+
+        Boolean, ``(datum,)``; see `analysis.stats.importance.unreliable`.
+        """
+        return unreliable(self.pareto_k, self.effective_sample_size, self.num_draws)
+
+    @property
+    def hopeless(self) -> Array:
+        """Data of `bad` whose k-hat is above 1, or unknown; boolean, ``(datum,)``."""
+        return np.asarray(self.bad & ~(self.pareto_k <= 1))
 
     @property
     def num_bad(self) -> int:
@@ -117,7 +126,7 @@ class ELPD(Result):
 
     @property
     def trusted(self) -> bool:
-        """Whether all but a tenth of the data have k-hat below `good_k`, so that `mcse` and `bias` are reliable."""
+        """Whether all but a tenth of the data are not `bad`: `mcse` and `bias` then hold for the average over data."""
         return self.num_bad <= thresholds.FEW_BAD * len(self)
 
     @property
@@ -186,7 +195,7 @@ class ELPD(Result):
     def __str__(self) -> str:
         n = len(self)
         verdict = (
-            "the guide is close enough to the posterior everywhere"
+            "the guide is close enough to the posterior to estimate the average"
             if self.num_bad == 0
             else f"there the estimate is too low by an unknown amount: {thresholds.more_draws(self)}"
         )

@@ -37,14 +37,15 @@ def spread(values: np.ndarray[Any, Any]) -> float:
 
 def _proposal(result: "ELPD") -> Verdict:
     n = len(result)
-    share, hopeless = result.num_bad / n, float((~(result.pareto_k <= 1)).mean())
+    share, hopeless = result.num_bad / n, float(result.hopeless.mean())
     outcome: Outcome = "pass" if result.trusted else "warn" if hopeless <= _MOST_BAD else "fail"
     return Verdict(
         "For what share of the data is the guide too far from the posterior to estimate log p(x)?",
         share,
         sqrt(share * (1 - share) / n),
         "of the data",
-        f"at most {FEW_BAD:g} with k-hat above {result.good_k:.2f}; fail if more than {_MOST_BAD:g} are above 1",
+        f"at most {FEW_BAD:g} with k-hat above {result.good_k:.2f} (tied or nearly equal weights: fewer than 100 "
+        f"effective draws); fail if more than {_MOST_BAD:g} are above 1",
         "k-hat: Vehtari et al. 2024, arXiv:1507.02646, sec. 3.2; shares: convention, all but a few and most",
         outcome,
         remedy=f"k-hat exceeds 1 for {hopeless:.0%} of the data; their log p(x) is a lower bound, too low by an "

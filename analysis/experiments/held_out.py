@@ -13,7 +13,6 @@ from analysis.results.result import Result, finite_or_none
 from analysis.results.text import screen
 from analysis.results.verdict import Verdict
 from analysis.stats.means import mean_and_error
-from analysis.stats.pareto_smoothing import good_k
 from vae_pyro.densities.measure import Measure
 from vae_pyro.evaluation.evaluation import ACTIVE_VARIANCE
 
@@ -109,8 +108,8 @@ class HeldOut(Result):
 
     @property
     def share_bad(self) -> float:
-        """Share of data whose k-hat is too large or undefined."""
-        return float((~(self.pareto_k <= good_k(self.num_draws))).mean())
+        """Share of data whose weights are too uneven, see `analysis.density.result.ELPD.bad`."""
+        return float(self.elpd.bad.mean())
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:

@@ -9,13 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from analysis.stats.pareto_smoothing import pareto_k, smooth_rows
+from analysis.stats.pareto_smoothing import FEWEST_FITTED, good_k, pareto_k, smooth_rows
 from vae_pyro.densities.moments import WeightSums
 
 type Array = np.ndarray[Any, Any]
 
 # Draws times data whose weights are reduced at once.
 _AT_ONCE = 1_000_000
+
+# Share of the draws that are effective from which on weights are nearly equal, and draws that suffice without a tail.
+NEARLY_EQUAL, _ENOUGH_DRAWS = 0.9, 100.0
 
 
 class Estimates(NamedTuple):
@@ -108,6 +111,24 @@ def effective_sample_size(log_weight: Array) -> Array:
     """
     sums = WeightSums.of(torch.from_numpy(np.array(log_weight, dtype=np.float64)))
     return np.asarray(sums.effective_sample_size().numpy())
+
+
+def unreliable(pareto_k: Array, effective_sample_size: Array, num_draws: int) -> Array:
+    """Data whose weights are too uneven for their mean to be estimated; boolean, ``(datum,)``.
+
+    By k-hat, except where a tail says nothing: with ties, as of discrete latents, none can be fitted, and the shape of
+    nearly equal weights does not matter. There by the effective sample size, which is to be 100 draws (half of them,
+    where there are fewer than 200): the standard error of log p(x) is then at most 0.1.
+
+    Args:
+        pareto_k: see `analysis.stats.pareto_smoothing.pareto_k`.
+        effective_sample_size: see `effective_sample_size`.
+        num_draws: K.
+    """
+    tied = np.isnan(pareto_k) & (num_draws >= FEWEST_FITTED)
+    even = (effective_sample_size > NEARLY_EQUAL * num_draws) & ~np.isposinf(pareto_k)
+    few = ~(effective_sample_size >= min(_ENOUGH_DRAWS, num_draws / 2))
+    return np.asarray(np.where(tied | even, few, ~(pareto_k <= good_k(num_draws))))
 
 
 def effective_draws(log_px_mcse: Array, num_draws: int) -> Array:
