@@ -2,8 +2,10 @@
 
 from typing import Any, ClassVar
 
+import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
 
@@ -54,3 +56,37 @@ class InDouble(TorchDistribution):
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         return self.exact.sample(torch.Size(sample_shape)).to(self.dtype)
+
+
+class _DensityInDouble(TorchDistributionMixin):
+    """Log densities in float64 of parameters that keep their type, as do draws and their gradients.
+
+    The terms of these families grow with their parameters and cancel: float32 loses 0.06 nats an element of a Poisson
+    at a rate of 1e5, and as much of a gamma or Student t whose shape is as large.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]]
+    _validate_args: bool
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        parameters = {name: getattr(self, name) for name in type(self).arg_constraints}
+        kind = value.dtype
+        for parameter in parameters.values():
+            kind = torch.promote_types(kind, parameter.dtype)
+        exact = type(self)(
+            **{name: parameter.double() for name, parameter in parameters.items()}, validate_args=self._validate_args
+        )
+        log_prob: Tensor = super(_DensityInDouble, exact).log_prob(value.double())
+        return log_prob.to(kind)
+
+
+class GammaInDouble(_DensityInDouble, dist.Gamma):
+    """`pyro.distributions.Gamma` with its log density in float64."""
+
+
+class PoissonInDouble(_DensityInDouble, dist.Poisson):
+    """`pyro.distributions.Poisson` with its log density in float64."""
+
+
+class StudentTInDouble(_DensityInDouble, dist.StudentT):
+    """`pyro.distributions.StudentT` with its log density in float64."""

@@ -12,6 +12,7 @@ from torch.nn.functional import softplus
 from vae_pyro.data.summary import DataSummary
 from vae_pyro.likelihoods.base import BIAS_MARGIN, LIKELIHOODS, Likelihood, inverse_softplus
 from vae_pyro.likelihoods.counts import RATE_FLOOR
+from vae_pyro.likelihoods.double_precision import GammaInDouble
 from vae_pyro.nn.features import Log1p, masked_moments
 
 # Keeps means away from zero, far below the values of any units that are in use.
@@ -60,7 +61,7 @@ class Gamma(Likelihood):
             return dist.Delta(mean)
         raw = self.parameter(output, 1) if self.raw_shape is None else self.raw_shape
         concentration = (softplus(raw) + RATE_FLOOR).expand_as(mean)
-        return dist.Gamma(concentration, concentration / mean)
+        return GammaInDouble(concentration, concentration / mean)
 
     @staticmethod
     def accepts(summary: DataSummary) -> bool:

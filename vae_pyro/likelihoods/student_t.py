@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from vae_pyro.likelihoods.base import LIKELIHOODS, Positive, inverse_softplus
+from vae_pyro.likelihoods.double_precision import StudentTInDouble
 from vae_pyro.likelihoods.location_scale import LocationScale, ScaleOption
 
 
@@ -38,7 +39,7 @@ class StudentT(LocationScale):
     def forward(self, output: Tensor) -> TorchDistribution:
         loc, scale = self.loc_scale(output)
         df = 1 + softplus(self.raw_df) if self.raw_df is not None else self.df
-        return dist.StudentT(torch.as_tensor(df, dtype=loc.dtype, device=loc.device), loc, scale)
+        return StudentTInDouble(torch.as_tensor(df, dtype=loc.dtype, device=loc.device), loc, scale)
 
     def expectation(self, distribution: TorchDistribution) -> Tensor:
         # The mean does not exist for df <= 1; the location is the centre of symmetry at every df.

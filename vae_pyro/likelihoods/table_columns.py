@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
+from vae_pyro.likelihoods.double_precision import StudentTInDouble
+
 # Gaps between cutpoints stay above this, so that no category becomes impossible.
 GAP_FLOOR = 1e-4
 
@@ -173,7 +175,7 @@ def real_cells(family: Literal["normal", "student_t"], loc: Tensor, scale: Tenso
     """Cells of real columns, batch shape ``(*batch, column)``, for location and scale that broadcast to it."""
     if family == "normal":
         return dist.Normal(loc, scale)
-    return dist.StudentT(torch.as_tensor(df, dtype=loc.dtype, device=loc.device), loc, scale)
+    return StudentTInDouble(torch.as_tensor(df, dtype=loc.dtype, device=loc.device), loc, scale)
 
 
 def count_cells(

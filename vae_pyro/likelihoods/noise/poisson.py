@@ -14,6 +14,7 @@ from vae_pyro.likelihoods.bernoulli import Bernoulli
 from vae_pyro.likelihoods.continuous_bernoulli import ContinuousBernoulliLikelihood
 from vae_pyro.likelihoods.counts import RATE_FLOOR
 from vae_pyro.likelihoods.discretized_logistic import DiscretizedLogisticLikelihood
+from vae_pyro.likelihoods.double_precision import GammaInDouble, InDouble, PoissonInDouble
 from vae_pyro.likelihoods.gamma import Gamma
 from vae_pyro.likelihoods.noise.base import NOISES, FinitePositive, Noise
 from vae_pyro.likelihoods.noise.levels import level_given, over_levels
@@ -75,21 +76,22 @@ class PoissonNoise(Noise):
     def given(cls, x_clean: Tensor, low: float, high: float, **options: Any) -> TorchDistribution:
         if x_clean.min() < 0:
             raise ValueError(f"Poisson noise requires a clean signal of at least 0, got {float(x_clean.min()):g}")
-        return dist.Poisson(options["peak"] * x_clean)
+        return PoissonInDouble(options["peak"] * x_clean)
 
     def rescaled(self, x: Tensor) -> Tensor:
         return x / self.peak
 
     def _given(self, x_clean: Tensor) -> TorchDistribution:
-        return dist.Poisson(self.peak * x_clean)
+        return PoissonInDouble(self.peak * x_clean)
 
     def forward(self, output: Tensor) -> TorchDistribution:
         if self.num_levels is not None:
             return over_levels(self.signal(output), self.num_levels, self._given)
         if self.deterministic:
-            return dist.Poisson(self.peak * self.signal.mean_of(output) + RATE_FLOOR)
+            return PoissonInDouble(self.peak * self.signal.mean_of(output) + RATE_FLOOR)
         signal = self.signal(output)
-        return dist.NegativeBinomial(signal.concentration, logits=torch.log(self.peak / signal.rate))
+        shape, rate = signal.concentration.double(), signal.rate.double()
+        return InDouble(dist.NegativeBinomial(shape, logits=torch.log(self.peak / rate)), output.dtype)
 
     def clean(self, output: Tensor, x: Tensor, mask: Tensor | None = None) -> TorchDistribution:
         if self.deterministic:
@@ -100,7 +102,7 @@ class PoissonNoise(Noise):
             return level_given(signal, self.num_levels, self._given, x, mask)
         seen = torch.ones_like(signal.rate) if mask is None else mask.to(signal.rate.dtype)
         x = x if mask is None else self.filled(x, mask)
-        return dist.Gamma(signal.concentration + seen * x, signal.rate + seen * self.peak)
+        return GammaInDouble(signal.concentration + seen * x, signal.rate + seen * self.peak)
 
     def initialize(self, x: Tensor, observed: Tensor, step: float | None = None) -> Tensor:
         # The mean of x / peak is that of the clean data; only a gamma signal looks at more than the mean.
