@@ -18,6 +18,11 @@ from analysis.stats.mixtures import Densities
 type Array = np.ndarray[Any, Any]
 
 
+# Nats of I(x; z_d) from which on a latent depends on x, whatever its posterior mean does. A Gaussian one whose mean
+# varies by 0.01, where Burda et al. call it active, and that is otherwise the prior has 0.005.
+_INFORMATIVE = 0.05
+
+
 @dataclass(frozen=True)
 class Bracket:
     """A quantity between a lower and an upper estimate, in nats.
@@ -189,6 +194,32 @@ def collapsed(kl: Array, *, epsilon: float = 0.01, delta: float = 0.01) -> Array
         (epsilon, delta)-collapse; both values are conventions. arXiv:1911.02469
     """
     return np.asarray((np.asarray(kl) < epsilon).mean(0) >= 1 - delta)
+
+
+def unused(
+    collapsed: Array, active: Array, information: Bracket | None = None, latent_information: Array | None = None
+) -> Array:
+    """Which latents do not depend on the data: they are collapsed, or neither active nor informative.
+
+    A posterior may depend on x while its mean does not, as that of ``x | z ~ N(|z|, s^2)``, which is symmetric, or one
+    whose scale alone varies: there the mutual information decides.
+
+    Args:
+        collapsed: see `collapsed`, ``(latent,)``.
+        active: whether the posterior mean varies over data, ``(latent,)``.
+        information: I(x; z) of all latents together; it counts where none is active, and the information of single
+            latents is not known: then those that are not collapsed are in use.
+        latent_information: lower estimates of I(x; z_d), ``(latent,)``.
+
+    Returns:
+        Boolean, ``(latent,)``.
+    """
+    informative = np.zeros_like(active)
+    if latent_information is not None:
+        informative = np.asarray(latent_information) > _INFORMATIVE
+    elif information is not None and not active.any():
+        informative |= information.lower - 2 * np.nan_to_num(information.lower_se) > _INFORMATIVE
+    return np.asarray(collapsed | ~(active | informative))
 
 
 def hole_share(log_density: Array, log_density_prior: Array, *, level: float = 0.01) -> tuple[float, float]:

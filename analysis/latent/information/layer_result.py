@@ -10,7 +10,7 @@ from analysis.results.estimate import plus_minus
 from analysis.results.result import Result
 from analysis.results.text import screen
 from analysis.results.verdict import Verdict
-from analysis.stats.information import Bracket
+from analysis.stats.information import Bracket, unused
 from analysis.stats.means import standard_error
 from vae_pyro.evaluation.evaluation import ACTIVE_VARIANCE
 
@@ -74,8 +74,11 @@ class Layer:
 
     @property
     def unused(self) -> Array:
-        """Dimensions that are collapsed or not active, boolean ``(latent,)``."""
-        return np.asarray(self.collapsed | ~self.active)
+        """Dimensions that are collapsed, or neither active nor informative, boolean ``(latent,)``.
+
+        See `analysis.stats.information.unused`.
+        """
+        return unused(self.collapsed, self.active, self.information)
 
     @property
     def rate(self) -> float:

@@ -10,7 +10,7 @@ from analysis.latent.information.thresholds import HOLE_LEVEL
 from analysis.results.result import Result
 from analysis.results.text import screen
 from analysis.results.verdict import Verdict
-from analysis.stats.information import Bracket
+from analysis.stats.information import Bracket, unused
 from analysis.stats.means import standard_error
 from analysis.stats.mmd import MMD
 from vae_pyro.evaluation.evaluation import ACTIVE_VARIANCE, Evaluation
@@ -86,8 +86,12 @@ class LatentSummary(Result):
 
     @property
     def unused(self) -> Array:
-        """Latents that are collapsed or not active, shape ``(latent,)``."""
-        return np.asarray(self.collapsed | ~self.active)
+        """Latents that are collapsed, or neither active nor informative, shape ``(latent,)``.
+
+        See `analysis.stats.information.unused`.
+        """
+        lower = None if self.latent_information is None else self.latent_information[0]
+        return unused(self.collapsed, self.active, self.mutual_information, lower)
 
     @property
     def rate(self) -> float:

@@ -77,7 +77,7 @@ def _use(
         unit,
         f"at most {_UNUSED_SHARE:g}",
         f"unused: (epsilon, delta)-collapse of Lucas et al. 2019 (arXiv:1911.02469){by}, or inactive by Burda et al. "
-        "2016, sec. 5 (arXiv:1509.00519); the share is a convention",
+        "2016, sec. 5 (arXiv:1509.00519) and without information about x; the share is a convention",
         outcome,
         advice[outcome],
         name,

@@ -185,6 +185,37 @@ def test_collapse_of_ppca_is_where_the_eigenvalues_say(variance: float, alive: i
         assert abs(summary.mutual_information.estimate) < 3 * summary.mutual_information.error + 1e-9
 
 
+@pytest.mark.parametrize("kind", ["symmetric", "scale", "ignored"])
+def test_a_posterior_whose_mean_is_constant_may_depend_on_the_data(kind: str) -> None:
+    """``z ~ N(0, 1)``, ``x | z ~ N(|z|, 0.3^2)``: I(x; z) is 0.77 by quadrature, and every posterior mean is 0. A
+    Gaussian of mean 0 and a scale of 0.05 or 1.95 by the sign of x holds information as well; one scale does not."""
+
+    def model(x: Any = None, *, size: Any = None, mask: Any = None, y: Any = None) -> Tensor:
+        one = torch.ones((), dtype=torch.float64)
+        with pyro.plate("data", size if x is None else len(x)):
+            z = pyro.sample("z", dist.Normal(0 * one, one))
+            return pyro.sample("x", dist.Normal(z.abs()[..., None], 0.3 * one).to_event(1), obs=x)
+
+    def guide(x: Tensor, *, mask: Any = None, y: Any = None) -> Tensor:
+        mean, zero = x[:, 0] / 1.09, 0 * x[:, 0]
+        with pyro.plate("data", len(x)):
+            if kind == "symmetric":  # the posterior, but for the tail of either half beyond 0
+                both = dist.Normal(torch.stack([mean, -mean], -1), 0.3 / 1.09**0.5)
+                return pyro.sample("z", dist.MixtureSameFamily(dist.Categorical(torch.ones_like(both.loc)), both))
+            scale = torch.where(x[:, 0] > 0.8, 1.95, 0.05) if kind == "scale" else 0.7 + zero
+            return pyro.sample("z", dist.Normal(zero, scale))
+
+    with seeded(0):
+        z = torch.randn(500, dtype=torch.float64)
+        x = (z.abs() + 0.3 * torch.randn(500, dtype=torch.float64))[:, None]
+    summary = describe_latent((model, guide), x, seed=0)
+    assert not summary.active.any()
+    assert summary.unused.all() == (kind == "ignored")
+    assert by_name(summary)["posterior_collapse"].outcome == ("fail" if kind == "ignored" else "pass")
+    if kind == "symmetric":
+        assert abs(summary.mutual_information.estimate - 0.77) < 3 * summary.mutual_information.error
+
+
 def test_a_guide_that_ignores_the_data_is_collapsed_wherever_it_lies() -> None:
     """Its KL from the prior is not small, so that only the activity tells; all of its rate is marginal KL."""
     truth = example()
