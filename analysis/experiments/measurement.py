@@ -248,7 +248,7 @@ def _measure(folder: RunFolder, vae: VAE, split: Split, fingerprint: str, num_dr
         for name in ("elbo_mcse", "kl", "kl_mcse", "reconstruction")
     }
     codes, spread = _codes(vae, split, num_draws, seed)
-    closed = vae.guide.posterior.closed_moments
+    closed = vae.guide.closed_moments
     noise = np.zeros_like(spread) if closed else spread**2
     activity, activity_se = activity_of(codes.astype(np.float64), noise, num_draws)
     try:
@@ -289,7 +289,8 @@ def _codes(vae: VAE, split: Split, num_draws: int, seed: int) -> tuple[Array, Ar
 
 
 def _code_kl(vae: VAE, codes: Array, spread: Array) -> Array:
-    if not (vae.guide.posterior.gaussian and vae.model.prior.standard_normal):
+    # Of a structure with more sites q(z | x) may be a mixture of the family's members, and p(z) one over p(z | z2).
+    if not (vae.guide.closed_moments and vae.guide.posterior.gaussian and vae.model.standard_normal):
         return np.full(codes.shape[1], np.nan)
     loc = codes.astype(np.float64)
     return np.asarray((0.5 * (loc**2 + spread**2 - 1) - np.log(spread)).mean(0))

@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from analysis.density.elpd import elpd_of
 from analysis.experiments.comparison.compare import compare_experiment, compare_variants
 from analysis.experiments.comparison.runs import MeasuredRun
 from analysis.experiments.held_out import HeldOut
-from analysis.experiments.measurement import GAPS_FILE, gather, measure, measure_run, read_held_out
-from vae_pyro import VAE, Dataset, FitConfig, RunFolder, VAEConfig, fit, load_data
+from analysis.experiments.measurement import GAPS_FILE, _measure, gather, measure, measure_run, read_held_out
+from tests.truths import normal_kl
+from vae_pyro import VAE, Dataset, FitConfig, RunFolder, Split, VAEConfig, fit, load_data
 from vae_pyro.core.files import RunError
+from vae_pyro.core.isolation import seeded
 from vae_pyro.experiments.folder import Experiment, identity, read_experiment
 from vae_pyro.experiments.running import run_experiment
 
@@ -161,3 +164,35 @@ def test_the_same_objective_with_other_seeds_does_not_differ_significantly_and_a
     print(f"{alarms} of 100 false alarms, {found} of 20 differences found")
     assert alarms <= 13
     assert found >= 5
+
+
+STRUCTURES: dict[str, dict[str, Any]] = {
+    "single": {"name": "single"},
+    "bottom_up": {"name": "bottom_up", "latent_dims": [2]},
+    "ladder": {"name": "ladder", "latent_dims": [2]},
+    "m2": {"name": "m2", "num_classes": 2},
+}
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_activity_of_a_guide_that_ignores_the_data_is_zero_in_every_structure(name: str, tmp_path: Path) -> None:
+    """Within 5 standard errors, though the mean of 30 draws varies by 0.03, which would count as active. KL of single
+    latents to N(0, 1) is given where q(z | x) is Gaussian and p(z) is N(0, I), and meets its closed form."""
+    config = VAEConfig(x_shape=(6,), latent_dim=3, likelihood="gaussian", structure=STRUCTURES[name])
+    vae = VAE(config, seed=0)
+    with torch.no_grad():
+        for parameter in vae.guide.parameters():
+            parameter.zero_()
+    with seeded(0):
+        x = torch.randn(200, 6)
+        y = torch.randint(0, 2, (200,)) if name == "m2" else None
+    split = Split(x, y=y)
+    found = _measure(RunFolder(tmp_path), vae, split, "", 30, 0)
+    assert (found.activity <= 5 * found.activity_se + 1e-12).all()
+    assert not found.active.any()
+    codes, scale = vae.posterior_moments(x, num_draws=2, seed=0) if name == "single" else (torch.zeros(1, 3),) * 2
+    if name == "single":
+        np.testing.assert_allclose(found.code_kl, 3 * [normal_kl(codes, scale).mean() / 3], atol=1e-6)
+        assert (found.activity_se == 0).all()
+    else:
+        assert np.isnan(found.code_kl).all()
