@@ -37,6 +37,23 @@ def ranks(z: Array, draws: Array, random: np.random.Generator | int = 0) -> Arra
     return placed
 
 
+def settled(values: Array, precision: Array) -> Array:
+    """Values that are equal up to rounding made equal, so that `ranks` breaks their ties at random.
+
+    Log weights of an exact guide are constant, and those of a discrete latent take few values; those of the truth and
+    of the draws may be rounded otherwise. All values of a simulation are one where they span less than a thousand
+    roundings, which is the same for every order of them; of others, draws within eight of the truth are set to it.
+
+    Args:
+        values: the truth, then the draws, shape ``(1 + particle, simulation)``.
+        precision: size of a rounding of each simulation, ``(simulation,)``.
+    """
+    with np.errstate(invalid="ignore"):  # inf - inf
+        span = values.max(0) - values.min(0)
+        near = np.abs(values - values[0]) <= 8 * precision
+    return np.asarray(np.where(near | (span <= 1000 * precision), values[0], values))
+
+
 def coverage(ranks: Array, num_draws: int) -> tuple[Array, Array]:
     """How often central intervals of the draws hold the truth, at every level that their number allows.
 

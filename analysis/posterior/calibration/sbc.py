@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from analysis.posterior.calibration.result import HIGHEST_DENSITY, TARP, Calibration
-from analysis.stats.ranks import ranks, standardize, tarp
+from analysis.stats.ranks import ranks, settled, standardize, tarp
 from vae_pyro.core.isolation import derive_seed, isolated
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Given, Split
@@ -25,7 +25,7 @@ type Array = np.ndarray[Any, Any]
 # (latents {site: (particle, datum, *event)}, x (datum, *event)) -> (particle, datum)
 type Quantity = Callable[[dict[str, Tensor], Tensor], Tensor]
 
-_NAMED = ("log_likelihood", "log_prior", "log_joint")
+_NAMED = ("log_likelihood", "log_prior", "log_joint", "log_weight")
 # Latent numbers (particles x data x latents) held at once.
 _NUMBERS_AT_ONCE = 2_000_000
 
@@ -39,7 +39,7 @@ def calibrate(
     seed: int = 0,
     x_like: Tensor | None = None,
     y: Tensor | None = None,
-    quantities: Sequence[str | Quantity] = ("log_likelihood", "log_joint"),
+    quantities: Sequence[str | Quantity] = ("log_likelihood", "log_joint", "log_weight"),
     level: float = 0.95,
 ) -> Calibration:
     """Simulation-based calibration of a guide through its fitted model.
@@ -58,8 +58,9 @@ def calibrate(
         x_like: data whose type the guide gets its data in, and beside which a model that takes no ``size`` draws
             others; ``None`` leaves them as the model draws them.
         y: classes ``(any,)``, such as those of test data; each simulation is given one of them, drawn at random.
-        quantities: ``log_likelihood``, ``log_prior``, ``log_joint``, or functions of ``{site: (particle, datum,
-            *event)}`` and ``x`` that return ``(particle, datum)``.
+        quantities: ``log_likelihood``, ``log_prior``, ``log_joint``, ``log_weight``, which is log p(x, z) - log q(z |
+            x) and the most sensitive statistic of a difference between guide and posterior, or functions of ``{site:
+            (particle, datum, *event)}`` and ``x`` that return ``(particle, datum)``.
         level: probability that an exact posterior passes all tests, at least.
 
     Raises:
@@ -70,6 +71,8 @@ def calibrate(
         Talts et al. 2018, algorithm 1. arXiv:1804.06788
         Modrák et al. 2023, Simulation-based calibration checking for Bayesian computation: the choice of test
         quantities shapes sensitivity. arXiv:2211.02383
+        Yao & Domke 2023, Discriminative calibration: check Bayesian computation from simulations and flexible
+        classifier, sec. 4 (the log ratio of the densities is optimal). arXiv:2305.14593
         Hermans et al. 2022. arXiv:2110.06581
         Lemos et al. 2023. arXiv:2302.03026
     """
@@ -115,7 +118,9 @@ def calibrate(
             both = {name: torch.cat([z.unsqueeze(0).to(draws[name]), draws[name]]) for name, z in truth.items()}
             log_q_truth = programs.score_guide(x, {name: z[:1] for name, z in both.items()}, **given)
             values = [_flat(both, 2)]
-            values += [value[..., None] for value in _quantities(programs, x, given, both, quantities, particles)]
+            density_of_guide = torch.cat([log_q_truth[:1].to(log_q), log_q])
+            computed = _quantities(programs, x, given, both, quantities, particles, density_of_guide)
+            values += [value[..., None] for value in computed]
             stacked = np.concatenate(values, axis=-1)
             density = num_draws - ranks(_array(log_q_truth[0]), _array(log_q), random)
             if np.isnan(stacked).any():
@@ -177,6 +182,7 @@ def _quantities(
     latents: dict[str, Tensor],
     quantities: Sequence[str | Quantity],
     particles: int,
+    log_q: Tensor,
 ) -> Iterator[Array]:
     named: dict[str, Array] = {}
     if any(isinstance(quantity, str) for quantity in quantities):
@@ -187,7 +193,10 @@ def _quantities(
             scores = programs.score(x, some, **given)
             pieces.append([_array(part) for part in (scores.log_likelihood, scores.total_prior)])
         likelihood, prior = (np.concatenate(piece) for piece in zip(*pieces, strict=True))
-        named = dict(zip(_NAMED, (likelihood, prior, likelihood + prior), strict=True))
+        joint, of_guide = likelihood + prior, _array(log_q)
+        precision = torch.finfo(log_q.dtype).eps * np.maximum(np.abs(joint), np.abs(of_guide))
+        weight = settled(joint - of_guide, np.where(np.isfinite(precision), precision, 0.0).max(0))
+        named = dict(zip(_NAMED, (likelihood, prior, joint, weight), strict=True))
     for quantity in quantities:
         yield named[quantity] if isinstance(quantity, str) else _array(quantity(latents, x))
 

@@ -27,12 +27,16 @@ def test_estimates_of_variants_are_means_over_seeds_with_standard_errors() -> No
     assert difference.estimate == pytest.approx(comparison.estimates.runs["log_px"][1].mean() - levels.mean())
 
 
-def test_an_undefined_k_hat_is_bad_and_infinities_keep_their_sign() -> None:
+def test_an_undefined_k_hat_of_few_effective_draws_is_bad_and_infinities_keep_their_sign() -> None:
+    """An error of 0.2 is that of 24 effective draws of 500, and one of 0.01 that of 476."""
     k = np.full(200, -np.inf)
     k[:30] = np.nan
     k[30:50] = np.inf
-    comparison = compare_variants([*variant("a", -90, pareto_k=k), *variant("b", -89, rise=np.full(200, np.nan))])
+    few = variant("a", -90, pareto_k=k, log_px_mcse=np.full(200, 0.2))
+    comparison = compare_variants([*few, *variant("b", -89, rise=np.full(200, np.nan))])
     assert variant_rows(comparison)[1]["share_bad"] == 0.25
+    many = compare_variants([*variant("a", -90, pareto_k=k), *variant("b", -89)])
+    assert variant_rows(many)[1]["share_bad"] == pytest.approx(0.1)
     assert not any(verdict.name == "log_px_bias" for verdict in comparison.verdicts)
     experiment_page(comparison).render()
 
