@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.results.verdict import Outcome, Verdict
+from analysis.stats.ranks import binomial_se
 
 if TYPE_CHECKING:
     from analysis.posterior.calibration.result import Calibration
@@ -55,7 +56,13 @@ def _width(calibration: "Calibration") -> Verdict:
         "widths of the guide",
         f"1, {_family(calibration)}; serious outside {_WIDE:.2f} to {_NARROW:.2f}",
         _CONVENTION,
-        *_judged(calibration, calibration.p_width[row], not _WIDE <= spread <= _NARROW, advice),
+        *_judged(
+            calibration,
+            calibration.p_width[row],
+            not _WIDE <= spread <= _NARROW,
+            advice,
+            blind=2 * float(calibration.spread_se[row]) > 1 - _WIDE,
+        ),
         "guide_width",
     )
 
@@ -70,7 +77,13 @@ def _bias(calibration: "Calibration") -> Verdict:
         "standard deviations of the guide",
         f"0, {_family(calibration)}; serious beyond {_SHIFT:.2f}",
         _CONVENTION,
-        *_judged(calibration, calibration.p_bias[row], abs(bias) > _SHIFT, f"biased: {_TRAIN}"),
+        *_judged(
+            calibration,
+            calibration.p_bias[row],
+            abs(bias) > _SHIFT,
+            f"biased: {_TRAIN}",
+            blind=2 * float(calibration.bias_se[row]) > _SHIFT,
+        ),
         "guide_bias",
     )
 
@@ -85,7 +98,14 @@ def _joint(calibration: "Calibration") -> Verdict:
         "",
         f"{level:.2f}, {_family(calibration)}; by convention serious where they miss twice, or half, as often",
         f"Hermans et al. 2022, {_BANDS}",
-        *_judged(calibration, float(calibration.p_values[-2]), bool(_serious(joint, level)), advice),
+        *_judged(
+            calibration,
+            float(calibration.p_values[-2]),
+            bool(_serious(joint, level)),
+            advice,
+            # Of the nominal coverage, since that of few simulations may have no spread at all.
+            blind=2 * float(binomial_se(level, calibration.num_simulations)) > 1 - level,
+        ),
         "joint_coverage",
     )
 
@@ -109,9 +129,14 @@ def _family(calibration: "Calibration") -> str:
     return f"family-wise p above {1 - calibration.level:.2g}"
 
 
-def _judged(calibration: "Calibration", p_value: float, serious: bool, advice: str) -> tuple[Outcome, str]:
+def _judged(
+    calibration: "Calibration", p_value: float, serious: bool, advice: str, *, blind: bool = False
+) -> tuple[Outcome, str]:
+    """``blind``: two standard errors are larger than what is serious, so that nothing found is no evidence."""
     if not calibration.significant(p_value):
-        return "pass", ""
+        if not blind:
+            return "pass", ""
+        return "warn", f"inconclusive: raise num_simulations (now {calibration.num_simulations:,})"
     return ("fail" if serious else "warn"), advice
 
 

@@ -240,7 +240,7 @@ def test_curves_and_bands_fit_together() -> None:
     assert edges[-1] == 100
     assert low < 500 / 20 < high
     assert counts[0, 0] > high  # too narrow: the truth is among the extremes
-    assert c.histogram(10)[1].shape == (10, 6)
+    assert c.histogram(10)[1].shape == (10, 7)
     with pytest.raises(ValueError, match="num_bins must divide num_draws \\+ 1 = 100, got 15; choose from 1, 2, 4, 5"):
         c.histogram(15)
 
@@ -435,6 +435,17 @@ def test_single_precision_and_discrete_latents_do_not_reject_an_exact_guide() ->
 
     found = [calibrate((model, guide), num_simulations=1000, seed=seed, quantities=("log_weight",)) for seed in (0, 1)]
     assert min(c.p_values[c.names.index("log_weight")] for c in found) > 0.001
+
+
+def test_too_few_simulations_are_inconclusive() -> None:
+    """Two standard errors of the width, 2 / sqrt(2 n), exceed the 0.16 that is serious below 78 simulations."""
+    for n, expected in ((40, "warn"), (300, "pass")):
+        found = {v.name: v for v in calibrate(example().programs(), num_simulations=n, seed=1).verdicts}
+        assert found["guide_width"].outcome == expected
+        assert ("inconclusive: raise num_simulations (now 40)" in found["guide_width"].advice) == (n == 40)
+        assert found["guide_bias"].outcome == "pass"
+    few = {v.name: v.outcome for v in calibrate(example().programs(), num_simulations=20, seed=1).verdicts}
+    assert few["joint_coverage"] == "warn"
 
 
 def test_equal_values_are_settled() -> None:
