@@ -118,9 +118,9 @@ def calibrate(
             both = {name: torch.cat([z.unsqueeze(0).to(draws[name]), draws[name]]) for name, z in truth.items()}
             log_q_truth = programs.score_guide(x, {name: z[:1] for name, z in both.items()}, **given)
             values = [_flat(both, 2)]
-            density_of_guide = torch.cat([log_q_truth[:1].to(log_q), log_q])
-            computed = _quantities(programs, x, given, both, quantities, particles, density_of_guide)
-            values += [value[..., None] for value in computed]
+            values += _quantities(
+                programs, x, given, both, quantities, particles, torch.cat([log_q_truth[:1].to(log_q), log_q])
+            )
             stacked = np.concatenate(values, axis=-1)
             density = num_draws - ranks(_array(log_q_truth[0]), _array(log_q), random)
             if np.isnan(stacked).any():
@@ -198,7 +198,7 @@ def _quantities(
         weight = settled(joint - of_guide, np.where(np.isfinite(precision), precision, 0.0).max(0))
         named = dict(zip(_NAMED, (likelihood, prior, joint, weight), strict=True))
     for quantity in quantities:
-        yield named[quantity] if isinstance(quantity, str) else _array(quantity(latents, x))
+        yield (named[quantity] if isinstance(quantity, str) else _array(quantity(latents, x)))[..., None]
 
 
 def _sizes(total: int, at_once: int) -> list[int]:
