@@ -19,6 +19,8 @@ _MOST_ROWS = 20
 _REFERENCES = (
     "Talts et al. 2018, Validating Bayesian inference algorithms with simulation-based calibration. arXiv:1804.06788",
     "Modrák et al. 2023, Simulation-based calibration checking for Bayesian computation. arXiv:2211.02383",
+    "Yao & Domke 2023, Discriminative calibration: check Bayesian computation from simulations and flexible "
+    "classifier. arXiv:2305.14593",
     "Hermans et al. 2022, A trust crisis in simulation-based inference? arXiv:2110.06581",
     "Lemos et al. 2023, Sampling-based accuracy testing of posterior estimators. arXiv:2302.03026",
 )
