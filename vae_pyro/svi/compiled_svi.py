@@ -17,12 +17,13 @@ from vae_pyro.core.renamed import Former
 from vae_pyro.parallel.ranks import ALONE, Ranks
 from vae_pyro.svi.ensemble import Ensemble
 from vae_pyro.svi.epochs import EpochDriver
+from vae_pyro.svi.forms import SplitForm
 from vae_pyro.svi.inference import Inference
 from vae_pyro.svi.keys import floats_of
 from vae_pyro.svi.reducer import Reducer
 from vae_pyro.svi.single_run import SingleRun
 from vae_pyro.svi.status import SVIStatus
-from vae_pyro.svi.stepper import Compile, SplitForm, Stepper, Traced
+from vae_pyro.svi.stepper import Compile, Stepper, Traced
 from vae_pyro.svi.stock import Fallbacks, StockOptimizer, StockStep, SVIFallbackWarning, TorchOptimizer
 
 __all__ = ["CompiledSVI", "SVIFallbackWarning"]

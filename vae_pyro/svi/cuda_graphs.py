@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vae_pyro.svi.forms import WholeForm
 from vae_pyro.svi.program import Metrics
-from vae_pyro.svi.stepper import WholeForm
 
 type Words = Callable[[int], Tensor]
 

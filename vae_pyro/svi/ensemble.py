@@ -10,11 +10,11 @@ from torch.optim import Optimizer
 from torch.utils import _pytree as pytree
 
 from vae_pyro.compilation.graph import CaptureError
+from vae_pyro.svi.forms import WholeForm
 from vae_pyro.svi.inference import Inference, generators_kept, restore
 from vae_pyro.svi.optimizer_state import Slot
 from vae_pyro.svi.outside.surroundings import Surroundings
 from vae_pyro.svi.program import Program
-from vae_pyro.svi.stepper import WholeForm
 from vae_pyro.svi.stock import StockOptimizer
 from vae_pyro.svi.tracer import Tracer
 

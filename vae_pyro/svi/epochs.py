@@ -11,8 +11,9 @@ from torch import Tensor
 from vae_pyro.core.isolation import derive_seed
 from vae_pyro.core.minibatches import BitStream, batches
 from vae_pyro.svi.cuda_graphs import Replay, Words
+from vae_pyro.svi.forms import WholeForm
 from vae_pyro.svi.program import Metrics
-from vae_pyro.svi.stepper import Traced, WholeForm
+from vae_pyro.svi.stepper import Traced
 
 _ORDER, _BITS = 1, 2
 _CPU = torch.device("cpu")

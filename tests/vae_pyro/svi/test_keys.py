@@ -9,7 +9,7 @@ from tests.vae_pyro.svi.programs import (
 )
 from vae_pyro.svi import keys
 from vae_pyro.svi.compiled_svi import SVIFallbackWarning
-from vae_pyro.svi.stepper import WholeForm
+from vae_pyro.svi.forms import WholeForm
 
 
 def test_shapes_and_modes_have_programs_of_their_own() -> None:

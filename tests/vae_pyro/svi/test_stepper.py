@@ -13,7 +13,7 @@ from tests.vae_pyro.svi.programs import (
     values,
 )
 from vae_pyro.svi.compiled_svi import CompiledSVI, SVIFallbackWarning
-from vae_pyro.svi.stepper import GradientForm, WholeForm
+from vae_pyro.svi.forms import GradientForm, WholeForm
 
 
 @pytest.mark.usefixtures("uncompiled")
