@@ -86,16 +86,18 @@ def require_resolution(split: Split, dtype: torch.dtype, names: Sequence[str] | 
 
 
 def require_observed(split: Split, names: Sequence[str] | None = None) -> None:
-    """Refuse columns that no datum has: nothing of them can be learned, and what is drawn of them is arbitrary.
+    """Refuse columns of a table that no datum has: nothing of them can be learned, and what is drawn is arbitrary.
+
+    Elements of an array may be hidden from all data on purpose, by its mask.
 
     Args:
         split: the training data.
-        names: of the columns, where they have names.
+        names: of the columns; ``None`` where they have none.
 
     Raises:
         ValueError: the message names them.
     """
-    if split.mask is None or len(split.x_shape) != 1:
+    if names is None or split.mask is None or len(split.x_shape) != 1:
         return
     empty = (~split.mask.any(0)).nonzero().flatten().tolist()
     if empty:

@@ -53,7 +53,6 @@ def test_columns_without_a_value_are_refused_by_name() -> None:
     x[:, 1] = np.nan
     with pytest.raises(ValueError, match="no training datum has a value in column 'b': there is nothing to learn"):
         require_observed(as_split(x), ["a", "b", "c"])
-    with pytest.raises(ValueError, match="in column 1:"):
-        require_observed(as_split(x))
+    require_observed(as_split(x))  # an array may hide a column on purpose
     x[7, 1] = 0.5
-    require_observed(as_split(x))
+    require_observed(as_split(x), ["a", "b", "c"])

@@ -172,7 +172,8 @@ def _dtype(x: Any, split: Split, low: float, high: float) -> str:
         ValueError: data of a dtype that NumPy lacks, such as bfloat16.
     """
     if split.top is None and split.resident:
-        name = str(x.dtype if isinstance(x, np.ndarray) else split.head.dtype).removeprefix("torch.")
+        given = x if isinstance(x, np.ndarray | Tensor) else split.head
+        name = str(given.dtype).removeprefix("torch.")
         try:
             stored = np.dtype(name)
         except TypeError:
