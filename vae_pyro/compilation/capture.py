@@ -86,6 +86,7 @@ class Subject:
         loss: that `loss_and_grads` belongs to, whose ``metrics`` are read off it.
         prepare: maps a raw batch to ``(args, kwargs)`` of the programs, inside the graph.
         autocast: type of the networks' products, see `ProductsIn`.
+        checks: supports of values and parameters are checked where validation is enabled.
     """
 
     loss_and_grads: Callable[..., Any]
@@ -94,6 +95,7 @@ class Subject:
     loss: Any = None
     prepare: Prepare | None = None
     autocast: torch.dtype | None = None
+    checks: bool = True
 
 
 def capture(
@@ -141,7 +143,7 @@ def capture(
         args, kwargs = pytree.tree_unflatten(items, spec)
         stand_ins = {id(a): b for a, b in zip(leaves, stands, strict=True)}
         checks = Checks(decisions)
-        validated = torch.distributions.Distribution._validate_args
+        validated = subject.checks and torch.distributions.Distribution._validate_args
         with (
             torch.enable_grad(),
             pyro.validation_enabled(False),

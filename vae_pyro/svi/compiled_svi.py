@@ -82,8 +82,8 @@ class CompiledSVI(SVI):
         ranks: processes that take every step together, each on its part of the batch: loss, metrics and gradients are
             summed over them before the optimizer moves. All have to start from the same parameters, and each from a
             seed of its own.
-        skip_nonfinite: a step whose loss or gradient is not finite changes no parameter. Otherwise it is taken as
-            `pyro.infer.SVI` takes it.
+        skip_nonfinite: a step whose loss or gradient is not finite changes no parameter, and supports are not checked
+            at every step. Otherwise such a step is taken as `pyro.infer.SVI` takes it.
         steps_at_once: steps of `run_epoch` that are taken without a look-up between them, on a GPU as one CUDA graph
             (`vae_pyro.svi.cuda_graphs`).
 
@@ -136,7 +136,8 @@ class CompiledSVI(SVI):
         self.optimizer, self._adapted = optim, adapted
         self.metrics = {}
         self._compile = compile
-        self._inference = inference = Inference(model, guide, loss, self.loss_and_grads, prepare, autocast)
+        checks = not skip_nonfinite and num_ensemble is None
+        self._inference = inference = Inference(model, guide, loss, self.loss_and_grads, prepare, autocast, checks)
         optimizer, reducer, self._fallbacks = StockOptimizer(optim, clip_norm), Reducer(ranks), Fallbacks()
         self.ensemble: Ensemble | None = None
         if num_ensemble is not None:
@@ -314,7 +315,7 @@ class CompiledSVI(SVI):
             programs.drop_outdated()
             try:
                 program, surroundings = self.ensemble.trace(self._run.tracer, args, kwargs)
-                traced = Traced(self.ensemble.form_of(program, args, kwargs), surroundings, floats)
+                traced = Traced(self.ensemble.form_of(program, args, kwargs), surroundings, floats, single=program)
             except CaptureError as error:
                 reason = str(error)
             else:

@@ -25,6 +25,7 @@ class Inference:
         loss_and_grads: what `pyro.infer.SVI` runs for it.
         prepare: maps the arguments of a step to ``(args, kwargs)`` of the programs.
         autocast: type of the networks' matrix products.
+        checks: programs check supports; a step that fails a check can be taken back.
     """
 
     model: PyroProgram
@@ -33,6 +34,7 @@ class Inference:
     loss_and_grads: Callable[..., Any]
     prepare: Prepare | None = None
     autocast: torch.dtype | None = None
+    checks: bool = True
 
     @property
     def roots(self) -> dict[str, Any]:
@@ -76,7 +78,8 @@ class Inference:
         Raises:
             CaptureError: see `vae_pyro.compilation.capture.capture`.
         """
-        subject = Subject(self.loss_and_grads, self.model, self.guide, self.loss, self.prepare, self.autocast)
+        functions = self.loss_and_grads, self.model, self.guide
+        subject = Subject(*functions, self.loss, self.prepare, self.autocast, self.checks)
         return capture(subject, leaves, flat, spec, numbers=numbers, decisions=decisions)
 
     def metrics(self) -> dict[str, Tensor]:

@@ -35,6 +35,7 @@ class Traced:
         form: in which it is stepped first.
         surroundings: Python values that it has baked in.
         floats: floating-point numbers among the arguments that it has baked in, with their positions.
+        single: the program of one run, for that of an ensemble, whose own parameters are no leaves of the programs.
 
     Attributes:
         form: in which it is stepped.
@@ -49,10 +50,13 @@ class Traced:
         form: Form,
         surroundings: Surroundings | None = None,
         floats: Sequence[tuple[int, float]] = (),
+        single: Program | None = None,
     ) -> None:
         self.form, self.steps, self.settled, self.failures = form, 0, False, 0
         self.surroundings, self.floats = surroundings, list(floats)
-        program = form.program
+        if single is not None and surroundings is not None:
+            surroundings.unbind_tensors()
+        program = single or form.program
         self.parameters = Parameters(program.names, program.leaves, program.graph.used)
 
     def accepts(self, floats: Sequence[tuple[int, float]]) -> bool:

@@ -43,6 +43,7 @@ def test_each_member_is_the_model_trained_alone_with_its_seed(form: bool) -> Non
     svi = torch_svi(vae, compile=form, num_ensemble=3, seeds=seeds, initialize=initialize, clip_norm=5.0)
     state = torch.get_rng_state()
     losses = torch.tensor([svi.step(x) for _ in range(6)])
+    assert [traced.steps for traced in svi._programs] == [6]  # traced once
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(a, b) for a, b in zip(unchanged, values(vae), strict=True))
     for number, (stock, parameters) in enumerate(expected):

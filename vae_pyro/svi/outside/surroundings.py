@@ -70,6 +70,12 @@ class Surroundings:
         self.places = [place for place in self.places if id(place) not in held]
         self._collect()
 
+    def unbind_tensors(self) -> None:
+        """Take no other tensors at their places: the constants are a member's own."""
+        self.places += [place for place, _ in self.bound]
+        self.bound = []
+        self._collect()
+
     def rebind(self, constants: list[Tensor]) -> None:
         """Put the tensors that stand at the places now among a program's constants."""
         for place, number in self.bound:
