@@ -59,6 +59,7 @@ def at_most(share: float, level: float, repetitions: int) -> bool:
     return bool(share <= level + 4 * (level * (1 - level) / repetitions) ** 0.5)
 
 
+@pytest.mark.slow
 def test_p_values_with_new_latents_are_uniform_under_the_true_model(repeated: dict[str, Any]) -> None:
     """The rank of the data among 99 replications is uniform on 0..99; four statistics, failing in 4 of 1,000 seeds. The
     two-sided p-value keeps its level within 4 binomial errors (6e-5 for each statistic)."""
@@ -176,6 +177,7 @@ def test_weights_correct_the_pit_and_functions_of_whole_data_sets(truth: PPCA) -
         assert function.p_value == name.p_value
 
 
+@pytest.mark.slow
 def test_the_monte_carlo_error_is_that_of_repetitions(truth: PPCA) -> None:
     """The standard deviation of 100 p-values is within 4 of its errors (28 %) of what is stated without weights, and
     not above it with weights, where the statement is a bound."""

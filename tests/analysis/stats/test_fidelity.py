@@ -96,6 +96,7 @@ def test_ties_that_rounding_would_break_stay_ties() -> None:
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (0.7, 0.5)])
+@pytest.mark.slow
 def test_errors_of_neighbourhood_figures_are_the_spread_or_a_little_more(scale: float, shift: float) -> None:
     """Over 60 samples the spread is known to 9 %: within 4 of those, the error is at least the spread (density and
     coverage), and at most 1.41 of it in theory, where half-samples have neighbours of their own; 1.6 for all four."""

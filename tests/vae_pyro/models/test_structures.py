@@ -120,6 +120,7 @@ def test_a_conditional_fit_learns_what_the_label_says() -> None:
     assert wrong.log_px.mean() < found.log_px.mean() - 10
 
 
+@pytest.mark.slow
 def test_diagnostics_of_a_conditional_pair_are_given_its_labels() -> None:
     """The exact posterior of z given x and y passes; the same guide given other labels is found out."""
 

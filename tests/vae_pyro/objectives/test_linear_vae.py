@@ -35,7 +35,7 @@ def implied(vae: VAE) -> tuple[torch.Tensor, torch.Tensor, float]:
     return weight, mean, float(scale) ** 2
 
 
-@pytest.mark.parametrize("posterior", ["mean_field", "full_rank"])
+@pytest.mark.parametrize("posterior", ["mean_field", pytest.param("full_rank", marks=pytest.mark.slow)])
 def test_a_linear_vae_reaches_the_maximum_likelihood_of_ppca(posterior: str) -> None:
     x = example(d=5, q=2, variance=0.3).sample(400, seed=1)
     optimum = maximum_likelihood(x, 2)
@@ -52,6 +52,7 @@ def test_a_linear_vae_reaches_the_maximum_likelihood_of_ppca(posterior: str) -> 
     assert result.elbo.mean() > best - 0.03  # the guide is the posterior: no gap is left, mean-field or not
 
 
+@pytest.mark.slow
 def test_beta_scales_the_noise_in_the_optimum() -> None:
     """At fixed s2 a weight beta on the KL gives W with s2 replaced by beta s2 (Lucas et al. 2019)."""
     x = example(d=5, q=2, variance=0.3).sample(400, seed=1)

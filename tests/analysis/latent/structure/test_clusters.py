@@ -101,6 +101,7 @@ def test_clusters_that_are_not_there_are_not_firm() -> None:
     assert cut.stability_se > 0
 
 
+@pytest.mark.slow
 def test_labels_at_random_are_not_followed() -> None:
     """ARI is within 3 of its standard errors of 0 for 20 sets of random labels but for at most 2 (1 - 3e-4 each
     side if normal; the bootstrap's error is skewed), and always far above for the groups themselves."""
@@ -115,6 +116,7 @@ def test_labels_at_random_are_not_followed() -> None:
     assert followed <= 2
 
 
+@pytest.mark.slow
 def test_agreement_has_its_error() -> None:
     """A tenth of the labels is wrong: over 40 data sets the spread of ARI (relative error 11 %) is the bootstrap's."""
     random = np.random.default_rng(6)

@@ -154,6 +154,7 @@ def test_max_t_rejects_one_of_many_where_a_factor_of_their_number_could_not() ->
 # --- level --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_level_is_exact_with_an_exact_pair() -> None:
     """300 repetitions on a pPCA with 10 draws and 99 relabellings: together the rate lies between 0.02 and 0.05, each
     alone at 0.05. The counts stay in these bounds but for 1 of 10,000 seeds each."""

@@ -67,6 +67,7 @@ def test_the_power_against_a_shifted_mean_is_exact(truth: PPCA, size: float) -> 
     assert verdict(found, "auroc") == "pass"
 
 
+@pytest.mark.slow
 def test_the_false_alarm_rate_is_nominal_whatever_guide_and_score(truth: PPCA) -> None:
     """A wrong model, a wrong guide and two draws: 100 calibration sets of 99, each with 100 new data. The mean of the
     alarms is within 4 of its standard errors (6e-5) for each score."""

@@ -250,7 +250,8 @@ def mixture_evidence(vae: VAE, x: Tensor) -> Tensor:
     return torch.cat([torch.logsumexp(parts, -1, keepdim=True), parts], -1)
 
 
-@pytest.mark.parametrize("prior", ["mixture", pytest.param("vamp", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("prior", ["mixture", "vamp"])
+@pytest.mark.slow
 def test_learned_priors_meet_the_closed_form(prior: str) -> None:
     """Gaps, annealing and its bounds on 15 data: within 4 errors (6e-5) of a mixture of Gaussians,
     of which no component alone comes as near."""
