@@ -26,24 +26,6 @@ type Loss = ELBO | Callable[..., Any]
 type Prepare = Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]
 
 
-def differentiable_loss(
-    loss: Loss, model: PyroProgram, guide: PyroProgram, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Tensor:
-    """The loss as a tensor whose gradient is the loss's gradient estimate.
-
-    Raises:
-        CaptureError: the loss has no differentiable form.
-    """
-    function = loss.differentiable_loss if isinstance(loss, ELBO) else loss
-    try:
-        value = function(model, guide, *args, **kwargs)
-    except NotImplementedError as error:
-        raise CaptureError(f"{type(loss).__name__} has no differentiable_loss") from error
-    if not isinstance(value, Tensor) or not value.requires_grad:
-        raise CaptureError(f"the loss is {type(value).__name__} without a gradient")
-    return value
-
-
 def find_leaves(
     loss: Loss, model: PyroProgram, guide: PyroProgram, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Tensor]:
@@ -117,7 +99,7 @@ def capture(
         leaves: unconstrained parameters. One that the loss does not depend on has a gradient, of zeros, where it holds
             one already, as in the step of `pyro.infer.SVI`.
         batch: flattened ``(args, kwargs)`` of the programs, or of ``prepare``; what is neither a tensor nor a
-            floating-point number that `is_number_input` is constant.
+            `NumberInput` is constant.
         spec: how `batch` was flattened.
         numbers: numbers outside of the programs that are inputs of the graph.
         decisions: what a run with these arguments has read off tensors in Python; the graph takes the same way, and

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import ceil
 from typing import Any, cast
 
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor, fx
 
 _aten = torch.ops.aten
-# Rules of thumb of `Graph.break_even`, measured on graphs of 50 to 2,000 operations: Inductor's time without its cache,
-# torch's time for an operation on small tensors, and the memory's bandwidth.
+# Rules of thumb of `Graph.break_even`: Inductor's time without its cache, torch's time for an operation on small
+# tensors, and the memory's bandwidth.
 _COMPILE_SECONDS, _COMPILE_SECONDS_EACH = 3.0, 0.015
 _DISPATCH_SECONDS, _BYTES_PER_SECOND = 4e-6, 1e10
 
@@ -101,6 +102,7 @@ class Graph:
         written = {node.args[0] for node in nodes if node.target is _aten.copy_.default}
         return [node in written for node in inputs[first : first + len(self.constants)]]
 
+    @cached_property
     def break_even(self) -> int:
         """Steps after which compiling has paid for itself, by rule of thumb; the same on every machine.
 

@@ -10,8 +10,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from vae_pyro.compilation.products import choose_products
 from vae_pyro.core.isolation import undisturbed
 
-# Beyond this size glibc maps a tensor anew at each allocation, and every page of it faults, until one has been freed.
 _ROUNDINGS = 32  # of a sum of many terms
+# Beyond this size glibc maps a tensor anew at each allocation, and every page of it faults, until one has been freed.
 _ALLOCATOR_THRESHOLD = 32 * 2**20 - 2**14
 
 

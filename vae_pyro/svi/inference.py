@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from vae_pyro.compilation.capture import Loss, Prepare, PyroProgram, Reading, Subject, capture, find_leaves
 from vae_pyro.compilation.graph import Graph
@@ -90,11 +89,6 @@ class Inference:
         """Let the loss keep the metrics of a step, as it does after one of its own."""
         if hasattr(self.loss, "metrics"):
             self.loss.metrics = metrics
-
-
-def flatten(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], Any]:
-    """Arguments of a step as a list, and how they were flattened."""
-    return pytree.tree_flatten((args, kwargs))
 
 
 @contextmanager

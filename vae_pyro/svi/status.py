@@ -43,7 +43,7 @@ class SVIStatus:
         self.programs = len(known)
         settled = [traced for traced in known if traced.settled]
         self.compiled = len(settled) if stepper.compilations else 0
-        rest = [traced.form.program.graph.break_even() - traced.steps for traced in known if not traced.settled]
+        rest = [traced.form.program.graph.break_even - traced.steps for traced in known if not traced.settled]
         self.waiting = min(rest, default=None)
         self.program_steps = self._retired + sum(traced.steps - traced.failures for traced in known)
         self.compilations, self.seconds = stepper.compilations, stepper.seconds

@@ -161,7 +161,7 @@ class Stepper:
     @staticmethod
     def _is_time(compile: Compile, traced: Traced) -> bool:  # noqa: A002 (as for CompiledSVI)
         if compile == "auto":
-            return traced.steps >= traced.form.program.graph.break_even()
+            return traced.steps >= traced.form.program.graph.break_even
         return compile is True or (compile is not False and traced.steps >= int(compile))
 
     def take_nothing(self, form: Form | None, leaves: Mapping[str, Tensor]) -> tuple[Tensor, Metrics]:

@@ -12,8 +12,8 @@ from torch.utils import _pytree as pytree
 from vae_pyro.compilation.capture import NumberInput
 from vae_pyro.compilation.graph import CaptureError, ValueDependentError
 from vae_pyro.compilation.modes import Decisions
-from vae_pyro.svi.inference import Inference, restore
-from vae_pyro.svi.outside.generator_states import GeneratorStates
+from vae_pyro.svi.inference import Inference
+from vae_pyro.svi.outside.places import set_entries
 from vae_pyro.svi.outside.reach import UnwatchableError
 from vae_pyro.svi.outside.surroundings import Surroundings
 from vae_pyro.svi.parity import Before
@@ -156,24 +156,15 @@ def _no_trace_left(surroundings: Surroundings, loss: Any) -> Iterator[None]:
     store = pyro.get_param_store()
     kept = [dict(table) for table in (store._params, store._constraints, store._param_to_name)]
     attributes = [(module, dict(vars(module))) for module in surroundings.modules]
-    generators, buffers = GeneratorStates(surroundings.generators), surroundings.buffers
-    values = [buffer.detach().clone() for buffer in buffers]
+    before = Before(surroundings)
     options = dict(getattr(loss, "__dict__", {}))
     try:
         yield
     finally:
-        generators.put_back()
-        restore(buffers, values)
         for module, held in attributes:
-            _set_entries(vars(module), held)
-        surroundings.put_back()
+            set_entries(vars(module), held)
+        before.rewind()
         for table, entries in zip((store._params, store._constraints, store._param_to_name), kept, strict=True):
-            _set_entries(table, entries)
+            set_entries(table, entries)
         if options:
-            _set_entries(vars(loss), options)
-
-
-def _set_entries(table: dict[Any, Any], entries: Mapping[Any, Any]) -> None:
-    if len(table) != len(entries) or any(table.get(key) is not value for key, value in entries.items()):
-        table.clear()
-        table.update(entries)
+            set_entries(vars(loss), options)

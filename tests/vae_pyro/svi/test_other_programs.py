@@ -831,6 +831,17 @@ def test_module_local_parameters_are_traced_once() -> None:
     assert ours.svi.status().program_steps >= 10
 
 
+def labelled() -> Case:
+    """A string that is another one at every step."""
+
+    def model(x: Tensor, label: str) -> None:
+        w = pyro.param("w", torch.zeros(3))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(w, 1.0).to_event(1), obs=x)
+
+    return Case(model, lambda x, label: None, lambda step: (X, f"patient {step}"))
+
+
 def test_arguments_that_are_not_hashable_or_never_come_twice_are_said() -> None:
     def build() -> Case:
         def model(x: Any) -> None:
@@ -845,14 +856,6 @@ def test_arguments_that_are_not_hashable_or_never_come_twice_are_said() -> None:
         )
 
     require_same(build)
-
-    def labelled() -> Case:
-        def model(x: Tensor, label: str) -> None:
-            w = pyro.param("w", torch.zeros(3))
-            with pyro.plate("data", len(x)):
-                pyro.sample("x", dist.Normal(w, 1.0).to_event(1), obs=x)
-
-        return Case(model, lambda x, label: None, lambda step: (X, f"patient {step}"))
 
     ours = run(CompiledSVI, labelled, 40)
     assert len(ours.said) == 1
@@ -1036,15 +1039,7 @@ def test_namespaces_and_partials_among_the_arguments() -> None:
 
 @pytest.mark.parametrize("mode", ["auto", False])
 def test_arguments_that_never_come_twice_are_not_traced_at_every_step(mode: Any) -> None:
-    def build() -> Case:
-        def model(x: Tensor, label: str) -> None:
-            w = pyro.param("w", torch.zeros(3))
-            with pyro.plate("data", len(x)):
-                pyro.sample("x", dist.Normal(w, 1.0).to_event(1), obs=x)
-
-        return Case(model, lambda x, label: None, lambda step: (X, f"patient {step}"))
-
-    status = run(CompiledSVI, build, 40, compile=mode).svi.status()
+    status = run(CompiledSVI, labelled, 40, compile=mode).svi.status()
     assert status.programs <= 9
     assert status.program_steps + status.stock_steps == 40
 

@@ -2,6 +2,7 @@
 
 import math
 import types
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -43,7 +44,9 @@ class Place:
 
     def set(self, value: Any) -> None:
         """Put a value there."""
-        if self.key is CELL:
+        if self.key is CELL and value is ABSENT:
+            del self.holder.cell_contents
+        elif self.key is CELL:
             self.holder.cell_contents = value
         elif isinstance(self.holder, types.MappingProxyType):
             return  # an attribute of a class: nothing is written there
@@ -72,3 +75,10 @@ def same(now: Any, value: Any) -> bool:
 
 def same_items(held: list[Any], items: tuple[Any, ...]) -> bool:
     return len(held) == len(items) and all(a is b or equal(a, b) for a, b in zip(held, items, strict=True))
+
+
+def set_entries(table: dict[Any, Any], entries: Mapping[Any, Any]) -> None:
+    """Give a dictionary its entries again; one that has them, by their identity, is left."""
+    if len(table) != len(entries) or any(table.get(key, ABSENT) is not value for key, value in entries.items()):
+        table.clear()
+        table.update(entries)

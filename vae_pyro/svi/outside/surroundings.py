@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vae_pyro.svi.outside.places import ABSENT, CELL, NUMBERS, Place, equal, same, same_items
+from vae_pyro.svi.outside.places import ABSENT, CELL, NUMBERS, Place, equal, same, same_items, set_entries
 from vae_pyro.svi.outside.reach import Reach
 
 
@@ -83,7 +83,7 @@ class Surroundings:
 
     def _collect(self) -> None:
         self._entries = [(place.holder, place.key, place.value) for place in self.places if place.key is not CELL]
-        self._cells = [(place.holder, place.value) for place in self.places if place.key is CELL]
+        self._cells = [place for place in self.places if place.key is CELL]
 
     def _tensors_hold(self) -> bool:
         """Whether tensors of the same kind stand at the places of constants, one for each constant."""
@@ -102,15 +102,9 @@ class Surroundings:
             now = holder.get(key, ABSENT)
             if now is not value and not equal(now, value):
                 return False
-        for cell, value in self._cells:
-            try:
-                now = cell.cell_contents
-            except ValueError:
-                return value is ABSENT
-            if now is not value and not equal(now, value):
-                return False
         return (
-            all(len(holder) == size for holder, size, _ in self._reach.sizes)
+            all(same(place.get(), place.value) for place in self._cells)
+            and all(len(holder) == size for holder, size, _ in self._reach.sizes)
             and all(same_items(held, items) for held, items, _ in self._reach.items)
             and all(tensor.requires_grad is flag for tensor, flag, _ in self._reach.flags)
             and self._tensors_hold()
@@ -140,9 +134,7 @@ class Surroundings:
             if place.get() is not place.value:
                 place.set(place.value)
         for held, copy in self._reach.copies:
-            if len(held) != len(copy) or any(held.get(key, ABSENT) is not value for key, value in copy.items()):
-                held.clear()
-                held.update(copy)
+            set_entries(held, copy)
         for listed, items, _ in self._reach.items:
             if not same_items(listed, items):
                 listed[:] = items

@@ -90,6 +90,24 @@ def test_attributes_are_compared_where_some_code_reads_them() -> None:
     assert found.hold()
 
 
+def test_an_empty_cell_hides_no_other() -> None:
+    def program() -> Any:
+        return (never, scale)
+
+    scale = 1.0
+    found = watched(model=program)
+    assert found.hold()
+    scale = 2.0
+    assert not found.hold()
+    scale = 1.0
+    never = 1
+    assert not found.hold()
+    found.put_back()
+    assert found.hold()
+    with pytest.raises(NameError):
+        program()
+
+
 def test_what_a_run_has_changed_is_put_back() -> None:
     owner = Owner()
     found = watched(model=owner.read)
