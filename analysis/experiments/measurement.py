@@ -21,7 +21,8 @@ from vae_pyro.densities.walk import block_sizes, pieces
 from vae_pyro.evaluation.evaluation import activity_of
 from vae_pyro.experiments.folder import Experiment, recorded_as
 from vae_pyro.models.vae import VAE
-from vae_pyro.runs.folder import RunFolder, weights
+from vae_pyro.runs.folder import RunFolder
+from vae_pyro.runs.weights import weights
 
 type Array = np.ndarray[Any, Any]
 type SplitName = Literal["train", "validation", "test"]
@@ -84,7 +85,8 @@ def measure_run(
     if stored == inputs:
         return held_out
     computed = _measure(folder, vae, chosen, fingerprint, num_draws, seed)
-    held_out_file.write(computed, inputs, folder.held_out_file)
+    with folder.writing():
+        held_out_file.write(computed, inputs, folder.held_out_file)
     return computed
 
 
@@ -151,7 +153,8 @@ def measure(
         num_simulated=0,
         seed=derive_seed(seed, _GAPS_STREAM),
     )
-    write_json(folder.path / GAPS_FILE, {"made_of": inputs, "gaps": vars(Gaps.of(found))})
+    with folder.writing():
+        write_json(folder.path / GAPS_FILE, {"made_of": inputs, "gaps": vars(Gaps.of(found))})
 
 
 def gather(experiment: Experiment) -> tuple[list[MeasuredRun], dict[tuple[str, int], list[dict[str, float]]]]:

@@ -72,14 +72,18 @@ class Report:
 
         Args:
             run: a run, or the path of a folder, which is made where there is none.
+
+        Raises:
+            RunError: another process writes to the run, or the run has been replaced.
         """
         if not isinstance(run, RunFolder):
             Path(run).mkdir(parents=True, exist_ok=True)
             run = RunFolder(run)
-        if self.tree is not None:
-            write_netcdf(_thinned(self.tree), run.inference_file)
-        run.update_metrics({"report": self.page.metrics()})
-        self.page.write(run.report_file)
+        with run.writing():
+            if self.tree is not None:
+                write_netcdf(_thinned(self.tree), run.inference_file)
+            run.update_metrics({"report": self.page.metrics()})
+            self.page.write(run.report_file)
 
     @property
     def absent(self) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ import logging
 import operator
 import os
 import random
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,10 @@ from contextlib import contextmanager
 import numpy as np
 import pyro
 import torch
+
+# Torch's generators, Pyro's parameter store and its validation belong to the process: what runs in one of its threads
+# waits until what runs in another has put them back.
+_SERIAL = threading.RLock()
 
 
 def derive_seed(seed: int, *stream: int) -> int:
@@ -61,6 +66,8 @@ def checked_seed(seed: int) -> int:
 def seeded(seed: int | None) -> Iterator[None]:
     """Draw from generators seeded with ``seed``, and put the caller's generators back afterwards.
 
+    Threads of a process take turns, since the generators are those of all.
+
     Args:
         seed: for the CPU and every CUDA device; ``None`` draws from the caller's generators as they are.
 
@@ -72,7 +79,7 @@ def seeded(seed: int | None) -> Iterator[None]:
         return
     seed = checked_seed(seed)
     started = torch.cuda.is_initialized()
-    with torch.random.fork_rng(range(torch.cuda.device_count()) if started else ()):
+    with _SERIAL, torch.random.fork_rng(range(torch.cuda.device_count()) if started else ()):
         if started:
             torch.manual_seed(seed)
         else:  # torch.manual_seed would queue the seed for CUDA as well, which nothing takes back
@@ -82,7 +89,7 @@ def seeded(seed: int | None) -> Iterator[None]:
 
 @contextmanager
 def isolated(seed: int | None = None, *, validate: bool = False) -> Iterator[None]:
-    """Run Pyro programs with their own random state and without a trace in Pyro's parameter store.
+    """Run Pyro programs with their own random state and without a trace in Pyro's parameter store, see `seeded`.
 
     Parameters that are in the store already stay visible and unchanged in name; those that the programs add are
     taken out again.
@@ -92,14 +99,15 @@ def isolated(seed: int | None = None, *, validate: bool = False) -> Iterator[Non
         validate: Pyro's validation inside the block. It costs a synchronisation for each distribution, so callers
             that have checked their data leave it off.
     """
-    store = pyro.get_param_store()
-    before = set(store.keys())
-    try:
-        with seeded(seed), pyro.validation_enabled(validate):
-            yield
-    finally:
-        for name in set(store.keys()) - before:
-            del store[name]
+    with _SERIAL:
+        store = pyro.get_param_store()
+        before = set(store.keys())
+        try:
+            with seeded(seed), pyro.validation_enabled(validate):
+                yield
+        finally:
+            for name in set(store.keys()) - before:
+                del store[name]
 
 
 class RandomStream:

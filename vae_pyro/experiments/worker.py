@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vae_pyro.core.files import RunError, read_tensors, write_json
+from vae_pyro.core.files import RunError, write_json
 from vae_pyro.data.dataset import DataConfig, Dataset
 from vae_pyro.experiments.config import first_difference
 from vae_pyro.experiments.folder import Finish, identity, lock_file, measured_files, record_file, sound_weights
@@ -176,7 +176,7 @@ def _place(folder: RunFolder) -> tuple[int, int] | None:
         shutil.rmtree(folder.path)  # a process was killed before the run had begun
     try:
         folder.config()
-        _, info = read_tensors(folder.checkpoint_file, "checkpoint")
+        _, info, _ = folder.read_checkpoint()
     except RunError:
         return None
     return info["state"]["epoch"], info["state"]["batch"]

@@ -1,5 +1,6 @@
 """Locks between processes that share a folder, on one machine or several: they end with a process, however it ends."""
 
+import errno
 import fcntl
 import os
 import socket
@@ -10,6 +11,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 _POLL_SECONDS = 0.02
+# The file could not be made or opened, whatever locks its file system has.
+_OF_OPENING = {
+    errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EROFS, errno.ENOSPC, errno.EDQUOT,
+    errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG,
+}  # fmt: skip
 
 
 def lock(file: Path, *, wait: bool) -> ExitStack | None:
@@ -34,9 +40,9 @@ def lock(file: Path, *, wait: bool) -> ExitStack | None:
         stack.enter_context(held.acquire(blocking=wait))
     except Timeout:
         return None
-    except (PermissionError, FileNotFoundError):  # the file could not be opened
-        raise
     except OSError as error:
+        if error.errno in _OF_OPENING:
+            raise
         raise ValueError(
             f"the file system of {str(file)!r} has no locks ({error}); take a folder on one that has, such as a local "
             "disk, NFS 4, or Lustre mounted with flock"

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vae_pyro.core.files import read_tensors, write_tensors
+from vae_pyro.core.files import interpreted
 from vae_pyro.models.vae import VAE
 from vae_pyro.parallel.ranks import Ranks
-from vae_pyro.runs.folder import RunFolder, set_weights, weights
+from vae_pyro.runs.folder import RunFolder
+from vae_pyro.runs.weights import set_weights, weights
 
 
 @dataclass
@@ -40,6 +41,24 @@ class State:
     stale: int = 0
     finished: bool = False
 
+    def require_possible(self) -> None:
+        """Refuse what no fit writes.
+
+        Raises:
+            ValueError: counts that are no counts, or another number of rows than of epochs.
+        """
+        for name in ("epoch", "batch", "stale"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                raise ValueError(f"{name} is {value!r}, expected a count")
+        for name, kind in (("sums", dict), ("history", list), ("finished", bool)):
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name} is {getattr(self, name)!r:.40}, expected a {kind.__name__}")
+        if len(self.history) != self.epoch or not all(isinstance(row, dict) for row in self.history):
+            raise ValueError(f"the history has {len(self.history)} rows and {self.epoch} epochs are complete")
+        if not all(isinstance(value, float | int) for row in (self.sums, *self.history) for value in row.values()):
+            raise ValueError("a sum or an entry of the history is no number")
+
 
 class Generators:
     """The generators that a fit draws from: torch's own, in each of its processes.
@@ -66,7 +85,13 @@ class Generators:
         return gathered
 
     def restore(self, states: Mapping[str, Tensor]) -> None:
-        """Put the generators to where they were; what `states` gave."""
+        """Put the generators to where they were; what `states` gave.
+
+        Raises:
+            KeyError: no state of the first process's generator.
+        """
+        if "cpu" not in states:
+            raise KeyError("state of torch's generator")
         # A run that had fewer processes left no state for the others; they start from seeds of their own.
         mine = "" if self.ranks.first else f"/{self.ranks.rank}"
         if f"cpu{mine}" in states:
@@ -83,7 +108,7 @@ class Checkpoints:
         vae: whose weights are kept.
         optimizer: whose state is.
         generators: whose states are.
-        seconds: least time between two that are written at the end of an epoch.
+        seconds: least time between two, unless a signal comes.
     """
 
     def __init__(
@@ -101,8 +126,11 @@ class Checkpoints:
     @property
     def way_out(self) -> str:
         """Where a fit that has failed can be taken up again, as the end of a message."""
-        if self.run is not None and self.run.checkpoint_file.exists():
-            return f"; the last good checkpoint is {str(self.run.checkpoint_file)!r}"
+        if self.run is not None and self.run.has_checkpoint:
+            return (
+                f"; the last good checkpoint is {str(self.run.checkpoint_file)!r}: go on from it with another rate, "
+                "--resume --set optimizer.lr=... (resume=True with that rate in config)"
+            )
         return "; there is no checkpoint yet" if self.run else "; without a run folder there is no checkpoint"
 
     def write(self, state: State, best: Mapping[str, Tensor] | None) -> None:
@@ -124,7 +152,7 @@ class Checkpoints:
         for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{key}": value for key, value in values.items() if torch.is_tensor(value)}
         tensors |= {f"random/{name}": state for name, state in kept.items()}
-        write_tensors(self.run.checkpoint_file, tensors, "checkpoint", {"state": vars(state)})
+        self.run.write_checkpoint(tensors, vars(state))
 
     def restore(self) -> tuple[State, dict[str, Tensor] | None]:
         """Put weights, optimizer and generators to where they were; the state, and the best weights.
@@ -133,18 +161,38 @@ class Checkpoints:
             RunError: the file is damaged or of another model.
         """
         assert self.run is not None
-        tensors, info = read_tensors(self.run.checkpoint_file, "checkpoint")
-        groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}, "random": {}}
-        for name, tensor in tensors.items():
-            kind, _, rest = name.partition("/")
-            groups[kind][rest] = tensor
-        set_weights(self.vae, groups["model"], str(self.run.checkpoint_file))
-        best = {name: tensor.to(self.generators.device) for name, tensor in groups["best"].items()} or None
-        slots: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in groups["optimizer"].items():
-            index, _, key = name.partition("/")
-            slots.setdefault(int(index), {})[key] = tensor
-        if slots:
-            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
-        self.generators.restore(groups["random"])
-        return State(**info["state"]), best
+        tensors, info, file = self.run.read_checkpoint()
+        with interpreted(file):
+            state = State(**info["state"])
+            state.require_possible()
+            groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}, "random": {}}
+            for name, tensor in tensors.items():
+                kind, _, rest = name.partition("/")
+                groups[kind][rest] = tensor
+            set_weights(self.vae, groups["model"], str(file), convert=False)
+            best = {name: tensor.to(self.generators.device) for name, tensor in groups["best"].items()} or None
+            slots: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in groups["optimizer"].items():
+                index, _, key = name.partition("/")
+                slots.setdefault(int(index), {})[key] = tensor
+            self._require_slots(state, slots)
+            if slots:
+                self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+            self.generators.restore(groups["random"])
+        if self.generators.ranks.first:
+            self.run.discard_damaged(file)
+        return state, best
+
+    def _require_slots(self, state: State, slots: Mapping[int, Mapping[str, Tensor]]) -> None:
+        """Refuse an optimizer's state of other parameters, or none where steps have left one."""
+        stateless = isinstance(self.optimizer, torch.optim.SGD) and not self.optimizer.defaults["momentum"]
+        if (state.epoch or state.batch) and not slots and not stateless:
+            raise KeyError("state of the optimizer")
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        for index, values in slots.items():
+            for key, value in values.items():
+                if value.dim() and value.shape != parameters[index].shape:
+                    raise ValueError(
+                        f"the optimizer's {key} of parameter {index} has shape {tuple(value.shape)}, expected "
+                        f"{tuple(parameters[index].shape)}"
+                    )

@@ -36,7 +36,8 @@ class FitConfig(Config):
             ``None`` runs to the end and keeps the last. Epochs of the KL warm-up do not count.
         validation_particles: draws for each datum in the validation ELBO, the same draws at every epoch.
         device: ``auto`` takes CUDA where there is one.
-        checkpoint_seconds: least time between checkpoints, which are written at the end of an epoch.
+        checkpoint_seconds: time between checkpoints; 0 writes one at the end of every epoch. The last epoch ends with
+            one, whatever the time.
         precision: ``bfloat16`` runs the networks' matrix products in it; densities, weights and sums keep float32.
         devices: processes that step together on each machine, each with its share of every batch
             (`vae_pyro.parallel.ranks`): GPUs, or processes on a CPU. ``batch_size`` is that of all of them together.

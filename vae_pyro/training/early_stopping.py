@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from vae_pyro.models.vae import VAE
-from vae_pyro.runs.folder import weights
+from vae_pyro.runs.weights import weights
 from vae_pyro.training.checkpoints import State
 from vae_pyro.training.config import FitConfig
 

@@ -19,7 +19,8 @@ from vae_pyro.data.split import Split
 from vae_pyro.models.vae import VAE
 from vae_pyro.parallel.ranks import ALONE
 from vae_pyro.parallel.signals import Caught, FitInterruptedError, watched_signals
-from vae_pyro.runs.folder import RunFolder, set_weights, weights
+from vae_pyro.runs.folder import RunFolder
+from vae_pyro.runs.weights import set_weights, weights
 from vae_pyro.training.checkpoints import Generators
 from vae_pyro.training.config import FitConfig
 from vae_pyro.training.failure import NonFiniteLossError
@@ -110,7 +111,7 @@ def fit_ensemble(
         for vae, seed, run in zip(vaes, seeds, folders, strict=True):
             fixed = None if held_out is None else held_out.fixed(derive_seed(seed, VALIDATION_STREAM))
             facts = described(vae, config, seed, data, train, fixed)
-            continues = open_run(run, facts, resume=resume, overwrite=overwrite)
+            continues = open_run(run, facts, stack, resume=resume, overwrite=overwrite)
             noise = _MemberGenerators(device, derive_seed(seed, NOISE_STREAM))
             member = _Member(vae, train, fixed, config, seed, run, device, generators=noise)
             if continues:
@@ -129,7 +130,7 @@ def fit_ensemble(
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message="Encountered NaN", category=UserWarning)
         together.go(shown, caught, events)
-    return [together.result(member) for member in members]
+        return [together.result(member) for member in members]
 
 
 class _Together:
@@ -262,8 +263,7 @@ class _Together:
         if number in self.failed:
             return self.failed[number]
         if member.run is not None:
-            member.run.save_model(member.vae)
-            member.run.write_history(member.state.history)
+            member.run.save_model(member.vae, member.state.history)
         return FitResult(
             vae=member.vae,
             history=member.state.history,

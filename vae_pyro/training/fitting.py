@@ -1,6 +1,7 @@
 """`fit`: stochastic variational inference over epochs, that can be watched, stopped, resumed and trusted."""
 
 import warnings
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -19,7 +20,8 @@ from vae_pyro.data.split import Split
 from vae_pyro.models.vae import VAE
 from vae_pyro.parallel.ranks import CONTINUE, together
 from vae_pyro.parallel.signals import FitInterruptedError, watched_signals
-from vae_pyro.runs.folder import RunFolder, set_weights, weights
+from vae_pyro.runs.folder import RunFolder
+from vae_pyro.runs.weights import set_weights, weights
 from vae_pyro.training.config import FitConfig
 from vae_pyro.training.failure import NonFiniteLossError
 from vae_pyro.training.loop import INITIAL_STREAM, NOISE_STREAM, VALIDATION_STREAM, Loop, OnEpoch
@@ -175,39 +177,38 @@ def fit(
     facts = described(vae, config, seed, data, train, held_out)
     if init_from is not None:
         facts["parent"] = initialize_from(vae, init_from)
-    with ranks.first_succeeds(device):
-        continues = open_run(run, facts, resume=resume, overwrite=overwrite, write=ranks.first)
-
     own = () if ranks.first else (ranks.rank,)
-    with (
-        isolated(derive_seed(seed, NOISE_STREAM, *own)),
-        pyro.get_param_store().scope(),
-        together(ranks, device, "no run folder, nothing was kept" if run is None else CONTINUE),
-    ):
-        if not continues:
-            initialize(vae, train, seed)
-        job = Loop(vae, train, held_out, config, seed, run, device, ranks)
-        if continues:
-            job.restore()
-        for tensor in weights(vae).values():
-            ranks.copy_from_first(tensor)
-        with (
-            events_of(run if ranks.first else None, job.state.epoch) as events,
-            watched_signals() as caught,
-            FitProgress(config.epochs, job.steps_per_epoch, show=progress if ranks.first else False) as shown,
-            warnings.catch_warnings(),
-        ):
-            # Pyro warns of a NaN loss; here it is an error, raised with its cause.
-            warnings.filterwarnings("ignore", message="Encountered NaN", category=UserWarning)
-            job.go(shown, caught, events, on_epoch)
-    best = job.stopping.best
-    if best is not None:
-        set_weights(vae, best, "the best weights")
-    if run is not None:
+    with ExitStack() as held:
         with ranks.first_succeeds(device):
-            if ranks.first:
-                run.save_model(vae)
-                run.write_history(job.state.history)
+            continues = open_run(run, facts, held, resume=resume, overwrite=overwrite, write=ranks.first)
+        with (
+            isolated(derive_seed(seed, NOISE_STREAM, *own)),
+            pyro.get_param_store().scope(),
+            together(ranks, device, "no run folder, nothing was kept" if run is None else CONTINUE),
+        ):
+            if not continues:
+                initialize(vae, train, seed)
+            job = Loop(vae, train, held_out, config, seed, run, device, ranks)
+            if continues:
+                job.restore()
+            for tensor in weights(vae).values():
+                ranks.copy_from_first(tensor)
+            with (
+                events_of(run if ranks.first else None, job.state.epoch) as events,
+                watched_signals() as caught,
+                FitProgress(config.epochs, job.steps_per_epoch, show=progress if ranks.first else False) as shown,
+                warnings.catch_warnings(),
+            ):
+                # Pyro warns of a NaN loss; here it is an error, raised with its cause.
+                warnings.filterwarnings("ignore", message="Encountered NaN", category=UserWarning)
+                job.go(shown, caught, events, on_epoch)
+        best = job.stopping.best
+        if best is not None:
+            set_weights(vae, best, "the best weights")
+        if run is not None:
+            with ranks.first_succeeds(device):
+                if ranks.first:
+                    run.save_model(vae, job.state.history)
     return FitResult(
         vae=vae,
         history=job.state.history,

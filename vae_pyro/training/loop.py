@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from vae_pyro.core.files import RunError
 from vae_pyro.core.isolation import derive_seed
 from vae_pyro.core.minibatches import BitStream, Part
 from vae_pyro.data.split import Split
@@ -37,6 +38,9 @@ NOISE_STREAM, ORDER_STREAM, VALIDATION_STREAM, INITIAL_STREAM, BITS_STREAM = 1, 
 
 # Steps of one shape after which a compiled step has made up for the seconds that compiling it takes.
 WORTH_COMPILING = 3000
+
+# Several processes have to agree on the time, which costs a message.
+_STEPS_BETWEEN_CLOCKS = 64
 
 _TERMS = ("elbo", "reconstruction", "kl")
 
@@ -105,6 +109,7 @@ class Loop:
             NonFiniteLossError: the loss, a gradient or a weight is not finite.
         """
         state, config = self.state, self.config
+        every = 1 if self.ranks.alone else _STEPS_BETWEEN_CLOCKS
         while state.epoch < config.epochs and not state.finished:
             self.shuffle()
             began = perf_counter() - state.seconds
@@ -118,6 +123,10 @@ class Loop:
                     self.require_finite_weights()
                     self.checkpoint()
                     raise FitInterruptedError(stop, self.run.path if self.run else None)
+                within = state.batch % every == 0 and state.batch < self.steps_per_epoch
+                if self.run and within and config.checkpoint_seconds and self._agreed(self.checkpoints.due):
+                    self.require_finite_weights()
+                    self.checkpoint()
             self.close_epoch(progress, events)
             self.require_finite_weights()
             if self.run and self._agreed(state.finished or self.checkpoints.due):
@@ -276,4 +285,14 @@ class Loop:
 
     def restore(self) -> None:
         """Continue from the checkpoint of the run folder, with the generators as they were."""
-        self.state, self.stopping.best = self.checkpoints.restore()
+        state, best = self.checkpoints.restore()
+        done = min(state.batch * self.config.batch_size, len(self.train))
+        if state.epoch > self.config.epochs or state.batch > self.steps_per_epoch or state.sums.get("count", 0) != done:
+            raise RunError(
+                f"the checkpoint in {str(self.run.path if self.run else None)!r} stands at epoch {state.epoch}, step "
+                f"{state.batch} with {state.sums.get('count', 0):g} data, which no fit of {len(self.train):,} data in "
+                f"batches of {self.config.batch_size} over {self.config.epochs} epochs reaches"
+            )
+        if self.config.patience is not None and state.best_epoch is not None and best is None:
+            raise RunError(f"the checkpoint in {str(self.run.path if self.run else None)!r} lacks its best weights")
+        self.state, self.stopping.best = state, best

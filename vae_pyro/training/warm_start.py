@@ -15,7 +15,8 @@ from vae_pyro.data.facts import DataFacts, Replay
 from vae_pyro.data.split import fingerprint
 from vae_pyro.models.config import VAEConfig
 from vae_pyro.models.vae import VAE
-from vae_pyro.runs.folder import RunFolder, set_weights, weights
+from vae_pyro.runs.folder import RunFolder
+from vae_pyro.runs.weights import set_weights, weights
 from vae_pyro.training.rehearsal import TRAIN_STREAM, VALIDATION_STREAM, rehearsal
 
 type Fitted = VAE | RunFolder | str | Path
@@ -42,11 +43,11 @@ class Continuation:
 def parent_of(fitted: Fitted) -> dict[str, Any]:
     """Identity of the parent of a fit: ``run``, the name of the folder, and ``weights``, a SHA-256.
 
-    Of a run it is the one in the header of its weights; of a VAE in memory, whose ``run`` is ``None``, that of its
-    tensors.
+    Of a run it is the one in the header of its weights, or of its last checkpoint where it has not finished; of a VAE
+    in memory, whose ``run`` is ``None``, that of its tensors.
 
     Raises:
-        RunError: the run has no finished weights.
+        RunError: the run has no weights.
     """
     return _parent(fitted).identity()
 
@@ -106,7 +107,7 @@ def initialize_from(vae: VAE, fitted: Fitted) -> dict[str, Any]:
         `parent_of` the fitted one.
 
     Raises:
-        RunError: the run has not finished, or is damaged.
+        RunError: the run has no weights yet, or is damaged.
         ValueError: the configurations differ (the message names what), or the other VAE was never fitted.
     """
     parent = _parent(fitted)
@@ -160,7 +161,7 @@ def continue_from(
         new data; ``replay`` holds share, numbers of draws, and the fingerprint of what is fitted.
 
     Raises:
-        RunError: the run has not finished, or is damaged.
+        RunError: the run has no weights yet, or is damaged.
         ValueError: another model, columns of other names, or replay that is no share, of streamed data, or of data that
             are observed in another way than the old ones were.
     """
@@ -203,15 +204,20 @@ class _Run:
         self._folder = _folder(run)
 
     def load(self) -> VAE:
-        return self._folder.load_model()
+        return self._folder.load_checkpoint() if self._unfinished else self._folder.load_model()
+
+    @property
+    def _unfinished(self) -> bool:
+        return not self._folder.model_file.exists() and self._folder.has_checkpoint
 
     def facts(self) -> DataFacts:
         return self._folder.facts()
 
     def identity(self) -> dict[str, Any]:
-        path, digest = self._folder.path, self._folder.weights_digest()
+        path, folder = self._folder.path, self._folder
+        digest = folder.checkpoint_digest() if self._unfinished else folder.weights_digest()
         if digest is None:
-            raise RunError(f"the run in {str(path)!r} has no finished weights to continue from; finish it (--resume)")
+            raise RunError(f"the run in {str(path)!r} has no finished weights and no checkpoint to continue from")
         return {"run": path.resolve().name, "weights": digest}
 
 

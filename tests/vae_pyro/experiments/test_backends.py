@@ -11,7 +11,7 @@ from vae_pyro import VAE, FitConfig, VAEConfig, fit
 from vae_pyro.core import isolation
 from vae_pyro.data.dataset import DataConfig
 from vae_pyro.experiments.folder import Experiment, lock_file
-from vae_pyro.runs.folder import weights
+from vae_pyro.runs.weights import weights
 
 BOTH = {"objectives": ["elbo", "iwae:num_particles=3"], "seeds": [4], "assignments": EAGER}
 

@@ -94,6 +94,7 @@ def test_a_signal_ends_it_and_the_next_call_continues(source: str, tmp_path: Pat
     assert go(tmp_path / "e", source).status == {"elbo-s0": "done"}
 
 
+@pytest.mark.filterwarnings("ignore:.*going on from the checkpoint before it")
 @pytest.mark.parametrize(
     "damage", ["nothing but a state folder", "a checkpoint cut off", "a model cut off", "a config"]
 )

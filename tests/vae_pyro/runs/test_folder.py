@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from vae_pyro import VAE, FitConfig, RunError, RunFolder, VAEConfig, fit, load_data
 from vae_pyro.core.files import read_json, read_tensors, write_atomically, write_json, write_tensors
-from vae_pyro.runs.folder import weights
+from vae_pyro.runs.weights import weights
 
 
 @pytest.fixture

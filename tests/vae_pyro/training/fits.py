@@ -3,7 +3,7 @@
 from typing import Any
 
 from vae_pyro import VAE, FitConfig
-from vae_pyro.runs.folder import weights
+from vae_pyro.runs.weights import weights
 
 SMALL = {"name": "mlp", "hidden": [24]}
 

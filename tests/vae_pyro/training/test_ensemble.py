@@ -11,7 +11,7 @@ import torch
 from vae_pyro import VAE, FitConfig, FitResult, NonFiniteLossError, RunFolder, VAEConfig, fit, load_data
 from vae_pyro.core.files import RunError, read_tensors
 from vae_pyro.data.dataset import Dataset
-from vae_pyro.runs.folder import weights
+from vae_pyro.runs.weights import weights
 from vae_pyro.training.ensemble import fit_ensemble
 
 SEEDS = (3, 0, 7)

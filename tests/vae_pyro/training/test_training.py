@@ -30,7 +30,7 @@ from vae_pyro import (
 from vae_pyro.core.files import read_tensors
 from vae_pyro.data.dataset import Dataset
 from vae_pyro.data.memory.held import HeldSplit
-from vae_pyro.runs.folder import weights
+from vae_pyro.runs.weights import weights
 from vae_pyro.svi.compiled_svi import CompiledSVI
 from vae_pyro.training.optimizers import OPTIMIZERS
 from vae_pyro.training.schedules import SCHEDULES

@@ -11,7 +11,7 @@ from tests.vae_pyro.training.fits import SMALL, bits, short
 from vae_pyro import VAE, Dataset, RunFolder, VAEConfig, fit, load_data
 from vae_pyro.core.files import RunError
 from vae_pyro.data.split import fingerprint
-from vae_pyro.runs.folder import weights
+from vae_pyro.runs.weights import weights
 from vae_pyro.training.settings import assemble
 from vae_pyro.training.warm_start import (
     base_settings,

@@ -23,7 +23,7 @@ from vae_pyro.core.isolation import isolated
 from vae_pyro.models.structures import STRUCTURES
 from vae_pyro.models.vae import VAE
 from vae_pyro.parallel.process import exact_threads
-from vae_pyro.runs.folder import weights
+from vae_pyro.runs.weights import weights
 
 type Array = np.ndarray[Any, Any]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from vae_pyro.core.files import RunError, read_tensors
+from vae_pyro.core.files import RunError
 from vae_pyro.core.isolation import derive_seed
 from vae_pyro.core.registry import parse_choice
 from vae_pyro.data.dataset import Dataset
@@ -189,7 +189,7 @@ def _value(
 
 def _checkpointed(run: RunFolder) -> dict[str, Any]:
     """State of the fit in its checkpoint, with the history of the epochs that it will not repeat."""
-    if not run.checkpoint_file.exists():
+    if not run.has_checkpoint:
         return {}
-    state: dict[str, Any] = read_tensors(run.checkpoint_file, "checkpoint")[1]["state"]
+    state: dict[str, Any] = run.read_checkpoint()[1]["state"]
     return state
