@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vae_pyro.applications.imputation_result import Imputation
 from vae_pyro.core.isolation import derive_seed, isolated
+from vae_pyro.core.memory import require_memory
 from vae_pyro.data.split import Given, Split
 from vae_pyro.densities.moments import WeightSums
 from vae_pyro.densities.pair import PairLike
@@ -117,6 +118,8 @@ class _Result:
         if level is not None:
             self.lower, self.upper = self.mean.copy(), self.mean.copy()
             self._ends = ((1 - level) / 2, (1 + level) / 2)
+        what = f"num_imputations={num_imputations:,} data sets of shape {shape}"
+        require_memory(num_imputations * self.mean.nbytes, what, "draw fewer")
         self.imputations: Array = np.repeat(self.mean[None], num_imputations, 0)
         self.effective_sample_size: Array = np.full(len(split), np.nan)
         self.incomplete: Array = np.flatnonzero(~seen.reshape(len(split), -1).all(1))

@@ -1,5 +1,7 @@
 """Output of verbs: the console, tables of verdicts, errors in one line and their exit codes."""
 
+import re
+import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,20 +11,48 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from analysis.results.verdict import Verdict
 
 _REFUSED, _LOST = 2, 70
+_SMALLER = "take fewer data, draws or latents, a smaller network, or a machine with more"
 _COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
 
-console = Console(soft_wrap=True)
+# Characters that a terminal obeys, or that reorder what it shows; line ends and tabs are layout.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    """A text whose control characters are written out, so that names from files cannot command the terminal.
+
+    >>> visible("a\x1b[31mb")
+    'a\\\\x1b[31mb'
+    """
+    return _CONTROL.sub(lambda found: ascii(found.group())[1:-1], text)
+
+
+class VisibleConsole(Console):
+    """A console that writes out the control characters of every text, see `visible`."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """As rich's, of the visible text."""
+        return super().render_str(visible(text), **options)
+
+
+console = VisibleConsole(soft_wrap=True)
 
 
 def print_line(text: str, *, style: str | None = None) -> None:
     """Print a line as it is: brackets are no markup, and numbers have no colours."""
     console.print(escape(text), style=style, highlight=False)
+
+
+def print_warning(text: str) -> None:
+    """Print a line to standard error, where it does not mix with results."""
+    _print_error(f"[yellow]warning:[/] {escape(text)}")
 
 
 def print_written(*files: Path) -> None:
@@ -57,10 +87,19 @@ class Group(TyperGroup):
         except FitInterruptedError as stopped:
             _print_error(f"[yellow]stopped:[/] {escape(str(stopped))}")
             raise typer.Exit(128 + stopped.signum) from None
-        except (ValueError, ArithmeticError, OSError) as error:
-            _print_error(f"[red]error:[/] {escape(str(error))}")
+        except KeyboardInterrupt:  # in an import, or where nothing has to be finished
+            _print_error("[yellow]stopped:[/] stopped by SIGINT")
+            raise typer.Exit(128 + signal.SIGINT) from None
+        except (ValueError, ArithmeticError, OSError, EOFError) as error:
+            _print_error(f"[red]error:[/] {escape(str(error) or type(error).__name__)}")
             raise typer.Exit(_REFUSED) from None
-        except RuntimeError as error:
+        except RecursionError:
+            _print_error("[red]error:[/] the input is nested too deeply")
+            raise typer.Exit(_REFUSED) from None
+        except (MemoryError, RuntimeError) as error:
+            if _out_of_memory(error):
+                _print_error(f"[red]error:[/] not enough memory: {escape(_first_line(error))}; {_SMALLER}")
+                raise typer.Exit(_REFUSED) from None
             ranks = _ranks()
             if ranks is None or not isinstance(error, ranks.RankLostError):
                 raise
@@ -71,7 +110,22 @@ class Group(TyperGroup):
 def _print_error(text: str, *, everywhere: bool = False) -> None:
     ranks = _ranks()
     if everywhere or ranks is None or ranks.launched().first:  # one of the processes of a fit speaks for all
-        Console(stderr=True, soft_wrap=True).print(text)
+        VisibleConsole(stderr=True, soft_wrap=True).print(text, highlight=False)
+
+
+def _out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Whether an allocation failed; torch's errors are known once torch is imported."""
+    if isinstance(error, MemoryError):
+        return True
+    from vae_pyro.core.memory import is_out_of_memory
+
+    return is_out_of_memory(error)
+
+
+def _first_line(error: BaseException) -> str:
+    """What an error says of itself, without the place in a library that torch begins with."""
+    line = next(iter(str(error).strip().splitlines()), "") or "an allocation failed"
+    return line.partition("DefaultCPUAllocator: ")[2] or line
 
 
 def _ranks() -> Any:

@@ -40,11 +40,14 @@ def open_all(run: Path, data_root: Path | None, device: str) -> "tuple[RunFolder
 
     Raises:
         RunError: the run cannot be used, or its data have changed.
+        FileNotFoundError: its data are not there; nothing is downloaded.
     """
     from vae_pyro.core.files import RunError
+    from vae_pyro.data.datasets import without_downloads
 
     folder, vae = open_model(run, device)
-    data = folder.data_config(data_root).load()
+    with without_downloads():
+        data = folder.data_config(data_root).load()
     facts = folder.facts()
     if facts.fingerprint != data.facts.fingerprint:
         raise RunError(

@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 # Columns of a printed registry.
 _LINE = 120
+# Characters of a value that a message shows.
+_SHOWN = 100
 
 
 class Choice(BaseModel):
@@ -45,7 +47,7 @@ def parse_scalar(text: str) -> Any:
     """The JSON value that ``text`` spells (``0.1``, ``[200,200]``), or ``text`` where it is not JSON (``relu``)."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # not JSON, integers of thousands of digits, or brackets nested as deeply
         return text
 
 
@@ -82,6 +84,15 @@ def parse_choice(text: str) -> dict[str, Any]:
     return choice
 
 
+def shown(value: Any) -> str:
+    """A value as a message shows it: on one line, and cut where it is long or nested deeply."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # integers of more digits than Python writes
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
 def describe_errors(error: ValidationError) -> str:
     """One sentence for each error of a pydantic validation, with the offending value."""
     sentences = []
@@ -91,7 +102,7 @@ def describe_errors(error: ValidationError) -> str:
         if item["type"] == "extra_forbidden":
             message = "is not a known key"
         elif item["type"] != "value_error":
-            message = f"{message}, got {item['input']!r}"
+            message = f"{message}, got {shown(item['input'])}"
         sentences.append(f"{where}: {message}" if where else message)
     return "; ".join(sentences)
 
@@ -181,9 +192,11 @@ class Registry[T]:
         elif isinstance(value, Choice):
             value = value.model_dump()
         elif not isinstance(value, Mapping) or "name" not in value:
-            raise ValueError(f"a {self.kind} is a name or a mapping with the key 'name', got {value!r}")
+            raise ValueError(f"a {self.kind} is a name or a mapping with the key 'name', got {shown(value)}")
         given = dict(value)
         name = given.pop("name")
+        if not isinstance(name, str) or not all(isinstance(key, str) for key in given):
+            raise ValueError(f"a {self.kind} is a name or a mapping with the key 'name', got {shown(value)}")
         options = self.options(name)
         unknown = sorted(set(given) - set(options.model_fields))
         if unknown:

@@ -12,6 +12,7 @@ from torch import Tensor
 from vae_pyro.core.isolation import derive_seed
 from vae_pyro.data.alike import like
 from vae_pyro.data.config import DataConfig
+from vae_pyro.data.datasets import DATASETS
 from vae_pyro.data.dealing import (
     NAMES,
     held,
@@ -163,6 +164,7 @@ def _facts(config: DataConfig, parts: dict[str, Split], about: About, described:
     hidden = None if train.mask is None else 1 - float(train.mask.sum(dtype=torch.float64)) / train.mask.numel()
     return DataFacts(
         name=config.source,
+        path=None if config.source in DATASETS else os.path.abspath(config.source),
         x_shape=train.x_shape,
         sizes={name: len(parts[name]) for name in NAMES},
         range=(summary.low, summary.high),

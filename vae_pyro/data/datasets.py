@@ -1,7 +1,9 @@
 """Named data sets, made or downloaded."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,17 @@ from vae_pyro.data.readers.store import Array
 from vae_pyro.data.sprites import SHAPES, SpriteGrid
 
 DATASETS: Registry[ArrayStore] = Registry("data set")
+_DOWNLOADS = ContextVar("downloads", default=True)
+
+
+@contextmanager
+def without_downloads() -> Iterator[None]:
+    """While inside, data sets that are absent stay so, and no folder is made for them: a run is only read."""
+    token = _DOWNLOADS.set(False)
+    try:
+        yield
+    finally:
+        _DOWNLOADS.reset(token)
 
 
 def open_dataset(name: str, root: str | Path | None = None) -> ArrayStore:
@@ -102,6 +115,11 @@ def _download(name: str, root: Path, make: Callable[[bool], Any]) -> Any:
         return make(False)
     except RuntimeError:
         pass
+    if not _DOWNLOADS.get():
+        raise FileNotFoundError(
+            f"data set {name!r} is not under {str(root)!r}, and reading a run downloads nothing; name the folder that "
+            f"has it with --data-root or VAE_PYRO_DATA, or download it with vae_pyro.load_data({name!r})"
+        )
     try:
         root.mkdir(parents=True, exist_ok=True)
         return make(True)

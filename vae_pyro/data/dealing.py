@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vae_pyro.core.isolation import derive_seed
+from vae_pyro.core.memory import require_memory
 from vae_pyro.data.config import DataConfig
 from vae_pyro.data.datasets import DATASETS, open_dataset
 from vae_pyro.data.memory.resident import ResidentSplit
@@ -138,6 +139,8 @@ def held(store: Store, rows: Mapping[str, Array], view: Observation) -> dict[str
         return {
             name: SparseSplit(SparseRows.of(some), **_beside(store, rows[name], view)) for name, some in chosen.items()
         }
+    size = sum(len(index) for index in rows.values()) * store.row_bytes
+    require_memory(size, f"{store.name}: {len(store):,} rows of shape {store.x_shape}", "take fewer, or stream them")
     values, masks = _dense(store, rows, view.cut)
     return {
         name: ResidentSplit(torch.from_numpy(values[name]), mask=masks[name], **_beside(store, index, view))

@@ -78,6 +78,7 @@ class DataFacts(About):
         streamed: whether the data stay where they are.
         top: stored value of full intensity, where there is one.
         replay: draws that stand beside the data, if any.
+        path: absolute path of a source that is a file or a folder, so that it is found from any working directory.
     """
 
     fingerprint: str = ""
@@ -95,6 +96,7 @@ class DataFacts(About):
     streamed: bool = False
     top: float | None = None
     replay: Replay | None = None
+    path: str | None = None
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:

@@ -107,7 +107,7 @@ def log_densities(
         Log densities, each entry of shape ``(num_particles, datum)``.
 
     Raises:
-        ValueError: ``num_particles`` is below 1, a site lies outside the plate over data, both parts are stopped, or
+        ValueError: ``x`` is no tensor or has no rows, ``num_particles`` is below 1, a site lies outside the plate over data, both parts are stopped, or
             ``stop_guide`` is asked of draws that are not reparameterised.
 
     References:
@@ -118,6 +118,10 @@ def log_densities(
     if stop_guide and stop_draws:
         raise ValueError("stop_guide and stop_draws together leave log q without a gradient; ask for one of them")
     given = {key: value for key, value in (("mask", mask), ("y", y)) if value is not None}
+    if not isinstance(x, Tensor):
+        raise ValueError(f"x is a tensor (datum, *event), got {type(x).__name__}; pass torch.as_tensor(x)")
+    if x.dim() < 1 or len(x) == 0:
+        raise ValueError(f"x is a tensor (datum, *event) with one datum at least, got shape {tuple(x.shape)}")
     shape = (num_particles, len(x))
     with pyro.plate("particles", num_particles, dim=PARTICLE_DIM):
         guide_trace = poutine.trace(guide).get_trace(x, **given)

@@ -15,6 +15,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from vae_pyro.core.isolation import RandomStream, derive_seed, isolated
+from vae_pyro.core.memory import require_memory
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Given, Split, visible
 from vae_pyro.densities.log_density import LogDensities
@@ -32,6 +33,8 @@ ELEMENTS_AT_ONCE = 2_000_000
 _DRAWS_AT_ONCE = 500_000
 # Numbers that the latents of a block hold.
 _LATENTS_AT_ONCE = 50_000_000
+# What a draw leaves: log p(x | z), log p(z) and log q(z | x) in float64.
+_DENSITIES_BYTES = 24
 _DATA_STREAM, _LATENT_STREAM = 0, 1
 
 
@@ -84,6 +87,8 @@ class PairData:
             num_draws: draws for each datum.
             seed: of the draws; those of a datum do not depend on what is done between blocks.
         """
+        what = f"num_draws={num_draws:,}: log densities of the draws of one datum"
+        require_memory(_DENSITIES_BYTES * num_draws, what, "lower num_draws")
         stream = RandomStream(derive_seed(seed, _LATENT_STREAM))
         data, particles = block_sizes(len(self), num_draws, self.width)
         if data * num_draws * self.width > _LATENTS_AT_ONCE:  # latents may be as wide as x, and rarely are

@@ -3,6 +3,7 @@
 import functools
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from vae_pyro.training.fitting import checked
 from vae_pyro.training.settings import Settings, assemble, parse_assignment
 
 _TRIAL_ROWS = 8
+# Runs of an experiment; each is a folder, and the plan of all of them is written into one file.
+_MOST_RUNS = 1_000_000
 
 
 def parse_grid(text: str) -> tuple[str, list[Any]]:
@@ -63,6 +66,12 @@ def plan_experiment(
     """
     choices = [OBJECTIVES.resolve(objective) for objective in objectives]
     axes = {key: tuple(values) for key, values in (grid or {}).items()}
+    if isinstance(seeds, int):
+        most = _MOST_RUNS // max(len(choices) * prod(len(values) for values in axes.values()), 1)
+        if seeds > most:
+            raise ValueError(
+                f"seeds={seeds:,}: an experiment has at most {_MOST_RUNS:,} runs; at most {most:,} seeds here"
+            )
     numbers = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     _check_request(choices, numbers, axes, assignments)
     load = functools.cache(DataConfig.load)  # once for all points, which have the data in common

@@ -7,6 +7,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from vae_pyro.core.isolation import seeded
+from vae_pyro.core.memory import allocations_within_memory
 from vae_pyro.data.memory.sparse_rows import SparseRows, is_sparse
 from vae_pyro.data.objects import integers_of, mask_of, tensor_of
 from vae_pyro.data.split import Split
@@ -33,7 +34,7 @@ class ConfiguredPair(nn.Module, Pair):
         seed: of the initial weights.
 
     Raises:
-        ValueError: a network does not fit the shape of the data.
+        ValueError: a network does not fit the shape of the data, or the weights do not fit into memory.
     """
 
     model: Model
@@ -42,7 +43,8 @@ class ConfiguredPair(nn.Module, Pair):
     def __init__(self, config: VAEConfig, *, seed: int = 0) -> None:
         nn.Module.__init__(self)  # `Pair.__init__` takes programs that are there already
         self.config = config
-        with seeded(seed):
+        what = f"the weights of the VAE of latent_dim={config.latent_dim} and x_shape={config.x_shape}"
+        with seeded(seed), allocations_within_memory(what, "lower the widths, latent_dim or the number of classes"):
             parts = Parts(config, likelihood_of(config.likelihood, config.noise, config.x_shape))
             structure = STRUCTURES.build(config.structure)
             model, guide = structure.build(parts)

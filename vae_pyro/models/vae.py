@@ -1,5 +1,6 @@
 """The variational autoencoder: a Pyro model and its amortized guide, built from one validated configuration."""
 
+from math import prod
 from typing import Any, Self
 
 import torch
@@ -7,6 +8,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from vae_pyro.core.isolation import isolated
+from vae_pyro.core.memory import require_memory
 from vae_pyro.data.split import Split
 from vae_pyro.densities.moments import merge_moments
 from vae_pyro.models.config import VAEConfig
@@ -180,10 +182,12 @@ class VAE(ConfiguredPair):
             Shape ``(size, *x_shape)``.
 
         Raises:
-            ValueError: ``size`` is below 1.
+            ValueError: ``size`` is below 1, or of more data than memory holds.
         """
         if size < 1:
             raise ValueError(f"size must be at least 1, got {size}")
+        numbers = size * (prod(self.config.x_shape) + self.config.latent_dim)
+        require_memory(numbers * self.dtype.itemsize, f"{size:,} draws of shape {self.config.x_shape}", "draw fewer")
         with isolated(seed):
             drawn = self.model.draw(size, self._given(None, y)[1])
             if expectation:

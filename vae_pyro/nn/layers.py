@@ -9,7 +9,8 @@ from torch import Tensor, nn
 type Activation = Literal["relu", "leaky_relu", "tanh", "elu", "gelu", "silu", "softplus"]
 type DenseActivation = Activation | Literal["gated"]
 type Width = Annotated[int, Field(gt=0)]
-type Widths = tuple[Width, ...]
+# Networks of more layers are slips of the keyboard.
+type Widths = Annotated[tuple[Width, ...], Field(max_length=1000)]
 type Channels = Annotated[tuple[Width, ...], Field(min_length=1)]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {

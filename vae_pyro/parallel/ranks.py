@@ -22,6 +22,8 @@ from torch import Tensor
 from vae_pyro.core.isolation import muted
 
 _LOOK_SECONDS = 0.2
+# Variables of the environment by which a launcher tells a process of the others: torchrun, SLURM, MPI, and by hand.
+_LAUNCHERS = ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "NODE_RANK", "GROUP_RANK")
 CONTINUE = "continue it with --resume (resume=True), which goes on from the last checkpoint"
 _LOST = 70  # exit code of a process that ends because another is gone (EX_SOFTWARE)
 
@@ -220,6 +222,7 @@ def launch(devices: int, num_nodes: int, accelerator: str) -> tuple[Ranks, torch
     """
     ranks, device = launched(), torch.device(accelerator)
     if ranks.alone:
+        _require_machines(devices, num_nodes, accelerator)
         try:
             from lightning_fabric import Fabric
             from lightning_fabric.strategies import DDPStrategy
@@ -228,8 +231,6 @@ def launch(devices: int, num_nodes: int, accelerator: str) -> tuple[Ranks, torch
                 "a fit on several devices requires lightning-fabric: pip install 'vae_pyro[scale]'"
             ) from None
         backend = "nccl" if accelerator == "cuda" else "gloo"
-        if accelerator == "cuda" and torch.cuda.device_count() < devices:
-            raise ValueError(f"devices={devices}, but torch finds {torch.cuda.device_count()} CUDA devices here")
         strategy = DDPStrategy(process_group_backend=backend)
         with muted("lightning_fabric", logging.WARNING):  # it remarks that processes were started
             Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes, strategy=strategy).launch()
@@ -243,6 +244,24 @@ def launch(devices: int, num_nodes: int, accelerator: str) -> tuple[Ranks, torch
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", ranks.rank % devices)))
         torch.cuda.set_device(device)
     return ranks, device
+
+
+def _require_machines(devices: int, num_nodes: int, accelerator: str) -> None:
+    """Refuse more processes than this machine has devices for, and machines that no launcher has brought together.
+
+    Raises:
+        ValueError: the message names what is there.
+    """
+    gpus = accelerator == "cuda"
+    there = torch.cuda.device_count() if gpus else len(os.sched_getaffinity(0))
+    if devices > there:
+        what = f"torch finds {there} CUDA devices here" if gpus else f"this machine gives {there} cores"
+        raise ValueError(f"devices={devices}, but {what}; lower devices")
+    if num_nodes > 1 and not any(name in os.environ for name in _LAUNCHERS):
+        raise ValueError(
+            f"num_nodes={num_nodes}, but nothing has started this program on other machines; start it with torchrun or "
+            "SLURM, or leave num_nodes at 1"
+        )
 
 
 def _leave(watch: threading.Thread | None) -> None:

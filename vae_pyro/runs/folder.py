@@ -159,6 +159,9 @@ class RunFolder(ExclusiveFolder):
             raise RunError(f"the run in {str(self.path)!r} was fitted on arrays; pass the data yourself")
         with interpreted(self.config_file):
             stored = DataConfig(**config["data"])
+        path = self.facts().path
+        if path is not None and Path(path).exists():  # a relative source is one of the directory of the fit
+            stored = stored.replace(source=path)
         return stored if root is None else stored.replace(root=str(root))
 
     # --- history and metrics --------------------------------------------------------------------------------------

@@ -6,9 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from vae_pyro.core.registry import Registry, parse_choice, parse_scalar
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vae_pyro.core.isolation import checked_seed
+from vae_pyro.core.registry import Registry, describe_errors, parse_choice, parse_scalar, shown
+from vae_pyro.core.regular import require_small
 from vae_pyro.data.dataset import DataConfig, Dataset
 from vae_pyro.likelihoods import LIKELIHOODS, DataForm, Likelihood
 from vae_pyro.likelihoods.noise import NOISES
@@ -28,7 +32,8 @@ _SECTIONS: dict[str, type[VAEConfig] | type[FitConfig] | type[DataConfig]] = {
     "fit": FitConfig,
     "data": DataConfig,
 }
-_EXPERIMENT = ("objectives", "seeds", "grid", "baseline")
+# A longer file is none of settings: a table's columns are inferred, and not written by hand.
+_MOST_BYTES = 1 << 24
 CHOICES: dict[str, Registry[Any]] = {
     "likelihood": LIKELIHOODS,
     "prior": PRIORS,
@@ -41,6 +46,30 @@ CHOICES: dict[str, Registry[Any]] = {
     "schedule": SCHEDULES,
     "objective": OBJECTIVES,
 }
+
+
+class _Experiment(BaseModel):
+    """The table ``experiment`` of a file of settings."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    objectives: list[str | dict[str, Any]] = []
+    seeds: Annotated[int, Field(ge=1)] | list[int] = 1
+    grid: dict[str, list[Any]] = {}
+    baseline: str | dict[str, Any] = ""
+
+
+class _File(BaseModel):
+    """The form of a file of settings; what its tables hold is checked where it is used."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    model: dict[str, Any] = {}
+    fit: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+    seed: int = 0
+    preset: str = ""
+    experiment: _Experiment = _Experiment()
 
 
 @dataclass(frozen=True)
@@ -68,19 +97,27 @@ def read_settings_file(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: it cannot be read, or has another key.
     """
+    require_small(path, _MOST_BYTES, "a file of settings")
     try:
         settings = json.loads(path.read_text()) if path.suffix == ".json" else tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read the settings in {str(path)!r}: {error}") from None
+        raise ValueError(f"cannot read the settings in {str(path)!r}: {error!s:.200}") from None
+    except RecursionError:
+        raise ValueError(f"cannot read the settings in {str(path)!r}: they are nested too deeply") from None
+    if not isinstance(settings, dict):
+        raise ValueError(f"{str(path)!r} holds {shown(settings)}; expected is an object with model, fit and data")
     unknown = sorted(set(settings) - {*_SECTIONS, "seed", "preset", "experiment"})
     if unknown:
         raise ValueError(
             f"{str(path)!r}: unknown key {unknown[0]!r}; known are model, fit, data, seed, preset, experiment"
         )
-    wrong = sorted(set(settings.get("experiment", {})) - set(_EXPERIMENT))
-    if wrong:
-        raise ValueError(f"{str(path)!r}: unknown key experiment.{wrong[0]}; known are {', '.join(_EXPERIMENT)}")
-    return dict(settings)
+    try:
+        _File.model_validate(settings)
+    except ValidationError as error:
+        known = "; known keys of experiment are " + ", ".join(_Experiment.model_fields)
+        hint = known if any(item["type"] == "extra_forbidden" for item in error.errors()) else ""
+        raise ValueError(f"{str(path)!r}: {describe_errors(error)}{hint}") from None
+    return settings
 
 
 def parse_assignment(text: str) -> tuple[list[str], Any]:
@@ -192,8 +229,9 @@ def assemble(
     settings["model"]["x_shape"] = data.x_shape
     if data.facts.missing:
         settings["model"].setdefault("encode_mask", True)
-    if not isinstance(settings["seed"], int):
-        raise ValueError(f"seed is an integer, got {settings['seed']!r}")
+    if not isinstance(settings["seed"], int) or isinstance(settings["seed"], bool):
+        raise ValueError(f"seed is an integer, got {shown(settings['seed'])}")
+    checked_seed(settings["seed"])
     return Settings(data, VAEConfig(**settings["model"]), FitConfig(**settings["fit"]), settings["seed"])
 
 

@@ -76,5 +76,5 @@ def _place(baseline: str | None, objectives: list[str]) -> int:
         return 0
     choices = [OBJECTIVES.resolve(one) for one in objectives]
     if OBJECTIVES.resolve(baseline) not in choices:
-        raise ValueError(f"the baseline {baseline!r} is none of the objectives {', '.join(objectives)}")
+        raise ValueError(f"the baseline {baseline!r} is none of the objectives {', '.join(map(str, choices))}")
     return choices.index(OBJECTIVES.resolve(baseline))

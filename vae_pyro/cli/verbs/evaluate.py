@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from vae_pyro.cli.console import console, print_line
+from vae_pyro.cli.console import console, print_line, print_warning
 from vae_pyro.cli.options import Limit, SplitOptions
 from vae_pyro.cli.registration import Topic, verb
 
@@ -47,7 +47,10 @@ def evaluate(
         "observed": data.space,
         "evaluation": observation,
     }
-    folder.update_metrics(metrics)
+    try:
+        folder.update_metrics(metrics)
+    except OSError as error:  # a folder of others, or a disk that is full: the estimates are there all the same
+        print_warning(f"the estimates are not stored: {folder.metrics_file} cannot be written ({error.strerror})")
     if as_json:
         typer.echo(json.dumps(metrics, indent=2))
         return

@@ -79,7 +79,7 @@ def _describe(name: str, data: "Dataset", init_from: Path | None) -> None:
     if facts.schema is not None:
         print_line(str(facts.schema))
     elif facts.columns_left_out:
-        print_line(f"columns left out, not numeric: {', '.join(facts.columns_left_out)}", style="yellow")
+        print_line(f"columns left out, not numeric or row numbers: {', '.join(facts.columns_left_out)}", style="yellow")
     if facts.missing:
         print_line(f"missing: {facts.missing:.1%} of the training elements; the others are fitted")
     if facts.replay is not None:

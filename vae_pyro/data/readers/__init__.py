@@ -6,6 +6,7 @@ from typing import Any
 
 from vae_pyro.core.discovery import import_siblings
 from vae_pyro.core.registry import Registry
+from vae_pyro.core.regular import require_regular
 from vae_pyro.data.readers.reader import Auto, Reader
 from vae_pyro.data.readers.store import Store
 from vae_pyro.data.tables.inference import Kinds
@@ -49,8 +50,10 @@ def reader_of(source: Any) -> Reader:
     """The reader of a source, a path or an object with rows.
 
     Raises:
-        ValueError: no format that is known.
+        ValueError: no format that is known; or a pipe, socket or device.
     """
+    if isinstance(source, Path):
+        require_regular(source)
     readers = sorted((READERS[name]() for name in READERS), key=lambda reader: reader.general)
     for reader in readers:
         if reader.recognises(source):

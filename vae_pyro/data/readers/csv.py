@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from vae_pyro.data.readers import READERS
 from vae_pyro.data.readers.reader import TableReader
+from vae_pyro.data.tables.cells import repeated
 from vae_pyro.data.tables.schema import Schema
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class CsvReader(TableReader):
             raise ValueError(f"cannot read {name}: {str(error).strip()}") from None
         if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the first columns for names of the rows
             raise ValueError(_too_many(source, name, header))
+        _require_complete(source, name, len(header))
         unnamed = [column for column, title in zip(frame.columns, header, strict=False) if not title.strip()]
         frame = frame.drop(columns=[column for column in unnamed if frame[column].isna().all()])
         if len(frame.columns) and all(_is_number(str(column)) for column in frame.columns):
@@ -66,7 +68,7 @@ def _header(source: Path, name: str) -> list[str]:
                 f"{name} is separated by {_SEPARATORS[found]} ({found!r}), expected are commas; write it anew, as with "
                 f"pandas.read_csv(path, sep={found!r}).to_csv(path, index=False)"
             )
-    twice = next((title for title in header if title.strip() and header.count(title) > 1), None)
+    twice = repeated([title for title in header if title.strip()])
     if twice is not None:
         raise ValueError(f"{name}: two columns are called {twice!r}; rename one")
     return header
@@ -82,6 +84,25 @@ def _too_many(source: Path, name: str, header: list[str]) -> str:
         f"{name}, line {line}: {fields} fields under a header of {len(header)}, so that values would stand in the "
         "wrong columns; give each column a name, or take out the commas at the ends of the rows"
     )
+
+
+def _require_complete(source: Path, name: str, width: int) -> None:
+    """Refuse rows with fewer fields than the header, whose last values pandas would take for missing.
+
+    Raises:
+        ValueError: the message names the line of the first.
+    """
+    with source.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file)
+        try:
+            short = next(((rows.line_num, len(row)) for row in rows if row and len(row) < width), None)
+        except csv.Error:  # a field of more than 128 KiB, which pandas takes
+            return
+    if short is not None:
+        raise ValueError(
+            f"{name}, line {short[0]}: {short[1]} fields under a header of {width}; complete the row, with an empty "
+            "field between two commas for each value that is missing"
+        )
 
 
 def _is_number(text: str) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from vae_pyro.core.regular import require_regular
 from vae_pyro.data.facts import About
 from vae_pyro.data.readers import READERS
 from vae_pyro.data.readers.reader import Reader
@@ -119,15 +120,18 @@ def image_files(path: Path) -> list[Path]:
 
 
 def read_image(file: Path) -> Array:
-    """Pixels ``(channels, height, width)`` of 8 or 16 bits, grey or RGB.
+    """Pixels ``(channels, height, width)`` of 8 or 16 bits, grey or RGB, upright, over black where they are transparent.
+
+    The orientation that a camera notes (EXIF) is applied, and an opacity (alpha) multiplies the intensities.
 
     Raises:
         ValueError: not an image, one of several frames, of unknown full intensity, or of more pixels than Pillow's
             ``Image.MAX_IMAGE_PIXELS`` allows.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     name = repr(str(file))
+    require_regular(file)
     try:
         with Image.open(file, formats=_FORMATS) as image:
             frames, mode = getattr(image, "n_frames", 1), image.mode
@@ -138,7 +142,14 @@ def read_image(file: Path) -> Array:
                 refused = f"{name} has mode {mode!r}, whose full intensity is not known; save bytes"
             deep = mode.startswith("I;16")
             grey = deep or mode in ("1", "L", "LA")
-            pixels = None if refused else np.asarray(image if deep else image.convert("L" if grey else "RGB"))
+            if refused:
+                pixels = None
+            else:
+                upright: Any = ImageOps.exif_transpose(image)
+                if upright.has_transparency_data:
+                    upright = upright.convert("RGBA")
+                    upright = Image.alpha_composite(Image.new("RGBA", upright.size, (0, 0, 0, 255)), upright)
+                pixels = np.asarray(upright if deep else upright.convert("L" if grey else "RGB"))
     except Image.DecompressionBombError as error:
         raise ValueError(f"cannot read the image {name}: {error}; bring it to a smaller size") from None
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:  # Pillow's for broken files

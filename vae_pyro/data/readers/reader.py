@@ -15,7 +15,7 @@ from vae_pyro.data.tables.inference import Kinds
 from vae_pyro.data.tables.schema import Column, Schema
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
 
 type Auto = Literal["auto"]
@@ -111,12 +111,13 @@ def no_table(source: Any) -> ValueError:
 
 
 def numbers_of(path: Path, frame: "DataFrame") -> Store:
-    """The columns of numbers of a table.
+    """The columns of numbers of a table, without one that has no name and numbers the rows (the index of pandas).
 
     Raises:
         ValueError: no rows, no such column, or infinite numbers.
     """
     numeric = frame.select_dtypes("number")
+    numeric = numeric.drop(columns=[name for name in numeric.columns if _numbers_rows(name, numeric[name])])
     if numeric.shape[1] == 0 or len(numeric) == 0:
         raise ValueError(f"{str(path)!r} has {len(frame)} rows and no numeric column")
     columns = tuple(str(name) for name in numeric.columns)
@@ -127,6 +128,13 @@ def numbers_of(path: Path, frame: "DataFrame") -> Store:
     values = numeric.to_numpy(np.float64)
     require_finite(repr(str(path)), columns, values)
     return ArrayStore(repr(str(path)), values, about=about)
+
+
+def _numbers_rows(name: Any, column: "Series[Any]") -> bool:
+    """Whether a column has no name in the file, for which pandas says ``Unnamed: 0``, and counts from 0 or 1."""
+    first = column.iloc[0] if len(column) else None
+    counts = first in (0, 1) and len(column) > 1
+    return counts and str(name).startswith("Unnamed: ") and bool((column == np.arange(len(column)) + first).all())
 
 
 def require_finite(name: str, columns: Sequence[str], values: Array, start: int = 0) -> None:

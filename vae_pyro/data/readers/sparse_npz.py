@@ -7,9 +7,11 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from vae_pyro.core.memory import require_memory
 from vae_pyro.data.facts import About
 from vae_pyro.data.readers import READERS
 from vae_pyro.data.readers.arrays import coded
+from vae_pyro.data.readers.npz import require_members_within_memory
 from vae_pyro.data.readers.reader import Reader
 from vae_pyro.data.readers.store import Array, Store, native, native_type
 
@@ -28,7 +30,7 @@ class SparseReader(Reader):
         try:
             with source.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return "format" in arrays and "shape" in arrays and "data" in arrays
-        except (OSError, ValueError, BadZipFile):  # the reader of dense arrays says what is wrong
+        except (OSError, ValueError, EOFError, BadZipFile):  # the reader of dense arrays says what is wrong
             return False
 
     def open(self, source: Path) -> Store:
@@ -37,12 +39,16 @@ class SparseReader(Reader):
 
         name = repr(str(source))
         try:
+            require_members_within_memory(source)
+            with np.load(source, allow_pickle=False) as arrays:
+                rows = int(np.asarray(arrays["shape"]).ravel()[0])
+            require_memory(8 * rows, f"{name}: the row pointers of {rows:,} rows")
             loaded = sparse.load_npz(source)
             require_consistent(loaded)
             matrix = sparse.csr_array(loaded)
             with np.load(source, allow_pickle=False) as arrays:
                 labels = arrays.get("y")
-        except (ValueError, KeyError, NotImplementedError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, NotImplementedError, EOFError) as error:
             raise ValueError(f"cannot read the sparse matrix {name}: {error}") from None
         if matrix.ndim != 2 or 0 in matrix.shape or matrix.dtype.kind not in "buif":
             raise ValueError(f"{name} holds a sparse {matrix.dtype} of shape {matrix.shape}; expected are numbers")

@@ -1,6 +1,7 @@
 """The cells of one column: as numbers, as values of a type, and in the words of a message."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +38,12 @@ def numbers(name: str, series: "Series[Any]") -> Values:
     return np.where(observed, values, np.nan)
 
 
+def repeated(names: Sequence[str]) -> str | None:
+    """The first of some names that is there more than once; ``None`` where each is there once."""
+    counts = Counter(names)
+    return next((name for name in names if counts[name] > 1), None)
+
+
 def columns_of(frame: "DataFrame") -> "Mapping[str, Series[Any]]":
     """The columns of a table by name.
 
@@ -46,7 +53,7 @@ def columns_of(frame: "DataFrame") -> "Mapping[str, Series[Any]]":
     import pandas as pd
 
     names = [str(name) for name in frame.columns]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    twice = repeated(names)
     if twice is not None:
         raise ValueError(f"two columns are called {twice!r}; rename one")
     series = {name: frame.iloc[:, place] for place, name in enumerate(names)}

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from vae_pyro.core.config import Config
 from vae_pyro.data.observation import Space
-from vae_pyro.data.tables.cells import Mask, Values, columns_of, listed, numbers, scalar, typed, unfit, within
+from vae_pyro.data.tables.cells import Mask, Values, columns_of, listed, numbers, repeated, scalar, typed, unfit, within
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -190,7 +190,7 @@ class Schema(Config):
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
         names = self.names
-        twice = next((name for name in names if names.count(name) > 1), None)
+        twice = repeated(names)
         if twice is not None:
             raise ValueError(f"two columns are called {twice!r}; rename one")
         return self
