@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from vae_pyro.models.vae import VAE
     from vae_pyro.runs.folder import RunFolder
 
-_SEEDS = 2**63 - 1
+LARGEST_SEED = 2**63 - 1
 
 # Plain aliases: typer does not look into those of the `type` statement.
 Run = Annotated[Path, typer.Argument(help="Run folder, as fit wrote it.")]
 Data = Annotated[str, typer.Argument(help="Name (see datasets), .npy, .npz, .csv, .parquet, .zarr, or a folder.")]
 Objective = Annotated[str | None, typer.Option(help="name or name:option=value.")]
-Seed = Annotated[int, typer.Option(min=0, max=_SEEDS, help="Seed of the draws.")]
-FitSeed = Annotated[int | None, typer.Option(min=0, max=_SEEDS, help="Seed of weights and fit.")]
+Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the draws.")]
+FitSeed = Annotated[int | None, typer.Option(min=0, max=LARGEST_SEED, help="Seed of weights and fit.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Take the first data only.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 DataRoot = Annotated[Path | None, typer.Option(help="Folder of downloaded data sets (or VAE_PYRO_DATA).")]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PICTURE, ARRAYS, ARRAY = ".png", ".npz", ".npy"
+_MOST_PICTURED = 2500
 
 
 def require_ending(out: Path, *endings: str) -> None:
@@ -22,6 +23,16 @@ def require_ending(out: Path, *endings: str) -> None:
     if out.suffix not in endings:
         *most, last = endings
         raise ValueError(f"--out {str(out)!r}: the ending chooses the format, {', '.join(most)} or {last}")
+
+
+def require_few(out: Path, num: int) -> None:
+    """Refuse a picture of more data than one can be seen in.
+
+    Raises:
+        ValueError: ``out`` is a picture, and ``num`` too large.
+    """
+    if out.suffix == PICTURE and num > _MOST_PICTURED:
+        raise ValueError(f"--num {num}: a picture shows at most {_MOST_PICTURED:,} data; write {ARRAYS} for more")
 
 
 def write_bytes(out: Path, content: bytes) -> None:

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -164,7 +165,7 @@ def _facts(config: DataConfig, parts: dict[str, Split], about: About, described:
     hidden = None if train.mask is None else 1 - float(train.mask.sum(dtype=torch.float64)) / train.mask.numel()
     return DataFacts(
         name=config.source,
-        path=None if config.source in DATASETS else os.path.abspath(config.source),
+        path=None if config.source in DATASETS else str(Path(config.source).absolute()),
         x_shape=train.x_shape,
         sizes={name: len(parts[name]) for name in NAMES},
         range=(summary.low, summary.high),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vae_pyro.core.isolation import undisturbed
 from vae_pyro.core.registry import Registry
 from vae_pyro.data.facts import About
 from vae_pyro.data.readers.arrays import ArrayStore
@@ -41,7 +42,8 @@ def open_dataset(name: str, root: str | Path | None = None) -> ArrayStore:
         ValueError: unknown name.
     """
     make: Callable[[Path], ArrayStore] = DATASETS[name]
-    store = make(data_root(root))
+    with undisturbed():  # the first import of scikit-learn draws a random number and sets variables
+        store = make(data_root(root))
     store.name = f"data set {name!r}"
     return store
 

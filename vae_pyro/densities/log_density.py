@@ -8,6 +8,7 @@ over particles, and both take ``mask`` and ``y`` as keywords where those are use
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyro
 import torch
@@ -72,6 +73,13 @@ class LogDensities:
                 draw.register_hook(hook)
 
 
+def _require_rows(x: Any) -> None:
+    if not isinstance(x, Tensor):
+        raise ValueError(f"x is a tensor (datum, *event), got {type(x).__name__}; pass torch.as_tensor(x)")
+    if x.dim() < 1 or len(x) == 0:
+        raise ValueError(f"x is a tensor (datum, *event) with one datum at least, got shape {tuple(x.shape)}")
+
+
 def log_densities(
     model: Program,
     guide: Program,
@@ -107,8 +115,8 @@ def log_densities(
         Log densities, each entry of shape ``(num_particles, datum)``.
 
     Raises:
-        ValueError: ``x`` is no tensor or has no rows, ``num_particles`` is below 1, a site lies outside the plate over data, both parts are stopped, or
-            ``stop_guide`` is asked of draws that are not reparameterised.
+        ValueError: ``x`` is no tensor or has no rows, ``num_particles`` is below 1, a site lies outside the plate over
+            data, both parts are stopped, or ``stop_guide`` is asked of draws that are not reparameterised.
 
     References:
         Roeder, Wu & Duvenaud 2017, Sticking the landing, sec. 3 (``stop_guide``). arXiv:1703.09194
@@ -118,10 +126,7 @@ def log_densities(
     if stop_guide and stop_draws:
         raise ValueError("stop_guide and stop_draws together leave log q without a gradient; ask for one of them")
     given = {key: value for key, value in (("mask", mask), ("y", y)) if value is not None}
-    if not isinstance(x, Tensor):
-        raise ValueError(f"x is a tensor (datum, *event), got {type(x).__name__}; pass torch.as_tensor(x)")
-    if x.dim() < 1 or len(x) == 0:
-        raise ValueError(f"x is a tensor (datum, *event) with one datum at least, got shape {tuple(x.shape)}")
+    _require_rows(x)
     shape = (num_particles, len(x))
     with pyro.plate("particles", num_particles, dim=PARTICLE_DIM):
         guide_trace = poutine.trace(guide).get_trace(x, **given)

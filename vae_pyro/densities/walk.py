@@ -87,8 +87,7 @@ class PairData:
             num_draws: draws for each datum.
             seed: of the draws; those of a datum do not depend on what is done between blocks.
         """
-        what = f"num_draws={num_draws:,}: log densities of the draws of one datum"
-        require_memory(_DENSITIES_BYTES * num_draws, what, "lower num_draws")
+        require_draws(num_draws)
         stream = RandomStream(derive_seed(seed, _LATENT_STREAM))
         data, particles = block_sizes(len(self), num_draws, self.width)
         if data * num_draws * self.width > _LATENTS_AT_ONCE:  # latents may be as wide as x, and rarely are
@@ -273,6 +272,16 @@ def bind(
     programs = pair.programs(split)
     device, dtype = pair.place(split)
     return PairData(pair, programs, split.to(device), device, dtype, pair.width(split))
+
+
+def require_draws(num_draws: int) -> None:
+    """Refuse more draws than memory holds the log densities of, for a single datum.
+
+    Raises:
+        ValueError: the message names both sizes.
+    """
+    what = f"num_draws={num_draws:,}: log densities of the draws of one datum"
+    require_memory(_DENSITIES_BYTES * num_draws, what, "lower num_draws")
 
 
 def walk(

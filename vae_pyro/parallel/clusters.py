@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
@@ -14,6 +15,7 @@ from typing import Any
 
 from vae_pyro.core.isolation import muted
 from vae_pyro.parallel.process import default_workers
+from vae_pyro.parallel.signals import interrupts_later
 
 _MISSING = "backend {0!r} requires the package {1!r}, which is not installed: pip install 'vae_pyro[scale]'"
 
@@ -109,16 +111,22 @@ def dask_pool(width: int | None, address: str | None, retries: int) -> Iterator[
     except ImportError:
         raise ValueError(_MISSING.format("dask", "dask[distributed]")) from None
     address = address or os.environ.get("DASK_SCHEDULER_ADDRESS")
+    cluster = None
     with ExitStack() as stack:
         for name in ("distributed.nanny", "distributed.scheduler", "distributed.client", "distributed.worker"):
             stack.enter_context(muted(name, logging.CRITICAL))  # a worker that dies is answered for here
         if address is None:
             width = width or default_workers()
-            with dask.config.set({"distributed.scheduler.allowed-failures": retries}):
+            with dask.config.set({"distributed.scheduler.allowed-failures": retries}), interrupts_later():
                 # Without a limit of memory: a worker that holds much is no reason to end it.
                 cluster = stack.enter_context(
                     distributed.LocalCluster(
-                        n_workers=width, threads_per_worker=1, processes=True, dashboard_address=":0", memory_limit=0
+                        n_workers=width,
+                        threads_per_worker=1,
+                        processes=True,
+                        dashboard_address=":0",
+                        memory_limit=0,
+                        silence_logs=logging.CRITICAL,
                     )
                 )
             client = stack.enter_context(distributed.Client(cluster, set_as_default=False))
@@ -153,7 +161,14 @@ def dask_pool(width: int | None, address: str | None, retries: int) -> Iterator[
                 if busy:
                     client.restart_workers(busy, timeout=10)
 
-        yield Pool(cluster_backend(start, result, stop), width, patient=True)
+        try:
+            yield Pool(cluster_backend(start, result, stop), width, patient=True)
+        except BaseException:
+            for nanny in [] if cluster is None else cluster.workers.values():
+                nanny.auto_restart = False
+                with contextlib.suppress(OSError, TypeError):  # it is gone already, or was never there
+                    os.kill(nanny.pid, signal.SIGKILL)  # a worker in the middle of a fit would be waited for
+            raise
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The settings of one run, put together from a preset, a file, and single values; the later wins."""
 
 import json
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ _SECTIONS: dict[str, type[VAEConfig] | type[FitConfig] | type[DataConfig]] = {
 }
 # A longer file is none of settings: a table's columns are inferred, and not written by hand.
 _MOST_BYTES = 1 << 24
+# Keys of TOML with so many parts, which are parsed in quadratic time.
+_DEEP_KEY = re.compile(r"(?:[\w-]+\s*\.\s*){100}")
 CHOICES: dict[str, Registry[Any]] = {
     "likelihood": LIKELIHOODS,
     "prior": PRIORS,
@@ -99,7 +102,10 @@ def read_settings_file(path: Path) -> dict[str, Any]:
     """
     require_small(path, _MOST_BYTES, "a file of settings")
     try:
-        settings = json.loads(path.read_text()) if path.suffix == ".json" else tomllib.loads(path.read_text())
+        text = path.read_text()
+        if path.suffix != ".json" and _DEEP_KEY.search(text):
+            raise RecursionError
+        settings = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read the settings in {str(path)!r}: {error!s:.200}") from None
     except RecursionError:
@@ -111,13 +117,22 @@ def read_settings_file(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{str(path)!r}: unknown key {unknown[0]!r}; known are model, fit, data, seed, preset, experiment"
         )
+    _require_form(settings, repr(str(path)))
+    return settings
+
+
+def _require_form(settings: Mapping[str, Any], name: str) -> None:
+    """Refuse sections that are no tables, and others of the wrong type.
+
+    Raises:
+        ValueError: the message names each key with its value.
+    """
     try:
         _File.model_validate(settings)
     except ValidationError as error:
         known = "; known keys of experiment are " + ", ".join(_Experiment.model_fields)
         hint = known if any(item["type"] == "extra_forbidden" for item in error.errors()) else ""
-        raise ValueError(f"{str(path)!r}: {describe_errors(error)}{hint}") from None
-    return settings
+        raise ValueError(f"{name}: {describe_errors(error)}{hint}") from None
 
 
 def parse_assignment(text: str) -> tuple[list[str], Any]:
@@ -198,6 +213,8 @@ def assemble(
         ValueError: an unknown key or an impossible value.
         FileNotFoundError: the data are not there.
     """
+    if base is not None:
+        _require_form(base, "the settings of the run")
     from_file = read_settings_file(file) if file is not None else {}
     preset_name = preset_name or from_file.get("preset")
     chosen = preset(preset_name) if preset_name else None

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from vae_pyro.applications.compression.ans import WORD_BITS
 from vae_pyro.core.config import Config
 from vae_pyro.core.files import write_atomically
+from vae_pyro.core.memory import require_memory
+from vae_pyro.core.registry import describe_errors
+from vae_pyro.core.regular import require_regular
 
 type Array = np.ndarray[Any, Any]
 type Count = Annotated[int, Field(ge=0)]
@@ -26,6 +29,8 @@ _MAGIC = b"vae_pyro archive 1\n"
 _LENGTH, _CHECKSUM, _WORD, _ID = 4, 32, 4, 8
 # A longer header is a sign of damage.
 _MAX_HEADER = 1 << 16
+# Larger numbers no archive has; arrays of their size would be made before anything is decoded.
+_LARGEST, _MAX_BLOCK, _MAX_SYMBOLS = 1 << 53, 1 << 12, 1 << 20
 
 
 class ArchiveError(ValueError):
@@ -55,17 +60,17 @@ class Header(Config):
     """
 
     likelihood: str
-    x_shape: tuple[Annotated[int, Field(gt=0)], ...]
-    num_data: Annotated[int, Field(gt=0)]
+    x_shape: tuple[Annotated[int, Field(gt=0, le=_LARGEST)], ...]
+    num_data: Annotated[int, Field(gt=0, le=_LARGEST)]
     dtype: Annotated[str, Field(pattern="^(b1|[iu][1248]|f[248])$")]
-    first_id: int | None
+    first_id: Annotated[int, Field(ge=0, le=_LARGEST)] | None
     id_bytes: Count
     words: Count
     initial_words: Count
-    bits: int
-    block: Annotated[int, Field(gt=0)]
-    low: int
-    symbols: Annotated[int, Field(gt=1)]
+    bits: Annotated[int, Field(ge=4, le=20, multiple_of=2)]
+    block: Annotated[int, Field(gt=0, le=_MAX_BLOCK)]
+    low: Annotated[int, Field(ge=-_LARGEST, le=_LARGEST)]
+    symbols: Annotated[int, Field(gt=1, le=_MAX_SYMBOLS)]
     escape: bool
     model: Digest
     probabilities: Digest
@@ -160,6 +165,11 @@ def _read_list(content: bytes, count: int) -> Array:
     return np.cumsum(np.frombuffer(inflated, "<i8"))
 
 
+def _in_words(error: Exception) -> str:
+    """An error of reading a header, on one line."""
+    return describe_errors(error) if isinstance(error, ValidationError) else str(error)
+
+
 def read_archive(path: str | Path) -> Archive:
     """Read an archive that `Archive.write` wrote.
 
@@ -167,6 +177,10 @@ def read_archive(path: str | Path) -> Archive:
         ArchiveError: the file is absent, foreign, truncated, or changed after it was written.
     """
     path = Path(path)
+    try:
+        require_regular(path)
+    except ValueError as error:
+        raise ArchiveError(str(error)) from None
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -180,8 +194,10 @@ def read_archive(path: str | Path) -> Archive:
         raise ArchiveError(f"{str(path)!r} is truncated, or its beginning was changed: {len(content):,} bytes")
     try:
         header = Header.model_validate_json(content[begin : begin + length])
-    except ValueError as error:
-        raise ArchiveError(f"{str(path)!r} has a header of another format, or was changed: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise ArchiveError(
+            f"{str(path)!r} has a header of another format, or was changed: {_in_words(error)}"
+        ) from None
     expected = begin + length + _WORD * header.words + header.id_bytes + _CHECKSUM
     if len(content) != expected:
         raise ArchiveError(f"{str(path)!r} is truncated or was extended: {len(content):,} bytes, expected {expected:,}")
@@ -189,6 +205,14 @@ def read_archive(path: str | Path) -> Archive:
         raise ArchiveError(f"{str(path)!r} was changed after it was written: its checksum does not match")
     middle = begin + length + _WORD * header.words
     words = np.frombuffer(body[begin + length : middle], "<u4").astype(np.uint32)
-    if header.first_id is not None:
-        return Archive(header, words, header.first_id + np.arange(header.num_data))
-    return Archive(header, words, _read_list(body[middle:], header.num_data))
+    try:
+        what = f"{header.num_data:,} data of shape {header.x_shape}"
+        require_memory(_ID * header.num_data * (1 + prod(header.x_shape)), what)
+        if header.first_id is not None:
+            return Archive(header, words, header.first_id + np.arange(header.num_data))
+        ids = _read_list(body[middle:], header.num_data)
+    except (ValueError, zlib.error) as error:
+        raise ArchiveError(f"{str(path)!r} has a header that does not describe it, or was changed: {error}") from None
+    if len(ids) != header.num_data:
+        raise ArchiveError(f"{str(path)!r} lists {len(ids):,} rows, and its header says {header.num_data:,}")
+    return Archive(header, words, ids)

@@ -134,11 +134,17 @@ def decompress(vae: VAE, archive: Archive) -> Array:
     with exact():
         networks, grid = Networks(vae, header.block), Grid(header.bits)
         alphabet = Alphabet(header.low, header.symbols, header.escape)
-        if header.x_shape != networks.x_shape or header.probabilities != networks.digest(grid, alphabet):
+        try:
+            probabilities = networks.digest(grid, alphabet)
+        except (ValueError, RuntimeError) as error:  # values that the likelihood does not have
+            raise ArchiveError(
+                f"the archive's header is not that of this VAE's data, or was changed: {error}"
+            ) from None
+        if header.x_shape != networks.x_shape or header.probabilities != probabilities:
             raise ArchiveError(_other_machine(header, "at fixed points"))
         try:
             integers, _ = decode(Channel(networks, grid, alphabet), archive.words, header.num_data)
-        except (OverflowError, ValueError):
+        except (OverflowError, ValueError, IndexError, RuntimeError):
             # Bits read with other probabilities are arbitrary: integers beyond 64 bits, or too large for the networks.
             raise ArchiveError(_other_machine(header, "somewhere in the data, which cannot be decoded")) from None
     if header.data != data_digest(integers.__getitem__, len(integers), header.block):

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from vae_pyro.cli.console import print_line, print_written
-from vae_pyro.cli.options import BackendOptions, Data, FitOptions
+from vae_pyro.cli.options import LARGEST_SEED, BackendOptions, Data, FitOptions
 from vae_pyro.cli.registration import Topic, verb
 
 _BROKEN = 1
@@ -27,7 +27,7 @@ def compare(
     draws: Annotated[int, typer.Option(min=25, help="Draws of z for each datum of the evaluation.")] = 500,
     limit: Annotated[int | None, typer.Option(min=2, help="Evaluate the first data of the test set only.")] = None,
     gap_data: Annotated[int, typer.Option(min=0, help="Data whose inference gaps are estimated; 0 for none.")] = 0,
-    evaluation_seed: Annotated[int, typer.Option(min=0, help="Seed of the evaluation's draws.")] = 0,
+    evaluation_seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the evaluation's draws.")] = 0,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Runs at once; as many as cores or GPUs if not given.")
     ] = None,
@@ -37,10 +37,12 @@ def compare(
     from functools import partial
 
     from analysis import compare_experiment, measure
+    from vae_pyro.densities.walk import require_draws
     from vae_pyro.experiments.plan import parse_grid
     from vae_pyro.experiments.running import run_experiment
     from vae_pyro.training.settings import read_settings_file
 
+    require_draws(draws)  # before anything is fitted
     stated = {} if settings.config is None else read_settings_file(settings.config).get("experiment", {})
     objectives = objective or stated.get("objectives", ["elbo"])
     place = _place(baseline or stated.get("baseline"), objectives)

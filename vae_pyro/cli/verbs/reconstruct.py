@@ -7,7 +7,7 @@ import typer
 
 from vae_pyro.cli.options import SplitOptions
 from vae_pyro.cli.registration import Topic, verb
-from vae_pyro.cli.writing import ARRAYS, PICTURE, require_ending, write_arrays_or_picture
+from vae_pyro.cli.writing import ARRAYS, PICTURE, require_ending, require_few, write_arrays_or_picture
 
 
 @verb(Topic.USE, "vae-pyro reconstruct runs/m --num 16 --out reconstructions.png")
@@ -18,6 +18,7 @@ def reconstruct(
 ) -> None:
     """Data beside E(x | z) for a draw of q(z | x)."""
     require_ending(out, PICTURE, ARRAYS)
+    require_few(out, num)
     from analysis.plotting import plot_pairs
 
     _, vae, split = source.open_split()

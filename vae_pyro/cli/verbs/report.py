@@ -13,7 +13,7 @@ from vae_pyro.cli.registration import Topic, verb
 def report(
     source: SplitOptions,
     draws: Annotated[int, typer.Option(min=100, help="Draws of the guide for each datum.")] = 500,
-    simulations: Annotated[int, typer.Option(min=20, help="Simulations for the calibration.")] = 500,
+    simulations: Annotated[int, typer.Option(min=20, max=1_000_000, help="Simulations for the calibration.")] = 500,
     gap_data: Annotated[int, typer.Option(min=2, help="Data whose inference gaps are estimated.")] = 30,
     only: Annotated[list[str] | None, typer.Option(help="Make this section only; repeatable.")] = None,
     limit: Limit = None,

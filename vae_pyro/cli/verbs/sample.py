@@ -7,7 +7,7 @@ import typer
 
 from vae_pyro.cli.options import RunOptions
 from vae_pyro.cli.registration import Topic, verb
-from vae_pyro.cli.writing import ARRAYS, PICTURE, require_ending, write_arrays_or_picture
+from vae_pyro.cli.writing import ARRAYS, PICTURE, require_ending, require_few, write_arrays_or_picture
 
 
 @verb(Topic.USE, "vae-pyro sample runs/m --num 64 --out samples.png")
@@ -18,6 +18,7 @@ def sample(
 ) -> None:
     """Draw from the prior predictive: z ~ p(z), x ~ p(x | z)."""
     require_ending(out, PICTURE, ARRAYS)
+    require_few(out, num)
     from analysis.plotting import plot_data
 
     _, vae = source.open_model()

@@ -120,7 +120,7 @@ def image_files(path: Path) -> list[Path]:
 
 
 def read_image(file: Path) -> Array:
-    """Pixels ``(channels, height, width)`` of 8 or 16 bits, grey or RGB, upright, over black where they are transparent.
+    """Pixels ``(channels, height, width)`` of 8 or 16 bits, grey or RGB, upright; over black where transparent.
 
     The orientation that a camera notes (EXIF) is applied, and an opacity (alpha) multiplies the intensities.
 
