@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -158,17 +158,26 @@ def dask_pool(width: int | None, address: str | None, retries: int) -> Iterator[
             busy = [name for name, processing in held.items() if keys & {str(key) for key in processing}]
             with contextlib.suppress(Exception):  # a worker without a nanny cannot be ended from here
                 client.cancel(left, force=True)
-                if busy:
+                if busy and cluster is not None:
+                    _kill(nanny for nanny in cluster.workers.values() if nanny.worker_address in busy)
+                elif busy:
                     client.restart_workers(busy, timeout=10)
 
         try:
             yield Pool(cluster_backend(start, result, stop), width, patient=True)
         except BaseException:
-            for nanny in [] if cluster is None else cluster.workers.values():
-                nanny.auto_restart = False
-                with contextlib.suppress(OSError, TypeError):  # it is gone already, or was never there
-                    os.kill(nanny.pid, signal.SIGKILL)  # a worker in the middle of a fit would be waited for
+            if cluster is not None:
+                for nanny in cluster.workers.values():
+                    nanny.auto_restart = False
+                _kill(cluster.workers.values())
             raise
+
+
+def _kill(nannies: Iterable[Any]) -> None:
+    """End workers of dask on this machine, in the middle of a task as well, for which dask would wait."""
+    for nanny in nannies:
+        with contextlib.suppress(OSError, TypeError):  # it is gone already, or was never there
+            os.kill(nanny.pid, signal.SIGKILL)
 
 
 @contextmanager

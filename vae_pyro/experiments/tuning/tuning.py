@@ -117,6 +117,7 @@ def tune(
     given = [*assignments] if seed is None else [*assignments, (["seed"], seed)]
     settings = assemble(source, preset_name=preset_name, file=file, assignments=given)
     plan = _plan(settings, dimensions, {"num_random": num_random, "prune": prune, "num_unpruned": num_unpruned})
+    num_workers = min(num_workers, num_trials)  # others would have nothing to do
     alone = num_workers == 1 and backend in ("loky", "sequential")
     if alone:
         settings.fit.torch_device()  # refuse a missing device before the folder is created
