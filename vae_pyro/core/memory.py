@@ -12,7 +12,17 @@ from torch.overrides import TorchFunctionMode
 
 # Where Linux states the limit of memory of a container, of both versions of control groups.
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-_MAKERS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.eye)
+_MAKERS = (
+    torch.empty,
+    torch.zeros,
+    torch.ones,
+    torch.full,
+    torch.rand,
+    torch.randn,
+    torch.eye,
+    torch.arange,
+    torch.tril_indices,
+)
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
@@ -74,16 +84,14 @@ class _Sizes(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in _MAKERS:
+            alike = {**kwargs, "device": "meta"}
+            if "generator" in alike:
+                alike["generator"] = None
             try:
-                planned = func(
-                    *args,
-                    **{**kwargs, "device": "meta", "generator": None}
-                    if "generator" in kwargs
-                    else {**kwargs, "device": "meta"},
-                )
-                self.size += planned.numel() * planned.element_size()
+                planned = func(*args, **alike)
             except (RuntimeError, TypeError):  # sizes beyond 64 bits
                 raise ValueError(f"{self.what} have more than 2^63 elements; {self.way_out}") from None
+            self.size += planned.numel() * planned.element_size()
             require_memory(self.size, self.what, self.way_out)
         return func(*args, **kwargs)
 

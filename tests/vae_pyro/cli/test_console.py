@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import typer
+from rich.table import Table
 from typer.testing import CliRunner
 
 from analysis.results.verdict import Verdict
 from vae_pyro import FitInterruptedError, RunError
-from vae_pyro.cli.console import Group, print_line, print_verdicts, print_written
+from vae_pyro.cli.console import Group, console, print_line, print_verdicts, print_written
 from vae_pyro.parallel import ranks
 from vae_pyro.parallel.ranks import RankLostError, Ranks
 
@@ -70,3 +71,43 @@ def test_lines_and_tables_show_brackets(capsys: pytest.CaptureFixture[str], tmp_
     assert shown.startswith(f"x[bold] is 3\nwrote {tmp_path}/a[, {tmp_path}/b\n")
     for words in ("of [/b]", "question", "estimate", "threshold", "warn", "Is [this] so?", "nats", "below 1"):
         assert words in shown
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (KeyboardInterrupt(), 130, "stopped: stopped by SIGINT"),
+        (MemoryError("Unable to allocate 3 TiB"), 2, "error: not enough memory: Unable to allocate 3 TiB; take fewer"),
+        (MemoryError(), 2, "error: not enough memory: an allocation failed; take fewer"),
+        (
+            RuntimeError(
+                "[enforce fail at a.cpp:1] err == 0. DefaultCPUAllocator: can't allocate memory: you tried\nb"
+            ),
+            2,
+            "error: not enough memory: can't allocate memory: you tried; take fewer",
+        ),
+        (RecursionError("maximum"), 2, "error: the input is nested too deeply"),
+        (EOFError("no data left"), 2, "error: no data left"),
+        (ValueError("column 'a\x1b[2J\u202e'"), 2, r"error: column 'a\x1b[2J\u202e'"),
+    ],
+)
+def test_interruptions_and_lack_of_memory_are_one_line(error: BaseException, code: int, text: str) -> None:
+    def fails() -> None:
+        raise error
+
+    result = CliRunner().invoke(app_of(fails), ["verb"])
+    assert result.exit_code == code
+    assert result.stderr.startswith(text)
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_control_characters_are_written_out_in_lines_and_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\x1b[31m\x07\u202eb\ud800"
+    print_line(name)
+    console.print(Table("x", title=name))
+    table = Table("x")
+    table.add_row(name)
+    console.print(table)
+    shown = capsys.readouterr().out
+    assert shown.count(r"a\x1b[31m\x07\u202eb\ud800") == 3
+    assert not {"\x1b", "\x07", "\u202e"} & set(shown)

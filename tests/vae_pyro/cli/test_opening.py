@@ -45,3 +45,18 @@ def test_other_data_are_whole_and_of_the_shape_of_the_run(run: Path, tmp_path: P
         other_data(run, str(tmp_path / "wide.npy"), None, "cpu")
     with pytest.raises(FileNotFoundError, match=r"none\.npy"):
         other_data(run, str(tmp_path / "none.npy"), None, "cpu")
+
+
+def test_a_relative_source_is_found_from_another_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "there").mkdir()
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32))
+    monkeypatch.chdir(tmp_path)
+    data = load_data("x.npy")
+    assert data.config.source == "x.npy"
+    vae = VAE(VAEConfig(x_shape=(4,), latent_dim=2, likelihood="gaussian", encoder="mlp:hidden=[4]"))
+    fit(vae, data.train, config=FitConfig(epochs=1, compile=False), data=data, out="run", progress=False)
+    monkeypatch.chdir(tmp_path / "there")
+    _, _, found = open_all(Path("../run"), None, "cpu")
+    assert found.facts.fingerprint == data.facts.fingerprint
+    (tmp_path / "x.npy").rename(tmp_path / "there" / "x.npy")  # where the record is of a file that has moved
+    assert open_all(Path("../run"), None, "cpu")[2].facts.fingerprint == data.facts.fingerprint

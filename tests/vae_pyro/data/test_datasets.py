@@ -1,13 +1,18 @@
 """Named data sets, made or downloaded."""
 
+import os
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from vae_pyro import load_data
+from vae_pyro.data.datasets import DATASETS, without_downloads
+from vae_pyro.data.readers.arrays import ArrayStore
 
 
 def test_absent_downloads_say_where_to_put_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,3 +72,32 @@ def test_mnist_as_it_is() -> None:
     assert data.facts.sizes == {"train": 60000, "validation": 0, "test": 10000}
     assert int(data.train.values.sum(dtype=torch.int64)) == 1567298545  # every pixel of the training images
     assert data.test.labels[:5].tolist() == [7, 2, 1, 0, 4]
+
+
+def test_reading_a_run_makes_no_folder_and_downloads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchvision
+
+    def absent(root: str, train: bool, download: bool, **options: Any) -> None:
+        assert not download
+        raise RuntimeError("Dataset not found.")
+
+    monkeypatch.setattr(torchvision.datasets, "KMNIST", absent)
+    with without_downloads(), pytest.raises(FileNotFoundError, match="reading a run downloads nothing; name the fold"):
+        load_data("kmnist", root=str(tmp_path / "made"))
+    assert not (tmp_path / "made").exists()
+
+
+def test_making_a_data_set_leaves_generators_and_environment() -> None:
+    """As the first import of scikit-learn would change them."""
+
+    @DATASETS.register("disturbing")
+    def disturbing(root: Path) -> ArrayStore:
+        os.environ["DISTURBED"] = "1"
+        return ArrayStore("disturbing", np.full((30, 2), random.random()))
+
+    before = dict(os.environ), random.getstate()
+    try:
+        load_data("disturbing")
+    finally:
+        DATASETS.unregister("disturbing")
+    assert before == (dict(os.environ), random.getstate())

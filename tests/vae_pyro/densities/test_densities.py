@@ -329,3 +329,17 @@ def test_draws_and_scores_apart_are_the_ledger(truth: PPCA) -> None:
         torch.testing.assert_close(log_prior, whole.log_prior[rows])
     with isolated(0), pytest.raises(ValueError, match="latent site 'z' of the model is not in the guide"):
         score_latents(model, x, {"other": latents["z"]})
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (np.zeros((3, 4)), "x is a tensor .* got ndarray; pass torch.as_tensor"),
+        (torch.zeros(0, 4), r"with one datum at least, got shape \(0, 4\)"),
+        (torch.zeros(()), r"with one datum at least, got shape \(\)"),
+    ],
+)
+def test_log_densities_are_of_tensors_with_rows(x: Any, words: str) -> None:
+    vae = VAE(VAEConfig(x_shape=(4,), latent_dim=2, encoder="mlp:hidden=[4]"))
+    with pytest.raises(ValueError, match=words):
+        log_densities(vae.model, vae.guide, x)

@@ -382,3 +382,14 @@ def test_gpus_fit_together(tmp_path: Path) -> None:
     one, two = RunFolder(tmp_path / "one").read_history(), RunFolder(tmp_path / "two").read_history()
     assert two[-1]["elbo"] > two[0]["elbo"]
     assert abs(two[-1]["elbo"] - one[-1]["elbo"]) < (one[-1]["elbo"] - one[0]["elbo"]) / 2
+
+
+def test_more_processes_than_devices_and_machines_without_a_launcher_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cores = len(os.sched_getaffinity(0))
+    with pytest.raises(ValueError, match=rf"devices={cores + 1}, but this machine gives {cores} cores; lower devices"):
+        FitConfig(device="cpu", devices=cores + 1).together()
+    monkeypatch.delenv("SLURM_NTASKS", raising=False)
+    with pytest.raises(ValueError, match="num_nodes=3, but nothing has started this program on other machines; start"):
+        FitConfig(device="cpu", num_nodes=3).together()

@@ -149,7 +149,10 @@ def decompress(vae: VAE, archive: Archive) -> Array:
             raise ArchiveError(_other_machine(header, "somewhere in the data, which cannot be decoded")) from None
     if header.data != data_digest(integers.__getitem__, len(integers), header.block):
         raise ArchiveError(_other_machine(header, "somewhere in the data, whose checksum does not match"))
-    return integers.astype(header.dtype)
+    values = integers.astype(header.dtype)
+    if not np.array_equal(values, integers):
+        raise ArchiveError(f"the archive's header has the dtype {header.dtype!r}, which does not hold its data")
+    return values
 
 
 def _other_machine(header: Header, where: str) -> str:

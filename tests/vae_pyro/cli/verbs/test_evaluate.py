@@ -4,6 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.vae_pyro.cli.calls import FAST, call, done, refused
 from vae_pyro import RunFolder
 
@@ -60,3 +62,15 @@ def test_refusals(digits_run: Path, tmp_path: Path) -> None:
     assert "'--draws'" in refused("evaluate", digits_run, "--draws", "1")
     assert "--samples is now --draws" in refused("evaluate", digits_run, "--samples", "20")
     assert "'--limit'" in refused("evaluate", digits_run, "--limit", "-3")
+
+
+def test_estimates_are_printed_where_they_cannot_be_stored(digits_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(RunFolder, "update_metrics", fails)
+    result = call("evaluate", digits_run, "--draws", "20", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["num_draws"] == 20
+    assert "warning: the estimates are not stored" in result.stderr
+    assert "metrics.json cannot be written (Permission denied)" in " ".join(result.stderr.split())

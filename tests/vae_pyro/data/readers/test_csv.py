@@ -94,3 +94,22 @@ def test_a_number_that_is_not_finite_is_named_by_column_and_row(seed: int, tmp_p
     for name in ("t.csv", "t.parquet"):
         with pytest.raises(ValueError, match=rf"{name}'.* values are not finite, the first inf in column 'b', row 23;"):
             load_data(tmp_path / name, seed=seed)
+
+
+def test_rows_that_end_early_are_refused_and_a_numbering_without_a_name_is_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    whole = "a,b,c\n" + "1.5,2.5,0.5\n\n" * 30
+    file.write_text(whole + "3.5,4.5\n" + "1.5,2.5,0.5\n")
+    with pytest.raises(ValueError, match=r"t.csv', line 62: 2 fields under a header of 3; complete the row, with an"):
+        load_data(file)
+    file.write_text(whole + "3.5,4.5,\n")
+    assert load_data(file).x_shape == (3,)
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(40, 2)), columns=["a", "b"])
+    for first, left_out in ((0, ("Unnamed: 0",)), (1, ("Unnamed: 0",)), (2, ())):
+        frame.index = pd.RangeIndex(first, first + 40)
+        frame.to_csv(file)
+        data = load_data(file)
+        assert data.facts.columns_left_out == left_out
+        assert data.x_shape == (2 + (not left_out),)
+    frame.to_csv(file, index_label="row")  # with a name it is a column like others
+    assert load_data(file).x_shape == (3,)

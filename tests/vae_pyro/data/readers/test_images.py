@@ -10,6 +10,7 @@ from PIL import Image
 from tests.vae_pyro.data.makers import image_folder
 from vae_pyro import load_data
 from vae_pyro.core.isolation import seeded
+from vae_pyro.data.readers.images import read_image
 
 
 def test_folders_of_images(tmp_path: Path) -> None:
@@ -110,3 +111,20 @@ def test_cut_images_are_one_line(tmp_path: Path) -> None:
         (tmp_path / "p" / "03.png").write_bytes(whole[:length])
         with pytest.raises(ValueError, match="cannot read the image .*03.png"):
             load_data(tmp_path / "p")
+
+
+def test_photographs_stand_upright_and_transparent_pixels_are_dark(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned clockwise by a quarter
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=turned)
+    np.testing.assert_array_equal(read_image(tmp_path / "turned.png"), np.rot90(pixels, -1).transpose(2, 0, 1))
+    opacity = np.full((5, 7, 1), 255, np.uint8)
+    opacity[0], opacity[1] = 0, 102
+    Image.fromarray(np.concatenate([pixels, opacity], 2)).save(tmp_path / "clear.png")
+    seen = read_image(tmp_path / "clear.png").transpose(1, 2, 0)
+    np.testing.assert_array_equal(seen[2:], pixels[2:])
+    assert not seen[0].any()
+    np.testing.assert_allclose(seen[1], pixels[1] * 0.4, atol=1)
+    Image.fromarray(pixels[:, :, 0]).save(tmp_path / "grey.png", transparency=int(pixels[3, 3, 0]))
+    assert read_image(tmp_path / "grey.png")[0, 3, 3] == 0
