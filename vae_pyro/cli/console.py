@@ -115,8 +115,8 @@ def _print_error(text: str, *, everywhere: bool = False) -> None:
 
 def _out_of_memory(error: MemoryError | RuntimeError) -> bool:
     """Whether an allocation failed; torch's errors are known once torch is imported."""
-    if isinstance(error, MemoryError):
-        return True
+    if isinstance(error, MemoryError) or "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
     from vae_pyro.core.memory import is_out_of_memory
 
     return is_out_of_memory(error)

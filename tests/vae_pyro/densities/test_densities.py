@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest

@@ -132,9 +132,10 @@ def numbers_of(path: Path, frame: "DataFrame") -> Store:
 
 def _numbers_rows(name: Any, column: "Series[Any]") -> bool:
     """Whether a column has no name in the file, for which pandas says ``Unnamed: 0``, and counts from 0 or 1."""
-    first = column.iloc[0] if len(column) else None
-    counts = first in (0, 1) and len(column) > 1
-    return counts and str(name).startswith("Unnamed: ") and bool((column == np.arange(len(column)) + first).all())
+    if not str(name).startswith("Unnamed: ") or len(column) < 2:
+        return False
+    values = column.to_numpy(np.float64)
+    return bool(values[0] in (0, 1) and np.array_equal(values, values[0] + np.arange(len(values))))
 
 
 def require_finite(name: str, columns: Sequence[str], values: Array, start: int = 0) -> None:
