@@ -32,6 +32,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON alone.")] = False,
 ) -> None:
     """ELBO, log p(x), KL, reconstruction, bits per dimension and active units, each with its Monte Carlo error."""
+    from vae_pyro.core.files import RunError
     from vae_pyro.evaluation.evaluation import evaluate as estimate
 
     folder, vae, data = source.open_split()
@@ -49,8 +50,9 @@ def evaluate(
     }
     try:
         folder.update_metrics(metrics)
-    except OSError as error:  # a folder of others, or a disk that is full: the estimates are there all the same
-        print_warning(f"the estimates are not stored: {folder.metrics_file} cannot be written ({error.strerror})")
+    except (OSError, RunError) as error:  # a folder of others, a full disk, a live fit: the estimates are there anyway
+        reason = error.strerror if isinstance(error, OSError) else error
+        print_warning(f"the estimates are not stored: {folder.metrics_file} cannot be written ({reason})")
     if as_json:
         typer.echo(json.dumps(metrics, indent=2))
         return

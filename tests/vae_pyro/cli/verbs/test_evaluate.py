@@ -38,7 +38,7 @@ def test_a_collapsed_posterior_is_reported(tmp_path: Path) -> None:
     vae = folder.load_model()
     for parameter in vae.guide.posterior.parameters():
         parameter.data.zero_()
-    folder.save_model(vae)
+    folder.save_model(vae, folder.read_history())
     shown = done("evaluate", out, "--draws", "10")
     assert "no latent is active" in shown
     assert "kl_warmup" in shown
