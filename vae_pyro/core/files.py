@@ -19,6 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from vae_pyro.core.regular import require_regular
+
 FORMAT = "vae_pyro run 1"
 
 
@@ -94,12 +96,20 @@ def write_json(path: Path, payload: dict[str, Any]) -> None:
     write_atomically(path, (json.dumps(checked, indent=2) + "\n").encode())
 
 
+def _require_regular(path: Path) -> None:
+    try:
+        require_regular(path)
+    except ValueError as error:
+        raise RunError(str(error)) from None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read what `write_json` wrote.
 
     Raises:
         RunError: the file is absent, not JSON, or not what was written.
     """
+    _require_regular(path)
     try:
         payload = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -166,6 +176,7 @@ def _header(path: Path, header: dict[str, str] | None, kind: str) -> dict[str, s
 def _opened(path: Path) -> Iterator[Any]:
     if not path.exists():
         raise RunError(f"no {path.name} in {str(path.parent)!r}")
+    _require_regular(path)
     try:
         with safe_open(path, framework="pt") as file:
             yield file

@@ -83,6 +83,8 @@ def _same_run(run: RunFolder, facts: dict[str, Any]) -> bool:
             continue
         keys = [key for key in new if old.get(key) != new[key]] if isinstance(new, dict) else [section]
         keys = [key for key in keys if key not in FREE.get(section, ())]
+        if section == "data" and _same_file(run, facts):
+            keys = [key for key in keys if key != "source"]
         if keys:
             was = old.get(keys[0]) if isinstance(old, dict) else old
             now = new.get(keys[0]) if isinstance(new, dict) else new
@@ -109,6 +111,12 @@ def _same_run(run: RunFolder, facts: dict[str, Any]) -> bool:
             f"{began.replay}"
         )
     return other_steps
+
+
+def _same_file(run: RunFolder, facts: dict[str, Any]) -> bool:
+    """Whether a source that is called otherwise, from another working directory, is the file that it was."""
+    began, asked = run.facts().path, DataFacts.from_json(facts["facts"]).path
+    return began is not None and began == asked
 
 
 def _with_steps_of(old: dict[str, Any], new: dict[str, Any]) -> tuple[dict[str, Any], bool]:

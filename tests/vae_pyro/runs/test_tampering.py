@@ -1,6 +1,7 @@
 """Files that were damaged, exchanged or made up, with right checksums or without, end in one error that names them."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -124,6 +125,14 @@ def nested(folder: RunFolder) -> None:
     folder.config_file.write_text("[" * 200_000 + "]" * 200_000)
 
 
+def pipe(name: str) -> Tamper:
+    def tamper(folder: RunFolder) -> None:
+        (folder.path / name).unlink()
+        os.mkfifo(folder.path / name)
+
+    return tamper
+
+
 def unfinished(tamper: Tamper) -> Tamper:
     def both(folder: RunFolder) -> None:
         folder.model_file.unlink()
@@ -150,6 +159,8 @@ REFUSED = {
     "a likelihood of a number": section("model", likelihood=7),
     "facts of a list": config(facts=[1, 2]),
     "nested json": nested,
+    "a pipe as config": pipe("config.json"),
+    "a pipe as model": pipe("model.safetensors"),
     "config of another run": exchange("config.json"),
     "model of another run": exchange("model.safetensors"),
     "model and history of another run": exchange("model.safetensors", "history.csv"),

@@ -111,6 +111,18 @@ def test_bad_calls_on_a_run(digits_run: Path) -> None:
     assert not (digits_run.parent / "new").exists()
 
 
+def test_resume_finds_the_data_from_another_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    table = np.random.default_rng(0).normal(size=(60, 3))
+    np.savetxt(tmp_path / "data" / "t.csv", table, delimiter=",", header="a,b,c", comments="")
+    monkeypatch.chdir(tmp_path / "data")
+    done("fit", "t.csv", "--epochs", "1", "--out", "../run")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert "1 epochs" in done("fit", "../data/t.csv", "--resume", "--out", "../run")
+    done("evaluate", "../run", "--draws", "20")
+
+
 def test_resume_needs_no_flag_twice(digits_run: Path) -> None:
     assert "2 epochs" in done("fit", "digits", "--resume", "--out", digits_run)
 
