@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from vae_pyro.core.files import RunError
@@ -116,7 +117,7 @@ def _same_run(run: RunFolder, facts: dict[str, Any]) -> bool:
 def _same_file(run: RunFolder, facts: dict[str, Any]) -> bool:
     """Whether a source that is called otherwise, from another working directory, is the file that it was."""
     began, asked = run.facts().path, DataFacts.from_json(facts["facts"]).path
-    return began is not None and began == asked
+    return began is not None and asked is not None and Path(began).resolve() == Path(asked).resolve()
 
 
 def _with_steps_of(old: dict[str, Any], new: dict[str, Any]) -> tuple[dict[str, Any], bool]:
