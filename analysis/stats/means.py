@@ -9,8 +9,9 @@ type Array = np.ndarray[Any, Any]
 
 
 def standard_error(values: Array) -> float:
-    """Standard error of the mean of independent values ``(datum,)``; NaN for a single one."""
-    return float(values.std(ddof=1) / sqrt(len(values))) if len(values) > 1 else float("nan")
+    """Standard error of the mean of independent values ``(datum,)``; NaN for a single one, or an infinite one."""
+    known = len(values) > 1 and np.isfinite(values).all()
+    return float(values.std(ddof=1) / sqrt(len(values))) if known else float("nan")
 
 
 def mean_and_error(values: Array) -> tuple[float, float]:

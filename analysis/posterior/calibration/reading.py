@@ -36,7 +36,8 @@ def statement(calibration: "Calibration") -> str:
             if calibration.significant(p)
         ]  # fmt: skip
         if not joint:
-            return f"no departure from the posterior found in {calibration.num_simulations:,} simulations"
+            found_by = "the ranks of " if calibration.evidence and calibration.evidence.outcome != "pass" else ""
+            return f"no departure from the posterior found in {found_by}{calibration.num_simulations:,} simulations"
         return (
             f"each latent is calibrated on its own, but not all together ({', '.join(joint)}): the guide misses how "
             "they depend on each other or on x"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.posterior.calibration import reading, thresholds
+from analysis.posterior.calibration.evidence import EvidenceBounds
 from analysis.posterior.calibration.rank_statistics import RankStatistics
 from analysis.posterior.calibration.z_scores import ZScores, quietly
 from analysis.results.result import Result, finite_or_none
@@ -29,12 +30,18 @@ class Calibration(ZScores, RankStatistics, Result):
     Tests: one of uniform ranks for each name, one of bias and one of width for each latent. Their p-values are
     multiplied by their number (Bonferroni), so that an exact posterior is rejected anywhere with a probability of at
     most ``1 - level``. With enough simulations every approximation is rejected; `verdicts` distinguish serious
-    departures. Attributes are those of `ZScores` and `RankStatistics`.
+    departures. Attributes are those of `ZScores` and `RankStatistics`, and
+
+    Attributes:
+        evidence: bounds on log p(x) at the true latents and at the draws; ``None`` where log w was not among the
+            quantities. An exact guide has no error in them, so that they take no part in the tests' error rate.
 
     References:
         Talts et al. 2018, Validating Bayesian inference algorithms with simulation-based calibration.
         arXiv:1804.06788
     """
+
+    evidence: EvidenceBounds | None = None
 
     @property
     def adjusted_p_values(self) -> Array:
@@ -72,7 +79,7 @@ class Calibration(ZScores, RankStatistics, Result):
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
-        """Ranks, width and bias of the worst latent, joint coverage, and TARP, all at one family-wise level."""
+        """Ranks, width and bias of the worst latent, joint coverage, TARP, all at one family-wise level; evidence."""
         return thresholds.verdicts_of(self)
 
     def summary(self) -> dict[str, Any]:
@@ -104,6 +111,7 @@ class Calibration(ZScores, RankStatistics, Result):
             "highest_density_level": joint_level,
             "highest_density_coverage": joint,
             "highest_density_coverage_se": joint_se,
+            "evidence": self.evidence.summary() if self.evidence else None,
         }
 
     def to_dataframe(self) -> "pd.DataFrame":
@@ -145,5 +153,6 @@ class Calibration(ZScores, RankStatistics, Result):
                 f"  {level:.0%} intervals cover the truth in {cover.mean():.1%} on average, least in "
                 f"{self.names[low]}: {cover[low]:.1%} ± {error[low]:.1%}",
                 f"  {self.statement}",
+                *([f"  {str(self.evidence).splitlines()[0]}"] if self.evidence else []),
             ]
         )

@@ -4,13 +4,14 @@ For an exact posterior the rank of the truth among independent draws is uniform,
 guide on data of the fitted model, not of the model on observed data.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from analysis.posterior.calibration.evidence import EvidenceBounds
 from analysis.posterior.calibration.result import HIGHEST_DENSITY, TARP, Calibration
 from analysis.stats.ranks import ranks, settled, standardize, tarp
 from vae_pyro.core.isolation import derive_seed, isolated
@@ -47,7 +48,8 @@ def calibrate(
     Draws z from p(z) and x from p(x | z) (``model(size=n)``), then draws of the guide at x, and takes the rank of the
     true z among them: for each latent; for quantities of latents and data, which see a guide that ignores x while no
     single latent does; for log q(z | x), which gives the coverage of highest-density regions; and for the distance to
-    a random point (TARP). Streams over simulations and particles in bounded memory.
+    a random point (TARP). With ``log_weight``, its means at the true latents and at the draws are compared as bounds on
+    the evidence, which sees support that the guide misses. Streams over simulations and particles in bounded memory.
 
     Args:
         pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.Pair`.
@@ -76,14 +78,7 @@ def calibrate(
         Hermans et al. 2022. arXiv:2110.06581
         Lemos et al. 2023. arXiv:2302.03026
     """
-    if num_simulations < 20 or num_draws < 19:
-        raise ValueError(
-            f"at least 20 simulations of 19 draws are required, got num_simulations={num_simulations} and "
-            f"num_draws={num_draws}; 500 and 99 are usual"
-        )
-    unknown = [quantity for quantity in quantities if isinstance(quantity, str) and quantity not in _NAMED]
-    if unknown:
-        raise ValueError(f"unknown quantity {unknown[0]!r}; choose from {', '.join(_NAMED)}, or pass a function")
+    _check_options(num_simulations, num_draws, quantities)
     pair = as_pair(pair)
     like = None if x_like is None or x_like.dim() < 2 else as_split(x_like, y=_classes_of(x_like, y))
     programs = pair.programs_of_draws(like, y, dtype=None if x_like is None else x_like.dtype)
@@ -106,6 +101,7 @@ def calibrate(
         quantity if isinstance(quantity, str) else getattr(quantity, "__name__", "quantity") for quantity in quantities
     ]
     parts: list[tuple[Array, ...]] = []
+    bounds: list[tuple[Array, Array]] = []
     squares, fourths = np.zeros(size), np.zeros(size)
     with isolated(derive_seed(seed, 1)):
         for n in _sizes(num_simulations, at_once):
@@ -117,11 +113,15 @@ def calibrate(
                 raise ValueError(f"the latents of the model are {sorted(truth)}, those of the guide {sorted(draws)}")
             both = {name: torch.cat([z.unsqueeze(0).to(draws[name]), draws[name]]) for name, z in truth.items()}
             log_q_truth = programs.score_guide(x, {name: z[:1] for name, z in both.items()}, **given)
-            values = [_flat(both, 2)]
-            values += _quantities(
-                programs, x, given, both, quantities, particles, torch.cat([log_q_truth[:1].to(log_q), log_q])
-            )
-            stacked = np.concatenate(values, axis=-1)
+            named: dict[str, Array] = {}
+            if any(isinstance(quantity, str) for quantity in quantities):
+                named = _named(programs, x, given, both, particles, torch.cat([log_q_truth[:1].to(log_q), log_q]))
+            values = [
+                named[quantity] if isinstance(quantity, str) else _array(quantity(both, x)) for quantity in quantities
+            ]
+            stacked = np.concatenate([_flat(both, 2), *(value[..., None] for value in values)], axis=-1)
+            if "log_weight" in quantities:
+                bounds.append(_means(named["log_weight"]))
             density = num_draws - ranks(_array(log_q_truth[0]), _array(log_q), random)
             if np.isnan(stacked).any():
                 column = int(np.isnan(stacked).any((0, 1)).argmax())
@@ -157,7 +157,33 @@ def calibrate(
         expected_square=squares / total,
         expected_fourth=fourths / total,
         level=level,
+        evidence=_evidence(bounds, size, num_draws),
     )
+
+
+def _check_options(num_simulations: int, num_draws: int, quantities: Sequence[str | Quantity]) -> None:
+    if num_simulations < 20 or num_draws < 19:
+        raise ValueError(
+            f"at least 20 simulations of 19 draws are required, got num_simulations={num_simulations} and "
+            f"num_draws={num_draws}; 500 and 99 are usual"
+        )
+    unknown = [quantity for quantity in quantities if isinstance(quantity, str) and quantity not in _NAMED]
+    if unknown:
+        raise ValueError(f"unknown quantity {unknown[0]!r}; choose from {', '.join(_NAMED)}, or pass a function")
+
+
+def _means(log_weight: Array) -> tuple[Array, Array]:
+    """That of the truth and the mean of those of the draws, each ``(simulation,)``; equal where all are equal."""
+    truth = log_weight[0]
+    centre = np.where(np.isfinite(truth), truth, 0.0)
+    return truth, centre + (log_weight[1:] - centre).mean(0)
+
+
+def _evidence(parts: list[tuple[Array, Array]], latent_dim: int, num_draws: int) -> EvidenceBounds | None:
+    if not parts:
+        return None
+    upper, lower = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return EvidenceBounds(upper, lower, latent_dim, num_draws)
 
 
 def _simulate(programs: Programs, size: int, y: Tensor | None) -> tuple[dict[str, Tensor], Tensor, Array, Given]:
@@ -175,30 +201,20 @@ def _classes_of(x: Tensor, y: Tensor | None) -> Tensor | None:
     return None if y is None else y[torch.arange(len(x), device=y.device) % len(y)]
 
 
-def _quantities(
-    programs: Programs,
-    x: Tensor,
-    given: Given,
-    latents: dict[str, Tensor],
-    quantities: Sequence[str | Quantity],
-    particles: int,
-    log_q: Tensor,
-) -> Iterator[Array]:
-    named: dict[str, Array] = {}
-    if any(isinstance(quantity, str) for quantity in quantities):
-        num = len(next(iter(latents.values())))
-        pieces = []
-        for start in range(0, num, particles):
-            some = {name: z[start : start + particles] for name, z in latents.items()}
-            scores = programs.score(x, some, **given)
-            pieces.append([_array(part) for part in (scores.log_likelihood, scores.total_prior)])
-        likelihood, prior = (np.concatenate(piece) for piece in zip(*pieces, strict=True))
-        joint, of_guide = likelihood + prior, _array(log_q)
-        precision = torch.finfo(log_q.dtype).eps * np.maximum(np.abs(joint), np.abs(of_guide))
-        weight = settled(joint - of_guide, np.where(np.isfinite(precision), precision, 0.0).max(0))
-        named = dict(zip(_NAMED, (likelihood, prior, joint, weight), strict=True))
-    for quantity in quantities:
-        yield (named[quantity] if isinstance(quantity, str) else _array(quantity(latents, x)))[..., None]
+def _named(
+    programs: Programs, x: Tensor, given: Given, latents: dict[str, Tensor], particles: int, log_q: Tensor
+) -> dict[str, Array]:
+    """The quantities of `_NAMED`, each ``(particle, datum)``; log weights that are equal up to rounding are equal."""
+    pieces = []
+    for start in range(0, len(log_q), particles):
+        some = {name: z[start : start + particles] for name, z in latents.items()}
+        scores = programs.score(x, some, **given)
+        pieces.append([_array(part) for part in (scores.log_likelihood, scores.total_prior)])
+    likelihood, prior = (np.concatenate(piece) for piece in zip(*pieces, strict=True))
+    joint, of_guide = likelihood + prior, _array(log_q)
+    precision = torch.finfo(log_q.dtype).eps * np.maximum(np.abs(joint), np.abs(of_guide))
+    weight = settled(joint - of_guide, np.where(np.isfinite(precision), precision, 0.0).max(0))
+    return dict(zip(_NAMED, (likelihood, prior, joint, weight), strict=True))
 
 
 def _sizes(total: int, at_once: int) -> list[int]:

@@ -7,12 +7,15 @@ from pydantic import Field
 
 from analysis.diagnostics.context import Context
 from analysis.diagnostics.diagnostic import DIAGNOSTICS, Diagnostic
+from analysis.posterior.calibration.evidence import EvidenceBounds
 from analysis.posterior.calibration.plot import plot_coverage, plot_tarp
 from analysis.posterior.calibration.result import Calibration
 from analysis.posterior.calibration.sbc import calibrate
 from analysis.results.blocks import Listing, Picture, Section, Table
 from analysis.results.estimate import Estimate
+from analysis.results.result import finite_or_none
 from analysis.results.text import flow
+from analysis.stats.means import standard_error
 from vae_pyro.core.config import Config
 
 _MOST_ROWS = 20
@@ -23,6 +26,8 @@ _REFERENCES = (
     "classifier. arXiv:2305.14593",
     "Hermans et al. 2022, A trust crisis in simulation-based inference? arXiv:2110.06581",
     "Lemos et al. 2023, Sampling-based accuracy testing of posterior estimators. arXiv:2302.03026",
+    "Grosse, Ghahramani & Adams 2015, Sandwiching the marginal likelihood using bidirectional Monte Carlo. "
+    "arXiv:1511.02543",
 )
 
 
@@ -40,7 +45,7 @@ class CalibrationOptions(Config):
 
 @DIAGNOSTICS.add
 class GuideCalibration(Diagnostic[Calibration]):
-    """Ranks, coverage and TARP of the guide on data of the model."""
+    """Ranks, coverage, TARP and evidence of the guide on data of the model."""
 
     name, title, order = "calibration", "Calibration of the guide", 40
     needs = ("draws", "amortized", "latents")
@@ -63,14 +68,23 @@ class GuideCalibration(Diagnostic[Calibration]):
     def section(self, result: Calibration) -> Section:
         return Section(
             self.title,
-            [Listing(str(result)), _by_latent(result), _ranks(result), _coverage(result), _tarp(result)],
+            [
+                Listing(str(result)),
+                _by_latent(result),
+                *([_evidence(result.evidence)] if result.evidence else []),
+                _ranks(result),
+                _coverage(result),
+                _tarp(result),
+            ],
             verdicts=result.verdicts,
             methods=flow(
                 f"""
                 Simulation-based calibration: {result.num_simulations:,} times a latent is drawn from the prior and a
                 datum from the decoder, and the latent is ranked among {result.num_draws:,} draws of the guide at that
                 datum. It tests whether the guide is the posterior of the fitted model, on data of that model; not
-                whether the model is right. p-values are multiplied by the number of tests.
+                whether the model is right. p-values are multiplied by the number of tests. The mean log weight at the
+                latents that made the data is log p(x) + KL(p || q) on average, that at draws of the guide is the ELBO;
+                their difference sees support that the guide misses, which no weight of its own draws can show.
                 """
             ),
             references=_REFERENCES,
@@ -100,6 +114,21 @@ def _by_latent(result: Calibration) -> Table:
             """
         ),
         name="calibration",
+    )
+
+
+def _evidence(bounds: EvidenceBounds) -> Table:
+    rows: list[list[Any]] = [
+        ["mean log weight at the latents that made the data", float(bounds.upper.mean()), standard_error(bounds.upper)],
+        ["mean log weight at draws of the guide, the ELBO", float(bounds.lower.mean()), standard_error(bounds.lower)],
+        ["difference, KL(p || q) + KL(q || p)", bounds.symmetric_kl, bounds.symmetric_kl_se],
+    ]
+    return Table(
+        f"Evidence of {len(bounds.upper):,} data of the model from both sides, nats per datum",
+        ["quantity", "mean", "± simulated data and draws"],
+        [[name, value, finite_or_none(error)] for name, value, error in rows],
+        note="The difference is paired by datum, so that log p(x) cancels; it is 0 for an exact guide.",
+        name="evidence",
     )
 
 

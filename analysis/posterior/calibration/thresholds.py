@@ -21,11 +21,12 @@ _RICHER = "choose a richer family (full_rank, flow), or weight its draws by impo
 
 
 def verdicts_of(calibration: "Calibration") -> tuple[Verdict, ...]:
-    """Of the ranks, of width and bias of the worst latent, of joint coverage and of TARP."""
+    """Of the ranks, of width and bias of the worst latent, of joint coverage, of TARP and of the evidence."""
     rows = [_ranks(calibration)]
     if np.isfinite(calibration.bias).any():
         rows += [_width(calibration), _bias(calibration)]
-    return (*rows, _joint(calibration), _tarp(calibration))
+    evidence = calibration.evidence.verdicts if calibration.evidence else ()
+    return (*rows, _joint(calibration), _tarp(calibration), *evidence)
 
 
 def _ranks(calibration: "Calibration") -> Verdict:
@@ -40,7 +41,7 @@ def _ranks(calibration: "Calibration") -> Verdict:
         "",
         f"{_family(calibration)}; by convention serious where intervals miss twice, or half, as often as nominal",
         f"Talts et al. 2018, theorem 1, {_BANDS}",
-        *_judged(calibration, p, serious, calibration.statement),
+        *_judged(calibration, p, serious, calibration.statement, blind=_few(calibration, 1 - level, level)),
         "sbc",
     )
 
@@ -103,8 +104,7 @@ def _joint(calibration: "Calibration") -> Verdict:
             float(calibration.p_values[-2]),
             bool(_serious(joint, level)),
             advice,
-            # Of the nominal coverage, since that of few simulations may have no spread at all.
-            blind=2 * float(binomial_se(level, calibration.num_simulations)) > 1 - level,
+            blind=_few(calibration, 1 - level, level),
         ),
         "joint_coverage",
     )
@@ -120,13 +120,27 @@ def _tarp(calibration: "Calibration") -> Verdict:
         "",
         f"{_family(calibration)}; by convention serious where coverage is off by more than {_OFF:g}",
         f"Lemos et al. 2023, {_BANDS}",
-        *_judged(calibration, p, off > _OFF, f"coverage is off by up to {off:.2f}; the other rows describe how"),
+        *_judged(
+            calibration,
+            p,
+            off > _OFF,
+            f"coverage is off by up to {off:.2f}; the other rows describe how",
+            blind=_few(calibration, _OFF, 0.5),
+        ),
         "tarp",
     )
 
 
 def _family(calibration: "Calibration") -> str:
     return f"family-wise p above {1 - calibration.level:.2g}"
+
+
+def _few(calibration: "Calibration", serious: float, level: float) -> bool:
+    """Whether two standard errors of a coverage are larger than what is serious.
+
+    Of the nominal coverage, since that of few simulations may have no spread at all.
+    """
+    return 2 * float(binomial_se(level, calibration.num_simulations)) > serious
 
 
 def _judged(

@@ -10,6 +10,7 @@ import numpy as np
 
 from analysis.draws.weights import weigh
 from analysis.results.estimate import Estimate
+from analysis.stats.importance import unreliable
 from analysis.stats.pareto_smoothing import pareto_k
 from analysis.stats.proper_scores import crps, pit_of_draws
 from analysis.tasks.imputation.result import ImputationQuality, Kind
@@ -41,12 +42,12 @@ def imputation_quality(
         scored: boolean, same shape: judge these of the imputed elements only.
         kind: ``None`` takes ``binary`` where all true values are 0 or 1 and all means between, ``classes`` where the
             imputation has no standard deviations, and else ``continuous``.
-        pareto_k: see `imputation_k`.
+        pareto_k: of the same data, see `imputation_k`.
         seed: breaks ties between the truth and draws.
 
     Raises:
-        ValueError: other shapes, fewer than 2 data to judge, or classes beside numbers. Binary elements beside others
-            count as continuous: judge them apart, with ``scored``.
+        ValueError: other shapes, k-hat of other data, fewer than 2 data to judge, or classes beside numbers. Binary
+            elements beside others count as continuous: judge them apart, with ``scored``.
 
     References:
         Gneiting & Raftery 2007, Strictly proper scoring rules, prediction, and estimation, JASA 102, sec. 4.2 (CRPS).
@@ -106,6 +107,7 @@ def imputation_quality(
         monte_carlo=float(np.sqrt((errors**2).mean())) if len(errors) else None,
         effective_sample_size=imputation.effective_sample_size[np.unique(np.nonzero(chosen)[0])],
         pareto_k=None if pareto_k is None else np.asarray(pareto_k),
+        unreliable=None if pareto_k is None else _unreliable(np.asarray(pareto_k), imputation),
         num_draws=imputation.num_draws,
         num_data=int(rows[-1]) + 1,
         num_elements=len(x),
@@ -138,6 +140,17 @@ def imputation_k(
     return np.concatenate(
         weigh(pair, incomplete, lambda block: pareto_k(block.log_weight), num_draws=num_draws, seed=seed)
     )
+
+
+def _unreliable(pareto_k: Array, imputation: Imputation) -> Array:
+    """Which data that miss something have weights too uneven for their mean, see `unreliable`."""
+    effective = imputation.effective_sample_size[~np.isnan(imputation.effective_sample_size)]
+    if pareto_k.shape != effective.shape:
+        raise ValueError(
+            f"pareto_k has shape {pareto_k.shape}, and {len(effective):,} data miss something; pass that of "
+            "analysis.imputation_k at the same data"
+        )
+    return unreliable(pareto_k, effective, imputation.num_draws)
 
 
 def _ratio(values: Array, rows: Array, unit: str = "") -> Estimate:

@@ -48,6 +48,8 @@ class ImputationQuality(Result):
         monte_carlo: root mean square of the means' Monte Carlo errors as shares of the standard deviations.
         effective_sample_size: of the importance weights of each datum that is judged, ``(datum,)``.
         pareto_k: tail index of the importance weights of each datum that was imputed; ``None`` where it was not given.
+        unreliable: whether the weights of each of these are too uneven for their mean, see
+            `analysis.stats.importance.unreliable`; likewise.
         num_draws: draws of z for each datum.
         num_data: data with elements that are judged.
         num_elements: elements that are.
@@ -66,6 +68,7 @@ class ImputationQuality(Result):
     num_data: int
     num_elements: int
     on_lattice: bool
+    unreliable: Array | None = None
     figures = Former("estimates")
 
     @property
@@ -205,17 +208,16 @@ class ImputationQuality(Result):
         )
 
     def _weights(self) -> Verdict | None:
-        if self.pareto_k is None:
+        if self.unreliable is None:
             return None
         limit = good_k(self.num_draws)
-        bad = ~(self.pareto_k <= limit)
-        share, n = float(bad.mean()), len(bad)
+        share, n = float(self.unreliable.mean()), len(self.unreliable)
         outcome = graded(share, _SHARE_BAD, 0.5)
         return Verdict(
             "Are the importance weights reliable?",
             share,
             sqrt(share * (1 - share) / n),
-            f"of data with k-hat above {limit:.2f}",
+            f"of data with k-hat above {limit:.2f} (tied or nearly equal weights: fewer than 100 effective draws)",
             f"at most {_SHARE_BAD:g}",
             "limit: Vehtari et al. 2024, arXiv:1507.02646; share: convention",
             outcome,

@@ -1,6 +1,7 @@
 """``vae-pyro evaluate``: the held-out densities of a run, each with its errors."""
 
 import json
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +13,13 @@ from vae_pyro.cli.options import Limit, SplitOptions
 from vae_pyro.cli.registration import Topic, verb
 
 if TYPE_CHECKING:
+    from analysis.posterior.calibration.evidence import EvidenceBounds
+    from vae_pyro.data.split import Split
     from vae_pyro.evaluation.evaluation import Evaluation
+    from vae_pyro.models.vae import VAE
+
+# Data that are simulated for the evidence from both sides, and draws of the guide at each.
+_SIMULATIONS, _DRAWS = 300, 19
 
 # Key in metrics.json: name, unit, decimals.
 _ROWS = {
@@ -31,7 +38,11 @@ def evaluate(
     limit: Limit = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON alone.")] = False,
 ) -> None:
-    """ELBO, log p(x), KL, reconstruction, bits per dimension and active units, each with its Monte Carlo error."""
+    """ELBO, log p(x), KL, reconstruction, bits per dimension and active units, each with its Monte Carlo error.
+
+    On data simulated from the model, the evidence at the latents that made them is compared with that at draws of the
+    guide: the difference sees what importance sampling from the guide cannot.
+    """
     from vae_pyro.core.files import RunError
     from vae_pyro.evaluation.evaluation import evaluate as estimate
 
@@ -39,9 +50,11 @@ def evaluate(
     if limit is not None:
         data = data.take(slice(limit))
     result = estimate(vae, data, num_draws=draws, seed=source.seed)
+    bounds, reason = _simulated(vae, data, source.seed)
     observation = folder.facts().evaluation
     metrics = {
         **result.summary(),
+        "simulated": None if bounds is None else bounds.summary(),
         "split": source.split,
         "seed": source.seed,
         "units": "nats per datum" + ("" if result.discrete else " (log density in the units of x)"),
@@ -57,7 +70,15 @@ def evaluate(
         typer.echo(json.dumps(metrics, indent=2))
         return
     title = f"{source.run}: {source.split} data, n = {metrics['n']:,}, {draws:,} draws each"
-    console.print(_table(title, metrics, result))
+    console.print(_table(title, metrics, result, bounds))
+    if bounds is None:
+        print_line(f"The guide was not compared with the posterior on simulated data: {reason}.", style="dim")
+    elif bounds.outcome != "pass":
+        (verdict,) = bounds.verdicts
+        print_line(
+            f"symmetric KL, of guide and posterior on {_SIMULATIONS:,} data of the model: {verdict.advice}.",
+            style="yellow",
+        )
     if len(result.activity) and metrics["active_units"] == 0 and metrics["n"] > 1:
         print_line(
             "no latent is active: the guide is the prior for every x (posterior collapse). Remedies: a KL warm-up "
@@ -76,7 +97,22 @@ def evaluate(
     )
 
 
-def _table(title: str, metrics: dict[str, Any], result: "Evaluation") -> Table:
+def _simulated(vae: "VAE", data: "Split", seed: int) -> "tuple[EvidenceBounds | None, str]":
+    """Evidence from both sides on data of the model; where it cannot be had, why."""
+    from analysis import calibrate
+    from analysis.diagnostics.diagnostic import sentence
+
+    y = None if data.y is None else data.y.to(vae.place(data)[0])
+    try:
+        found = calibrate(
+            vae, num_simulations=_SIMULATIONS, num_draws=_DRAWS, seed=seed, y=y, quantities=("log_weight",)
+        )
+    except (ValueError, ArithmeticError) as error:
+        return None, sentence(error).rstrip(".")
+    return found.evidence, ""
+
+
+def _table(title: str, metrics: dict[str, Any], result: "Evaluation", bounds: "EvidenceBounds | None") -> Table:
     table = Table(title=escape(title))
     for column in ("quantity", "estimate", "± Monte Carlo", "± sampling", "unit"):
         table.add_column(column, justify="left" if column in ("quantity", "unit") else "right")
@@ -88,6 +124,14 @@ def _table(title: str, metrics: dict[str, Any], result: "Evaluation") -> Table:
             f"{metrics[f'{key}_se']:.{decimals}f}",
             "" if sampling is None else f"{sampling:.{decimals}f}",
             unit,
+        )
+    if bounds is not None:
+        table.add_row(
+            "symmetric KL",
+            f"{bounds.symmetric_kl:.3f}",
+            "",
+            f"{bounds.symmetric_kl_se:.3f}" if isfinite(bounds.symmetric_kl_se) else "",
+            "nats",
         )
     active, error = metrics["active_units"], metrics["active_units_se"]
     table.add_row("active units", str(active), f"{error:.3f}", "", f"of {len(result.activity)} latents")

@@ -256,8 +256,8 @@ def test_the_result_reads_well_and_goes_to_json() -> None:
     assert figures["outcome"] == "fail"
     assert figures["labels"] == {"z[0]": "too narrow", "z[1]": "too narrow"}
     names = [verdict.name for verdict in c.verdicts]
-    assert names == ["sbc", "guide_width", "guide_bias", "joint_coverage", "tarp"]
-    assert [v.outcome for v in c.verdicts] == ["fail", "fail", "pass", "fail", "fail"]
+    assert names == ["sbc", "guide_width", "guide_bias", "joint_coverage", "tarp", "symmetric_kl"]
+    assert [v.outcome for v in c.verdicts] == ["fail", "fail", "pass", "fail", "fail", "fail"]
     good = calibrate(example().programs(), seed=0)
     assert {v.outcome for v in good.verdicts} == {"pass"}
     assert all(v.advice == "" for v in good.verdicts)
@@ -444,8 +444,11 @@ def test_too_few_simulations_are_inconclusive() -> None:
         assert found["guide_width"].outcome == expected
         assert ("inconclusive: raise num_simulations (now 40)" in found["guide_width"].advice) == (n == 40)
         assert found["guide_bias"].outcome == "pass"
-    few = {v.name: v.outcome for v in calibrate(example().programs(), num_simulations=20, seed=1).verdicts}
-    assert few["joint_coverage"] == "warn"
+        assert found["sbc"].outcome == "pass"  # two errors of a coverage of 0.9 exceed 0.1 below 36
+        assert found["tarp"].outcome == expected  # and those of one of 0.5 below 100
+    few = {v.name: v for v in calibrate(example().programs(), num_simulations=20, seed=1).verdicts}
+    assert few["joint_coverage"].outcome == few["sbc"].outcome == few["tarp"].outcome == "warn"
+    assert "inconclusive: raise num_simulations (now 20)" in few["sbc"].advice
 
 
 def test_equal_values_are_settled() -> None:

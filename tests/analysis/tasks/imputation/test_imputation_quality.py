@@ -184,6 +184,19 @@ def test_a_guide_that_misses_is_seen_by_its_weights() -> None:
     assert verdict.outcome == "fail"
 
 
+def test_tied_weights_are_judged_by_their_effective_draws(right: tuple[Imputation, Tensor]) -> None:
+    """No tail can be fitted to ties, as of discrete latents: k-hat is NaN, and half of the draws are effective here."""
+    made, x = right
+    incomplete = ~np.isnan(made.effective_sample_size)
+    tied = np.full(int(incomplete.sum()), np.nan)
+    poor = replace(made, effective_sample_size=np.where(incomplete, 50.0, np.nan))
+    for imputation, outcome in ((made, "pass"), (poor, "fail")):
+        quality = imputation_quality(imputation, x, pareto_k=tied)
+        assert {v.name: v.outcome for v in quality.verdicts}["imputation_pareto_k"] == outcome
+    with pytest.raises(ValueError, match=r"pareto_k has shape \(3,\).*analysis\.imputation_k at the same data"):
+        imputation_quality(made, x, pareto_k=tied[:3])
+
+
 def test_errors_of_weights_that_have_collapsed_are_not_believed() -> None:
     """A guide far from the posterior: one draw has all the weight, and so no Monte Carlo error to show."""
     x, mask = TRUTH.sample(60, seed=3), hidden(60, seed=4)

@@ -21,6 +21,12 @@ def test_evaluate_prints_a_table_and_json(digits_run: Path) -> None:
     assert metrics["num_draws"] == 20
     assert metrics["n"] == 359
     assert metrics["elbo"] <= metrics["log_px"] <= 0
+    simulated = metrics["simulated"]
+    assert simulated["n"] == 300
+    assert simulated["symmetric_kl"] == pytest.approx(simulated["upper"] - simulated["lower"])
+    assert simulated["symmetric_kl"] > 4 * simulated["symmetric_kl_se"] > 0  # after an epoch the guide is not exact
+    assert "symmetric KL, of guide and posterior on 300 data of the model" in shown
+    assert "the guide is not the posterior" in shown
     stored = json.loads((digits_run / "metrics.json").read_text())
     assert stored["log_px"] == metrics["log_px"]
     again = json.loads(call("evaluate", digits_run, "--draws", "20", "--json").output)
