@@ -146,7 +146,6 @@ def calibrate(
     all_ranks, scores, variances, truths = (np.concatenate(column) for column in zip(*parts, strict=True))
     prior_variance = np.concatenate([points, truths]).var(0)
     scores[:, discrete], squares[discrete], fourths[discrete] = np.nan, np.nan, np.nan
-    total = num_simulations * num_draws
     return Calibration(
         names=(*names, HIGHEST_DENSITY, TARP),
         ranks=all_ranks,
@@ -154,8 +153,8 @@ def calibrate(
         num_draws=num_draws,
         z_score=scores,
         contraction=1 - variances / np.where(prior_variance > 0, prior_variance, np.nan),
-        expected_square=squares / total,
-        expected_fourth=fourths / total,
+        expected_square=squares / (num_simulations * num_draws),
+        expected_fourth=fourths / (num_simulations * num_draws),
         level=level,
         evidence=_evidence(bounds, size, num_draws),
     )
