@@ -99,16 +99,14 @@ def posterior_given(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
 
 def correlated(correlation: float = 0.8) -> ExactPair:
     """Two latents with a Gaussian posterior of variances 0.4 and this correlation, whatever x."""
-    covariance = correlated_covariance(correlation)
-    values, vectors = torch.linalg.eigh(torch.linalg.inv(covariance) - torch.eye(2, dtype=torch.float64))
-    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    covariance, root = correlated_covariance(correlation), _root(correlation)
     model = model_of(lambda n: dist.Normal(real([0.0, 0.0]), 1.0).to_event(1), lambda z: dist.Normal(z @ root, 1.0))
     marginal = torch.eye(2, dtype=torch.float64) + root @ root
     evidence = dist.MultivariateNormal(real([0.0, 0.0]), marginal).log_prob
     return ExactPair(
         "correlated Gaussian",
         model,
-        guide_of(lambda x: dist.MultivariateNormal(x @ root @ covariance, covariance)),
+        guide_of(lambda x: dist.MultivariateNormal(correlated_mean(x, correlation), covariance)),
         evidence,
     )
 
@@ -116,6 +114,18 @@ def correlated(correlation: float = 0.8) -> ExactPair:
 def correlated_covariance(correlation: float) -> Tensor:
     """Covariance of the posterior of `correlated`."""
     return 0.4 * real([[1.0, correlation], [correlation, 1.0]])
+
+
+def correlated_mean(x: Tensor, correlation: float) -> Tensor:
+    """Its mean, ``(datum, 2)``."""
+    return x @ _root(correlation) @ correlated_covariance(correlation)
+
+
+def _root(correlation: float) -> Tensor:
+    """The decoder whose square is the posterior precision less that of the prior."""
+    precision = torch.linalg.inv(correlated_covariance(correlation))
+    values, vectors = torch.linalg.eigh(precision - torch.eye(2, dtype=torch.float64))
+    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
 
 
 def log_gamma_poisson(concentration: float = 1.0, rate: float = 0.5) -> ExactPair:

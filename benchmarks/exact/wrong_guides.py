@@ -13,6 +13,7 @@ from benchmarks.exact.pairs import (
     ExactPair,
     correlated,
     correlated_covariance,
+    correlated_mean,
     guide_of,
     log_gamma_poisson,
     one_half,
@@ -98,10 +99,7 @@ def _with_opposite_skew(x: Tensor) -> Any:
 
 
 def _with_correlation(value: float) -> Posterior:
-    right, wrong = correlated_covariance(0.8), correlated_covariance(value)
-    values, vectors = torch.linalg.eigh(torch.linalg.inv(right) - torch.eye(2, dtype=torch.float64))
-    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    return lambda x: dist.MultivariateNormal(x @ root @ right, wrong)
+    return lambda x: dist.MultivariateNormal(correlated_mean(x, 0.8), correlated_covariance(value))
 
 
 def _one_mode(x: Tensor) -> Any:
