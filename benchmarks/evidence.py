@@ -20,6 +20,7 @@ from analysis import AnnealingConfig, ReportConfig, elpd_of
 from analysis.diagnostics.context import Context
 from analysis.diagnostics.diagnostic import DIAGNOSTICS, why_not
 from analysis.posterior.annealing import anneal, anneal_back, joints, simulate
+from analysis.posterior.hamiltonian import Start
 from analysis.posterior.starts import best_of, best_reverse
 from analysis.stats.importance import log_evidence
 from benchmarks import common
@@ -32,6 +33,7 @@ from vae_pyro.densities.pair import Pair
 
 type Array = np.ndarray[Any, Any]
 
+_STARTS: tuple[Start, ...] = ("guide", "prior")
 # Nothing in it has a verdict.
 _WITHOUT_VERDICTS = ("structure",)
 # Columns of the table of false alarms: title, and names of the verdicts.
@@ -65,17 +67,16 @@ def estimates_of(exact: ExactPair, given: argparse.Namespace) -> dict[str, Any]:
     config = AnnealingConfig(num_temperatures=given.temperatures)
     size = (given.repetitions, given.data)
     split, latents = simulate(exact.pair, given.repetitions * given.data, seed=derive_seed(given.seed, 0))
-    truth = exact.log_evidence(split.values).numpy()
+    truth = exact.log_evidence(split.stored(slice(None))).numpy()
     sampled = elpd_of(exact.pair, split, num_draws=given.draws, seed=derive_seed(given.seed, 1))
     forward, back, first = [], [], 0
     for number, joint in enumerate(joints(exact.pair, split, config.num_chains)):
         posterior = joint.flat({name: z[None, first : first + len(joint)] for name, z in latents.items()})
         first += len(joint)
         with isolated(derive_seed(given.seed, 2, number)):
-            ahead = [anneal(joint, start, config) for start in ("guide", "prior")]
+            ahead = [anneal(joint, start, config) for start in _STARTS]
             behind = [
-                anneal_back(joint, posterior, start, config, found)
-                for start, found in zip(("guide", "prior"), ahead, strict=True)
+                anneal_back(joint, posterior, start, config, found) for start, found in zip(_STARTS, ahead, strict=True)
             ]
         forward.append(best_of(ahead))
         back.append(best_reverse(behind))

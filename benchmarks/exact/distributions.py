@@ -11,7 +11,7 @@ from torch.distributions import constraints
 from torch.distributions.transforms import AffineTransform, ExpTransform
 
 
-class CutNormal(TorchDistribution):  # type: ignore[misc]
+class CutNormal(TorchDistribution):
     """A Gaussian between two of its quantiles, normalised: density zero outside.
 
     Args:

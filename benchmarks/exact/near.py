@@ -183,7 +183,9 @@ def banana() -> ExactPair:
         shrink = 1 / (1 + noise[1] ** 2)
         square = scale**2 + loc**2
         centre, spread = shrink * (x[:, 1] - square), (noise[1] ** 2 * shrink + (2 * loc * scale * shrink) ** 2).sqrt()
-        return dist.Normal(torch.stack([loc, centre], -1), 1.3 * torch.stack([scale, spread + scale**2], -1)).to_event(1)
+        return dist.Normal(torch.stack([loc, centre], -1), 1.3 * torch.stack([scale, spread + scale**2], -1)).to_event(
+            1
+        )
 
     model = model_of(lambda n: dist.Normal(real([0.0, 0.0]), 1.0).to_event(1), likelihood)
     return ExactPair("banana", model, guide_of(posterior), line.log_evidence)

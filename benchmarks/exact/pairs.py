@@ -237,9 +237,7 @@ def dirichlet() -> ExactPair:
 def precision() -> ExactPair:
     """``z ~ Gamma(2, 2)``, three ``x | z ~ N(0, 1 / z)``: data of heavy tails."""
     a, b, count = real(2.0), real(2.0), 3
-    model = model_of(
-        lambda n: dist.Gamma(a, b), lambda z: dist.Normal(real(0.0), _repeated(z.rsqrt(), count))
-    )
+    model = model_of(lambda n: dist.Gamma(a, b), lambda z: dist.Normal(real(0.0), _repeated(z.rsqrt(), count)))
     guide = guide_of(lambda x: dist.Gamma((a + count / 2).expand(len(x)), b + (x**2).sum(-1) / 2))
 
     def evidence(x: Tensor) -> Tensor:

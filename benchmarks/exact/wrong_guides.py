@@ -126,7 +126,10 @@ _GUIDES: tuple[tuple[Callable[[], ExactPair], dict[str, Posterior]], ...] = (
         lambda: log_gamma_poisson(_SHAPE, _RATE),
         {"right moments, no skewness": _without_skew, "right moments, opposite skewness": _with_opposite_skew},
     ),
-    (correlated, {"correlation 0.7, not 0.8": _with_correlation(0.7), "correlation 0, not 0.8": _with_correlation(0.0)}),
+    (
+        correlated,
+        {"correlation 0.7, not 0.8": _with_correlation(0.7), "correlation 0, not 0.8": _with_correlation(0.0)},
+    ),
     (two_modes, {"one mode of two": _one_mode}),
 )
 

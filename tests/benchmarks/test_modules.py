@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import benchmarks
-from benchmarks import common, denoising, drift, imputation, inpainting, labels, layers
+from benchmarks import common, denoising, drift, evidence, imputation, inpainting, labels, layers, power
 from benchmarks.quality.report import report as quality
 from benchmarks.scale.report import report as scale
 from benchmarks.sparse.__main__ import report as sparse
@@ -60,10 +60,12 @@ def test_every_program_is_in_the_readme() -> None:
     [
         ("denoising-digits", denoising.report),
         ("drift", drift.tables),
+        ("evidence", evidence.report),
         ("imputation", imputation.report),
         ("inpainting", inpainting.report),
         ("labels", labels.report),
         ("layers", layers.report),
+        ("power", power.report),
         ("quality", quality),
         ("scale-cpu", scale),
         ("sparse", sparse),
