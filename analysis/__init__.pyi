@@ -80,6 +80,7 @@ from .posterior.annealing import (
 )
 from .posterior.bounds import Annealing as Annealing
 from .posterior.bounds import Sandwich as Sandwich
+from .posterior.calibration.evidence import EvidenceBounds as EvidenceBounds
 from .posterior.calibration.result import Calibration as Calibration
 from .posterior.calibration.sbc import calibrate as calibrate
 from .posterior.gaps.decomposition import inference_gaps as inference_gaps

@@ -7,7 +7,7 @@ data of the model: every verdict that is not ``pass`` is a false alarm.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import sqrt
 from pathlib import Path
 from time import perf_counter
@@ -33,6 +33,7 @@ from vae_pyro.densities.pair import Pair
 
 type Array = np.ndarray[Any, Any]
 
+INCONCLUSIVE = "inconclusive"
 _STARTS: tuple[Start, ...] = ("guide", "prior")
 # Nothing in it has a verdict.
 _WITHOUT_VERDICTS = ("structure",)
@@ -52,14 +53,11 @@ FAMILIES = {
 # --- estimates --------------------------------------------------------------------------------------------------------
 
 
-def estimates(given: argparse.Namespace) -> list[dict[str, Any]]:
+def estimates(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One row a model; repetitions are further data, since every datum has draws and chains of its own."""
-    rows = []
     for make in near.PAIRS:
         exact, began = make(), perf_counter()
-        rows.append({"model": exact.name, **estimates_of(exact, given), "seconds": perf_counter() - began})
-        print(rows[-1], flush=True)
-    return rows
+        yield {"model": exact.name, **estimates_of(exact, given), "seconds": perf_counter() - began}
 
 
 def estimates_of(exact: ExactPair, given: argparse.Namespace) -> dict[str, Any]:
@@ -139,13 +137,9 @@ def estimates_table(part: dict[str, Any]) -> str:
 # --- false alarms -----------------------------------------------------------------------------------------------------
 
 
-def alarms(given: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row a model with its exact guide: how often each verdict is not ``pass``."""
-    rows = []
-    for make in pairs.PAIRS:
-        rows.append(alarms_of(make, given))
-        print(rows[-1], flush=True)
-    return rows
+def alarms(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """One row a model with its exact guide: the outcome of every verdict in every report."""
+    return (alarms_of(make, given) for make in pairs.PAIRS)
 
 
 def alarms_of(make: Callable[[], ExactPair], given: argparse.Namespace) -> dict[str, Any]:
@@ -161,7 +155,10 @@ def alarms_of(make: Callable[[], ExactPair], given: argparse.Namespace) -> dict[
 
 
 def outcomes_of(pair: Pair, x: Tensor, names: Sequence[str], config: ReportConfig, seed: int) -> dict[str, str]:
-    """Verdicts of a report by name, without its pictures, in which most of its time goes."""
+    """Outcomes of a report by the verdict's name, without its pictures, in which most of its time goes.
+
+    A verdict that warns because the estimate is too uncertain is ``inconclusive``.
+    """
     split = as_split(x)
     context = Context(pair=pair, test=split, stored=split, config=config, seed=seed)
     chosen = [DIAGNOSTICS[name]() for name in names if name not in _WITHOUT_VERDICTS]
@@ -173,7 +170,9 @@ def outcomes_of(pair: Pair, x: Tensor, names: Sequence[str], config: ReportConfi
             result = diagnostic.run(context)
         except (ValueError, ArithmeticError):  # the report gives the reason, and no verdict
             continue
-        found |= {verdict.name: verdict.outcome for verdict in result.verdicts}
+        for verdict in result.verdicts:
+            vague = verdict.advice.startswith(INCONCLUSIVE)
+            found[verdict.name] = INCONCLUSIVE if vague else verdict.outcome
     return found
 
 
@@ -182,7 +181,7 @@ def alarms_table(part: dict[str, Any]) -> str:
     families = {**FAMILIES, "inference gaps": _others(part["rows"])}
     lines = [_line(row["model"], row["outcomes"], families) for row in part["rows"]]
     lines.append(_line("all", [one for row in part["rows"] for one in row["outcomes"]], families))
-    return common.markdown_table(["model", *families, "any", "any fails"], lines)
+    return common.markdown_table(["model", *families, "any", "any fails", INCONCLUSIVE], lines)
 
 
 def _others(rows: list[dict[str, Any]]) -> tuple[str, ...]:
@@ -193,11 +192,10 @@ def _others(rows: list[dict[str, Any]]) -> tuple[str, ...]:
 def _line(name: str, outcomes: list[dict[str, str]], families: dict[str, tuple[str, ...]]) -> list[str]:
     cells = [name]
     for names in families.values():
-        judged = [[one[each] != "pass" for each in names if each in one] for one in outcomes]
+        judged = [[one[each] in ("warn", "fail") for each in names if each in one] for one in outcomes]
         cells.append(_share([any(each) for each in judged if each]))
-    cells.append(_share([any(outcome != "pass" for outcome in one.values()) for one in outcomes]))
-    cells.append(_share(["fail" in one.values() for one in outcomes]))
-    return cells
+    kinds = ({"warn", "fail"}, {"fail"}, {INCONCLUSIVE})
+    return [*cells, *(_share([bool(kind & set(one.values())) for one in outcomes]) for kind in kinds)]
 
 
 def _share(hits: list[bool]) -> str:
@@ -267,10 +265,13 @@ def main() -> None:
     for name, part in {"estimates": estimates, "alarms": alarms}.items():
         if given.only and name not in given.only:
             continue
-        rows = part(given)
         settings = {key: value for key, value in vars(given).items() if key not in ("out", "only")}
-        made = {"rows": rows, "settings": settings, "machine": common.machine(), "revision": common.revision()}
-        common.write_json(file, {**(common.read_json(file) or {}), name: made})
+        about = {"settings": settings, "machine": common.machine(), "revision": common.revision()}
+        rows = []
+        for row in part(given):
+            rows.append(row)
+            print(row, flush=True)
+            common.write_json(file, {**(common.read_json(file) or {}), name: {"rows": rows, **about}})
     result = common.read_json(file) or {}
     common.replace_block(given.out / "README.md", "evidence", report(result))
     print(f"\n{report(result)}")

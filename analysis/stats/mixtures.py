@@ -14,6 +14,8 @@ _ENTRIES = 500_000
 _LOG_2PI = float(np.log(2 * np.pi))
 # Components of a fitted density; the Bayesian information criterion chooses.
 _COMPONENTS = (1, 10)
+# Standard deviation, relative to that of single latents, below which a direction counts as none.
+_DEGENERATE = 1e-5
 _FIT_ROWS = 10_000
 # Fewest and most points of a table of a marginal density.
 _GRID = (500, 20_000)
@@ -161,7 +163,8 @@ def fitted_log_density(z: Array, rest: Array, *, seed: int) -> Array:
         seed: of the fit.
 
     Returns:
-        Shape ``(particle, datum)``, nats, float64.
+        Shape ``(particle, datum)``, nats, float64; minus infinity where draws lie in a subspace, as those of a simplex:
+        their densities are of fewer dimensions, and a mixture of all of them is none.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
@@ -175,6 +178,8 @@ def fitted_log_density(z: Array, rest: Array, *, seed: int) -> Array:
         centre, spread = train.mean(0), train.std(0) + 1e-12
         train = (train - centre) / spread
         kind = "full" if len(train) > 10 * latents else "diag"
+        if kind == "full" and np.linalg.matrix_rank(train, tol=_DEGENERATE * len(train) ** 0.5) < latents:
+            return np.full((particles, n), -np.inf)
         fits = []
         for components in _COMPONENTS:
             if len(train) < 20 * components:

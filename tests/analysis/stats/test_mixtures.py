@@ -133,6 +133,16 @@ def test_a_fitted_density_is_normalised_and_below_the_truth_by_little() -> None:
     )
 
 
+def test_draws_in_a_subspace_have_no_density() -> None:
+    """Shares that add up to 1, in either precision, beside numbers that are only almost dependent."""
+    random = np.random.default_rng(0)
+    shares = random.dirichlet([0.8, 1.0, 2.0], size=(2, 150))
+    for dtype in (np.float64, np.float32):
+        assert (fitted_log_density(shares.astype(dtype), np.empty((0, 3)), seed=0) == -np.inf).all()
+    near = shares + [0, 0, 1] * random.normal(size=shares.shape) * 0.01
+    assert np.isfinite(fitted_log_density(near, np.empty((0, 3)), seed=0)).all()
+
+
 def test_a_fitted_density_sees_modes() -> None:
     """Four modes at distance 10 of scale 1: entropy of one of them plus log 4, where one Gaussian would lose a nat."""
     random = np.random.default_rng(0)
