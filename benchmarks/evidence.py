@@ -12,6 +12,7 @@ from math import sqrt
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from torch import Tensor
@@ -64,14 +65,15 @@ def estimates_of(exact: ExactPair, given: argparse.Namespace) -> dict[str, Any]:
     """Errors of every estimator on one model."""
     config = AnnealingConfig(num_temperatures=given.temperatures)
     size = (given.repetitions, given.data)
-    split, latents = simulate(exact.pair, given.repetitions * given.data, seed=derive_seed(given.seed, 0))
+    seed = seed_of(exact, given)
+    split, latents = simulate(exact.pair, given.repetitions * given.data, seed=derive_seed(seed, 0))
     truth = exact.log_evidence(split.stored(slice(None))).numpy()
-    sampled = elpd_of(exact.pair, split, num_draws=given.draws, seed=derive_seed(given.seed, 1))
+    sampled = elpd_of(exact.pair, split, num_draws=given.draws, seed=derive_seed(seed, 1))
     forward, back, first = [], [], 0
     for number, joint in enumerate(joints(exact.pair, split, config.num_chains)):
         posterior = joint.flat({name: z[None, first : first + len(joint)] for name, z in latents.items()})
         first += len(joint)
-        with isolated(derive_seed(given.seed, 2, number)):
+        with isolated(derive_seed(seed, 2, number)):
             ahead = [anneal(joint, start, config) for start in _STARTS]
             behind = [
                 anneal_back(joint, posterior, start, config, found) for start, found in zip(_STARTS, ahead, strict=True)
@@ -90,6 +92,11 @@ def estimates_of(exact: ExactPair, given: argparse.Namespace) -> dict[str, Any]:
         "upper": over_data(upper - truth, size),
         "gap": over_data(upper - annealed[0], size),
     }
+
+
+def seed_of(exact: ExactPair, given: argparse.Namespace) -> int:
+    """Another for every model, so that their errors are independent."""
+    return derive_seed(given.seed, crc32(exact.name.encode()))
 
 
 def stated(error: Array, se: Array, size: tuple[int, int]) -> dict[str, float]:
@@ -148,7 +155,7 @@ def alarms_of(make: Callable[[], ExactPair], given: argparse.Namespace) -> dict[
     outcomes = []
     for repetition in range(given.reports):
         names = [name for name in DIAGNOSTICS if name != "gaps" or repetition < given.gap_reports]
-        seed = derive_seed(given.seed, 3, repetition)
+        seed = derive_seed(seed_of(exact, given), 3, repetition)
         config = ReportConfig(num_draws=given.report_draws, num_gap_data=given.gap_data)
         outcomes.append(outcomes_of(exact.pair, exact.data(given.report_data, seed), names, config, seed))
     return {"model": exact.name, "outcomes": outcomes, "seconds": perf_counter() - began}
