@@ -73,7 +73,7 @@ def test_errors_of_log_px_are_as_stated() -> None:
 
 
 def test_false_alarms_are_counted_by_family() -> None:
-    rows = [{"model": "m", "outcomes": [{"sbc": "warn", "tarp": "fail", "extra": "pass"}, {"sbc": "inconclusive"}]}]
+    rows = [{"model": "m", "outcomes": [{"sbc": "warn", "tarp": "fail", "bdmc_gap": "pass"}, {"sbc": "inconclusive"}]}]
     table = evidence.alarms_table({"rows": rows})
     last = [cell.strip() for cell in table.splitlines()[-1].split("|")[1:-1]]
     assert last[0] == "all"
