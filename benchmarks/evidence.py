@@ -182,7 +182,7 @@ def outcomes_of(pair: Pair, x: Tensor, names: Sequence[str], config: ReportConfi
         except (ValueError, ArithmeticError):  # the report gives the reason, and no verdict
             continue
         for verdict in result.verdicts:
-            vague = verdict.advice.startswith(INCONCLUSIVE)
+            vague = verdict.outcome == "warn" and INCONCLUSIVE in verdict.advice
             found[verdict.name] = INCONCLUSIVE if vague else verdict.outcome
     return found
 

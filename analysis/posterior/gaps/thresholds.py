@@ -56,14 +56,13 @@ def _gap(result: "InferenceGaps", gap: Literal["amortization", "approximation"],
     note = "" if result.same_family else "split by a Gaussian family, to which the guide does not belong; "
     if outcome != "pass" and mean - 2 * error <= good:
         advice = "inconclusive: the estimates are too noisy; raise num_data or num_temperatures"
-    if gap == "approximation":
-        if mean < -3 * mcse - _ROUNDING:
-            outcome, advice = "warn", "negative, which is impossible: log p(x) is too low; raise num_temperatures"
-        elif outcome != "pass" and not result.same_family:
-            # A guide outside of the family may be better than its best member, and loses no more than the whole.
-            whole, whole_mcse, whole_sampling = result.average("inference")
-            if judged(whole, whole_mcse if np.isnan(whole_sampling) else whole_sampling, good, bad) == "pass":
-                outcome, note = "pass", note + f"the guide itself loses {whole:.2g} nats only; "
+    if gap == "approximation" and mean < -3 * mcse - _ROUNDING:
+        outcome, advice = "warn", "negative, which is impossible: log p(x) is too low; raise num_temperatures"
+    elif outcome != "pass" and not result.same_family:
+        # A guide outside of the family may be better than its best member, and loses no more than the whole.
+        whole, whole_mcse, whole_sampling = result.average("inference")
+        if judged(whole, whole_mcse if np.isnan(whole_sampling) else whole_sampling, good, bad) == "pass":
+            outcome, note = "pass", note + f"the guide itself loses {whole:.2g} nats only; "
     return Verdict(
         question,
         mean,
