@@ -50,7 +50,7 @@ def evaluate(
     if limit is not None:
         data = data.take(slice(limit))
     result = estimate(vae, data, num_draws=draws, seed=source.seed)
-    bounds, reason = _simulated(vae, data, source.seed)
+    bounds, refusal = _simulated(vae, data, source.seed)
     observation = folder.facts().evaluation
     metrics = {
         **result.summary(),
@@ -72,7 +72,7 @@ def evaluate(
     title = f"{source.run}: {source.split} data, n = {metrics['n']:,}, {draws:,} draws each"
     console.print(_table(title, metrics, result, bounds))
     if bounds is None:
-        print_line(f"The guide was not compared with the posterior on simulated data: {reason}.", style="dim")
+        print_line(f"The guide was not compared with the posterior on simulated data: {refusal}.", style="dim")
     elif bounds.outcome != "pass":
         (verdict,) = bounds.verdicts
         print_line(
