@@ -218,12 +218,13 @@ class RunFolder(ExclusiveFolder):
         """SHA-256 of the finished weights, as the header of their file states it; ``None`` where there are none."""
         return tensors_digest(self.model_file, "model")
 
-    def save_model(self, vae: VAE, history: list[dict[str, float]]) -> None:
-        """Write ``history.csv`` and ``model.safetensors``."""
+    def save_model(self, vae: VAE, history: list[dict[str, float]] | None = None) -> None:
+        """Write ``model.safetensors``, and ``history.csv`` before it, unless it is there."""
         with self.writing():
-            self.write_history(history)
+            if history is not None:
+                self.write_history(history)
             bound = self._identity
-            if history:
+            if self.history_file.exists():
                 bound["history"] = hashlib.sha256(self.history_file.read_bytes()).hexdigest()
             info = {"model": vae.config.model_dump(mode="json")}
             write_tensors(self.model_file, weights(vae), "model", info, bound)
