@@ -131,7 +131,7 @@ class RunFolder(ExclusiveFolder):
 
     @property
     def _identity(self) -> dict[str, str]:
-        return {"config": digest_of(read_json(self.config_file))}
+        return {"config": digest_of(read_json(self.config_file))} if self.config_file.exists() else {}
 
     def facts(self) -> DataFacts:
         """What is known of the data that the run was fitted on.
@@ -220,6 +220,7 @@ class RunFolder(ExclusiveFolder):
 
     def save_model(self, vae: VAE, history: list[dict[str, float]] | None = None) -> None:
         """Write ``model.safetensors``, and ``history.csv`` before it, unless it is there."""
+        self._loaded = None
         with self.writing():
             if history is not None:
                 self.write_history(history)
