@@ -300,3 +300,28 @@ def test_a_fit_starts_from_a_checkpoint(tmp_path: Path) -> None:
     assert all(torch.allclose(found[name], own[name]) for name in own)
     stored = json.loads((tmp_path / "c" / "config.json").read_text())
     assert stored["parent"] == {"run": "r", "weights": parent.checkpoint_digest()}
+
+
+def test_checkpoints_are_written_within_an_epoch_and_continued_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = FIT.replace(epochs=1, batch_size=1, checkpoint_seconds=1e-9)
+    expected = weights(fit(VAE(MODEL), X, validation=X, config=config).vae)
+    write, places = RunFolder.write_checkpoint, []
+
+    class KilledError(BaseException):
+        pass
+
+    def killed(self: RunFolder, tensors: Any, state: dict[str, Any]) -> None:
+        write(self, tensors, state)
+        places.append((state["epoch"], state["batch"]))
+        if len(places) == 3:
+            raise KilledError
+
+    monkeypatch.setattr(RunFolder, "write_checkpoint", killed)
+    with pytest.raises(KilledError):
+        fit(VAE(MODEL), X, validation=X, config=config, out=tmp_path / "r")
+    monkeypatch.undo()
+    assert places == [(0, 1), (0, 2), (0, 3)]
+    found = weights(fit(VAE(MODEL), X, validation=X, config=config, out=tmp_path / "r", resume=True).vae)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
