@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
+from analysis.draws.columns import columns_of
 from analysis.draws.sampler import Draws, PosteriorDraws, prior_draws
 from analysis.stats.test_statistics import STATISTICS, default_statistics, measure
 from vae_pyro.core.files import atomically
@@ -23,6 +24,8 @@ _PREDICTIVE_BYTES = 512 * 1024**2
 # Elements drawn from the prior where no number of data sets is asked for, and the least number of data sets then.
 _PRIOR_ELEMENTS, _LEAST_PRIOR = 1_000_000_000, 100
 _PIT_STREAM = 3
+# Dimension whose coordinate has the names of columns of different units.
+COLUMNS = "x_dim_0"
 # Attribute of a tree without predictive draws: the reason.
 NO_DRAWS = "no_predictive_draws"
 
@@ -53,7 +56,8 @@ def to_datatree(
     - ``posterior``: each latent site.
     - ``log_likelihood`` (``x``), ``log_prior`` (each latent site), ``sample_stats`` (``log_guide``, ``log_weight``):
       nats, float64; ``log_weight`` is the first plus the second minus the third of them, to the last bit.
-    - ``observed_data`` (``x``): NaN where an element was not observed.
+    - ``observed_data`` (``x``): NaN where an element was not observed. Columns of different units
+      (`analysis.draws.columns.columns_of`) have their names as the coordinate ``x_dim_0``.
     - ``posterior_predictive`` (``x``): drawn anew given each latent. All draws where they take at most 512 MiB, else as
       many as do, evenly thinned; ``draw`` has their numbers.
     - ``posterior_predictive_summary`` (``mean``, ``sd``, ``pit``): of each element of each datum, over all draws. The
@@ -77,7 +81,7 @@ def to_datatree(
             Where the model of a pair cannot draw x, ``None`` draws none, and the tree's attribute
             ``no_predictive_draws`` gives the reason.
         statistics: names of `analysis.stats.test_statistics.STATISTICS`; ``None`` takes those that suit the shape of
-            the data.
+            the data, and none for columns of different units, whose predictive draws are compared column by column.
         prior_predictive: data sets to draw from the prior, 0 for none; ``None`` draws ``num_draws``, or as many as have
             1e9 elements if that is less, but then not fewer than 100.
 
@@ -122,9 +126,11 @@ class TreeReducer:
         if self._reason and (predictive or prior_predictive):
             raise ValueError(f"no predictive draws: {self._reason}")
         self._replicate = predictive is not False and self._reason is None
-        names = default_statistics(data.split.x_shape) if statistics is None else statistics
-        self._statistics = tuple(STATISTICS.resolve(name) for name in names)
         self._observed = data.observed()
+        self._columns = columns_of(data.pair.columns, self._observed)
+        if statistics is None:
+            statistics = () if self._columns else default_statistics(data.split.x_shape)
+        self._statistics = tuple(STATISTICS.resolve(name) for name in statistics)
         if prior_predictive is None:
             affordable = max(_PRIOR_ELEMENTS // self._observed.size, _LEAST_PRIOR)
             prior_predictive = min(num_draws, affordable) if self._replicate else 0
@@ -147,6 +153,8 @@ class TreeReducer:
         coords: dict[str, Any] = {"chain": [0], "draw": np.arange(self._num_draws), "datum": split.ids.cpu().numpy()}
         if split.labels is not None:
             coords["label"] = ("datum", split.labels.cpu().numpy())
+        if self._columns:
+            coords[COLUMNS] = self._columns
         event = tuple(f"x_dim_{i}" for i in range(len(split.x_shape)))
         nodes = {name: _dataset(variables, coords) for name, variables in _log_density_groups(posterior).items()}
         nodes["observed_data"] = _dataset({"x": (("datum", *event), observed)}, coords)

@@ -10,6 +10,9 @@ Three kinds of replications, which differ in where the latents come from:
 - ``held_out``: new latents, from the prior, for data that the fit has not seen. With point estimates of the weights
   these are the replications of ``prior``; what differs is that the user vouches for the data, so that p is said to be
   uniform under the true model.
+
+Data whose columns have different units are compared column by column: mean and standard deviation over data, and the
+distribution over data. A statistic over the elements of one datum would add years to millimetres.
 """
 
 from collections.abc import Sequence
@@ -26,6 +29,7 @@ from analysis.predictive.replications import (
     Group,
     Replications,
     Weights,
+    column_names,
     guide_weights,
     measured,
     node,
@@ -87,7 +91,9 @@ def predictive_checks(
 
     Args:
         tree: see `predictive_check`, likewise ``kind``, ``over_data``, ``weighted``, ``seed``.
-        statistics: names; ``None`` takes all that the tree was measured by.
+        statistics: names; ``None`` takes all that the tree was measured by. Where it was measured by none and has
+            columns of different units, it takes the mean (``over_data`` is not used) and standard deviation over data
+            of each column.
 
     Raises:
         ValueError: see `predictive_check`; no statistic.
@@ -98,13 +104,40 @@ def predictive_checks(
     if statistics is None:
         there = node(tree, "predictive_statistics/observed_data")
         statistics = [] if there is None else [str(name) for name in there.data_vars]
+        names = [] if statistics else column_names(tree)
+        if names and NO_DRAWS not in tree.attrs:
+            return _joint(_check_columns(tree, names, kind, weighted, seed))
     if len(statistics) == 0:
         if NO_DRAWS in tree.attrs:
             raise ValueError(f"no predictive draws: {tree.attrs[NO_DRAWS]}")
         raise ValueError("no statistic to check; name some, or make the tree with to_datatree(..., statistics=...)")
-    checks = _check(tree, statistics, kind, over_data, weighted, seed)
+    return _joint(_check(tree, statistics, kind, over_data, weighted, seed))
+
+
+def _joint(checks: list[PredictiveCheck]) -> PredictiveChecks:
     observed = np.array([check.observed for check in checks])
     return PredictiveChecks(tuple(checks), *family_wise(observed, np.stack([check.replicated for check in checks], 1)))
+
+
+def _check_columns(
+    tree: xr.DataTree, names: list[str], kind: Kind, weighted: bool | None, seed: int
+) -> list[PredictiveCheck]:
+    """Mean and standard deviation over data of each column; the first has the ranks of single data."""
+    group = _group_of(kind, weighted)
+    drawn = whole(tree, group)
+    weights = _weights(tree, drawn, kind, weighted, seed)
+    about = _about(tree, group, kind, weights, len(drawn.draws))
+    checks = []
+    for place, name in enumerate(names):
+        column = drawn.column(place)
+        if np.isnan(column.observed).all():
+            continue
+        for over_data in AGGREGATES:
+            found = _by_name(name, column, weights, over_data, seed)
+            if over_data != AGGREGATES[0]:
+                found["pit"] = None
+            checks.append(PredictiveCheck(**found, **about))
+    return checks
 
 
 def _check(
@@ -115,32 +148,44 @@ def _check(
     weighted: bool | None,
     seed: int,
 ) -> list[PredictiveCheck]:
-    if kind not in KINDS:
-        raise ValueError(f"unknown kind {kind!r}; choose from {', '.join(KINDS)}")
     if over_data not in AGGREGATES:
         raise ValueError(f"unknown aggregate {over_data!r}; choose from {', '.join(AGGREGATES)}")
-    if weighted and kind != "posterior":
-        raise ValueError(f"weights are for draws of the guide, and kind={kind!r} draws from the prior; leave them out")
-    group: Group = "posterior_predictive" if kind == "posterior" else "prior_predictive"
+    group = _group_of(kind, weighted)
     weights: dict[tuple[int, ...], Weights] = {}
     checks = []
     for statistic in statistics:
         drawn = measured(tree, group, statistic) if isinstance(statistic, str) else whole(tree, group)
         key = tuple(drawn.draws.tolist())
         if key not in weights:
-            unweighted = Weights(None, None, float(len(key)))
-            weights[key] = guide_weights(tree, drawn.draws, weighted, seed) if kind == "posterior" else unweighted
+            weights[key] = _weights(tree, drawn, kind, weighted, seed)
         if isinstance(statistic, str):
-            result = _by_name(statistic, drawn, weights[key], over_data, seed)
+            result = _by_name(canonical(statistic), drawn, weights[key], over_data, seed)
         else:
             result = _by_function(statistic, drawn, weights[key])
-        note = "; ".join(filter(None, [weights[key].note, _thinned(tree, group, len(key))]))
-        weighted_here, worth = weights[key].weight is not None, weights[key].worth
-        checks.append(PredictiveCheck(**result, kind=kind, weighted=weighted_here, num_draws=worth, note=note))
+        checks.append(PredictiveCheck(**result, **_about(tree, group, kind, weights[key], len(key))))
     return checks
 
 
-def _by_name(statistic: str, drawn: Replications, weights: Weights, over_data: str, seed: int) -> dict[str, Any]:
+def _group_of(kind: Kind, weighted: bool | None) -> Group:
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind {kind!r}; choose from {', '.join(KINDS)}")
+    if weighted and kind != "posterior":
+        raise ValueError(f"weights are for draws of the guide, and kind={kind!r} draws from the prior; leave them out")
+    return "posterior_predictive" if kind == "posterior" else "prior_predictive"
+
+
+def _weights(tree: xr.DataTree, drawn: Replications, kind: Kind, weighted: bool | None, seed: int) -> Weights:
+    if kind != "posterior":
+        return Weights(None, None, float(len(drawn.draws)))
+    return guide_weights(tree, drawn.draws, weighted, seed)
+
+
+def _about(tree: xr.DataTree, group: Group, kind: Kind, weights: Weights, used: int) -> dict[str, Any]:
+    note = "; ".join(filter(None, [weights.note, _thinned(tree, group, used)]))
+    return {"kind": kind, "weighted": weights.weight is not None, "num_draws": weights.worth, "note": note}
+
+
+def _by_name(name: str, drawn: Replications, weights: Weights, over_data: str, seed: int) -> dict[str, Any]:
     observed, values = drawn.observed, drawn.values
     used = values if weights.chosen is None else np.take_along_axis(values, weights.chosen, 0)
     replicated, total = aggregate(used, over_data), float(aggregate(observed, over_data))
@@ -152,7 +197,6 @@ def _by_name(statistic: str, drawn: Replications, weights: Weights, over_data: s
     seen = ~np.isnan(observed)
     noise = np.random.default_rng(derive_seed(seed, _PIT_STREAM)).random(len(observed))
     weight = None if weights.weight is None else weights.weight[:, seen]
-    name = canonical(statistic)
     return {
         "name": name if over_data == "mean" else f"{over_data} over data of {name}",
         "observed": total,

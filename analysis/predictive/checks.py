@@ -22,6 +22,7 @@ type Array = np.ndarray[Any, Any]
 type Kind = Literal["posterior", "prior", "held_out"]
 
 KINDS: tuple[Kind, ...] = ("posterior", "prior", "held_out")
+_PANELS = 16
 _TITLES: dict[str, str] = {"posterior": "predictive", "prior": "prior predictive", "held_out": "held-out predictive"}
 
 
@@ -227,14 +228,15 @@ class PredictiveChecks(Result):
         return pd.DataFrame(self.summary()["statistics"]).set_index("statistic")
 
     def plot(self) -> "Figure":
-        """Each statistic of replicated data sets, and where the data's stands among them."""
+        """Statistics of replicated data sets, and where the data's stand among them; of many, those that differ most."""
         from analysis.predictive.plot import plot_predictive
 
+        shown = [self.checks[place] for place in np.sort(np.argsort(self.adjusted, kind="stable")[:_PANELS])]
         return plot_predictive(
-            [check.observed for check in self.checks],
-            [check.replicated for check in self.checks],
-            [check.name for check in self.checks],
-            [check.p_value for check in self.checks],
+            [check.observed for check in shown],
+            [check.replicated for check in shown],
+            [check.name for check in shown],
+            [check.p_value for check in shown],
         )
 
     def __str__(self) -> str:

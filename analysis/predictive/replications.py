@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from analysis.draws.datatree import NO_DRAWS
+from analysis.draws.datatree import COLUMNS, NO_DRAWS
 from analysis.stats.importance import effective_sample_size
 from analysis.stats.pareto_smoothing import MIN_DRAWS, good_k, pareto_smooth
 from analysis.stats.test_statistics import canonical, measure
@@ -38,6 +38,10 @@ class Replications:
     draws: Array
     observed: Array
     values: Array
+
+    def column(self, place: int) -> "Replications":
+        """One column of data ``(datum, column)``, as the statistic of each datum."""
+        return Replications(self.draws, self.observed[:, place].astype(float), self.values[..., place].astype(float))
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +96,12 @@ def whole(tree: xr.DataTree, group: Group) -> Replications:
     return Replications(
         kept["draw"].values, data, np.where(hidden, np.nan, kept.values) if hidden.any() else kept.values
     )
+
+
+def column_names(tree: xr.DataTree) -> list[str]:
+    """Names of columns of different units, which are compared one by one; none where elements share their unit."""
+    data = node(tree, "observed_data")
+    return [str(name) for name in data[COLUMNS].values] if data is not None and COLUMNS in data.coords else []
 
 
 def node(tree: xr.DataTree, path: str) -> xr.DataTree | None:

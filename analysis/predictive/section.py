@@ -16,6 +16,7 @@ from analysis.results.blocks import Block, Heading, Picture, Section, Table
 from analysis.results.estimate import Estimate
 from analysis.results.result import Findings
 from analysis.results.text import flow
+from analysis.stats.ecdf_bands import ecdf_band
 
 type Array = np.ndarray[Any, Any]
 
@@ -23,7 +24,8 @@ _SHOWN = 8
 _METHODS = """
     A data set is replicated as often as there are draws, and statistics of data and replications are compared.
     Posterior predictive replications take the latents from the guide at the same data, and use the data twice: their
-    p-values are conservative. Prior predictive samples take new latents from the prior.
+    p-values are conservative. Prior predictive samples take new latents from the prior. Columns of different units are
+    compared one by one, by their mean, standard deviation and distribution over data; p-values are adjusted for all.
 """
 _REFERENCES = (
     "Gelman, Meng & Stern 1996, Posterior predictive assessment of model fitness via realized discrepancies, "
@@ -127,14 +129,17 @@ def _blocks(group: PredictiveChecks) -> list[Block]:
 
 
 def _pits(group: PredictiveChecks) -> list[Block]:
-    known = [(check.name, check.pit) for check in group.checks if check.pit is not None and len(check.pit) > 1]
+    known = [check for check in group.checks if check.pit is not None and len(check.pit) > 1]
     if not known:
         return []
-    band = group.checks[0].pit_band()
-    curves = np.stack([band.ecdf(pit) for _, pit in known], axis=1)
+    furthest = sorted(known, key=lambda check: check.pit_distance or 0.0, reverse=True)[:_SHOWN]
+    known = [check for check in known if check in furthest]
+    least = min(len(check.pit) for check in known if check.pit is not None)  # where data are missing, ranks are fewer
+    band = ecdf_band(least)
+    curves = np.stack([band.ecdf(check.pit[:least]) for check in known if check.pit is not None], axis=1)
     return [
         Picture.of(
-            plot_ecdf_difference(band.grid, curves, band.lower, band.upper, [name for name, _ in known]),
+            plot_ecdf_difference(band.grid, curves, band.lower, band.upper, [check.name for check in known]),
             alt="ECDF of the PIT of each statistic minus uniform, with a simultaneous 95 % band.",
             caption=flow(
                 """

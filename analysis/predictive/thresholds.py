@@ -7,6 +7,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from analysis.results.verdict import Outcome, Verdict, worst
+from analysis.stats.multiplicity import holm
 
 if TYPE_CHECKING:
     from analysis.predictive.checks import PredictiveCheck
@@ -17,6 +18,7 @@ type Scale = tuple[float, float]
 WARN_P, FAIL_P = 0.05, 0.01
 # Cohen 1988, sec. 2.2: small and medium differences of means, in standard deviations.
 SMALL, MEDIUM = 0.2, 0.5
+_SHOWN = 6
 _COHEN = "Cohen 1988, sec. 2.2 (size)"
 
 
@@ -35,7 +37,8 @@ def verdicts_of(
     rows = [_statistics(checks, p, error, adjusted, least)]
     known = [(check, check.pit_p_value) for check in checks if check.pit_p_value is not None]
     if known:
-        rows.append(_distributions([check for check, _ in known], [min(len(known) * p, 1.0) for _, p in known]))
+        adjusted_pits = holm(np.array([p for _, p in known]))
+        rows.append(_distributions([check for check, _ in known], adjusted_pits.tolist()))
     return tuple(rows)
 
 
@@ -68,7 +71,7 @@ def _statistics(
     count = len(first.replicated)
     few = f"{count} replications cannot give a p below {least:.2f}; draw more" if least > WARN_P else ""
     remedy = "" if first.kind == "posterior" else ", a richer prior, or more training"
-    look = f"look at {', '.join(off)}; try another likelihood or decoder{remedy}" if off else ""
+    look = f"look at {_first(off)}; try another likelihood or decoder{remedy}" if off else ""
     replications = "posterior predictive replications" if first.kind == "posterior" else "prior predictive samples"
     what = first.name if len(checks) == 1 else f"{len(checks)} statistics"
     return Verdict(
@@ -102,6 +105,11 @@ def _distributions(checks: "Sequence[PredictiveCheck]", adjusted: Sequence[float
         f"inside the {1 - WARN_P:.0%} band, or at most {small:.2f}",
         f"Säilynoja, Bürkner & Vehtari 2022, sec. 3 (band); {_COHEN}",
         worst(*outcomes),
-        f"look at the PIT of {', '.join(off)}" if off else "",
+        f"look at the PIT of {_first(off)}" if off else "",
         f"predictive_pit_{checks[0].kind}",
     )
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -153,6 +153,11 @@ class Pair:
         return None
 
     @property
+    def columns(self) -> tuple[str, ...] | None:
+        """Names of the columns of the table that x is a row of; ``None`` for other data."""
+        return None
+
+    @property
     def measure(self) -> Measure | None:
         """Whether p(x) is a probability, given the total of x or not, or a density; ``None`` where it is unknown."""
         return None

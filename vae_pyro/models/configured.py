@@ -63,6 +63,12 @@ class ConfiguredPair(nn.Module, Pair):
         return next(self.parameters()).device
 
     @property
+    def columns(self) -> tuple[str, ...] | None:
+        """Names of the columns of the table that x is a row of; ``None`` for other data."""
+        schema = self.model.likelihood.schema
+        return None if schema is None else tuple(schema.names)
+
+    @property
     def measure(self) -> Measure:
         """Whether p(x) is a probability, given the total of x or not, or a density."""
         return self.model.likelihood.measure
