@@ -228,7 +228,7 @@ class PredictiveChecks(Result):
         return pd.DataFrame(self.summary()["statistics"]).set_index("statistic")
 
     def plot(self) -> "Figure":
-        """Statistics of replicated data sets, and where the data's stand among them; of many, those that differ most."""
+        """Statistics of replicated data sets, and the data's among them; of many, those that differ most."""
         from analysis.predictive.plot import plot_predictive
 
         shown = [self.checks[place] for place in np.sort(np.argsort(self.adjusted, kind="stable")[:_PANELS])]

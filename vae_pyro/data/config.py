@@ -71,8 +71,11 @@ class DataConfig(Config):
     def __hash__(self) -> int:
         return hash(self.model_dump_json())
 
-    def load(self) -> "Dataset":
+    def load(self, columns: tuple[Column, ...] | None = None) -> "Dataset":
         """Read, split and prepare.
+
+        Args:
+            columns: of a table as they were read before, whatever its kinds would be inferred to be now.
 
         Raises:
             FileNotFoundError: no such file, or a data set that is absent and cannot be downloaded.
@@ -81,7 +84,7 @@ class DataConfig(Config):
         """
         from vae_pyro.data.dataset import load
 
-        return load(self)
+        return load(self, columns)
 
     def observation(
         self, top: float | None, dtype: np.dtype[Any], reach: Callable[[], tuple[float, float]]

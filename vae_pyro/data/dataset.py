@@ -34,6 +34,7 @@ from vae_pyro.data.readers import open_source
 from vae_pyro.data.readers.store import Store
 from vae_pyro.data.split import Split, fingerprint, seen
 from vae_pyro.data.streams.split import StreamedSplit
+from vae_pyro.data.tables.schema import Column
 
 __all__ = ["DataConfig", "Dataset", "Split", "StreamedSplit", "as_split", "load", "load_all", "load_data", "stream"]
 
@@ -122,9 +123,9 @@ def load_data(name_or_path: str | os.PathLike[str], **options: Any) -> Dataset:
     return DataConfig(source=str(name_or_path), **options).load()
 
 
-def load(config: DataConfig) -> Dataset:
+def load(config: DataConfig, columns: tuple[Column, ...] | None = None) -> Dataset:
     """The data that a configuration names, see `DataConfig.load`."""
-    store = open_data(config)
+    store = open_data(config if columns is None else config.replace(kinds=None, columns=columns))
     if config.kinds == "auto":
         config = config.replace(kinds=None if store.about.schema is None else {})
     streams = is_streamed(config, store)

@@ -146,7 +146,7 @@ class RunFolder(ExclusiveFolder):
             raise RunError(f"{str(self.config_file)!r}: {error}") from None
 
     def data_config(self, root: str | Path | None = None) -> DataConfig:
-        """What the run was fitted on.
+        """What the run was fitted on; the columns of a table as the run has them.
 
         Args:
             root: another folder of downloaded data than the run had.
@@ -158,10 +158,11 @@ class RunFolder(ExclusiveFolder):
         if "source" not in config["data"]:
             raise RunError(f"the run in {str(self.path)!r} was fitted on arrays; pass the data yourself")
         with interpreted(self.config_file):
-            stored = DataConfig(**config["data"])
-        path = self.facts().path
-        if path is not None and Path(path).exists():  # a relative source is one of the directory of the fit
-            stored = stored.replace(source=path)
+            stored, facts = DataConfig(**config["data"]), self.facts()
+        if facts.path is not None and Path(facts.path).exists():  # a relative source is one of the directory of the fit
+            stored = stored.replace(source=facts.path)
+        if facts.schema is not None:  # rules of inference may be others by now
+            stored = stored.replace(kinds=None, columns=facts.schema.columns)
         return stored if root is None else stored.replace(root=str(root))
 
     # --- history and metrics --------------------------------------------------------------------------------------

@@ -43,12 +43,21 @@ def fit(
     # A resumed run starts from its own settings, so that no flag has to be repeated; one that differs is refused.
     stored = RunFolder(out).config() if resume else {}
     base: dict[str, Any] = {key: stored[key] for key in ("model", "fit", "data", "seed") if key in stored}
-    replayed = RunFolder(out).facts().replay if resume else None
+    known = RunFolder(out).facts() if resume else None
+    replayed = None if known is None else known.replay
+    schema = None if known is None else known.schema
     if init_from is None and (replay or replayed):
         raise ValueError("draws to replay come from the parent run; name it with --init-from")
     if init_from is not None and not resume:
         base = base_settings(init_from)
-    chosen = assemble(data, base=base, preset_name=settings.preset, file=settings.config, assignments=assignments)
+    chosen = assemble(
+        data,
+        base=base,
+        preset_name=settings.preset,
+        file=settings.config,
+        assignments=assignments,
+        load=lambda config: config.load(None if schema is None else schema.columns),
+    )
     vae, loaded = VAE(chosen.model, seed=chosen.seed), chosen.data
     if init_from is not None:
         share = replayed.share if replayed and not replay else replay

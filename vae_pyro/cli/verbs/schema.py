@@ -30,7 +30,7 @@ def schema(
         columns = found.model_dump(mode="json")["columns"]
         typer.echo(dumps({"name": "table", "columns": columns}, indent=1))
         return
-    table = Table("column", "kind", "likelihood", "range or categories", "missing", title=escape(str(data)))
+    table = Table("column", "kind", "likelihood", "range or categories", "missing", "reason", title=escape(str(data)))
     for row in found.rows():
         table.add_row(*(escape(cell) for cell in row))
     console.print(table)

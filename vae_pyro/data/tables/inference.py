@@ -1,14 +1,18 @@
 """What the columns of a table are: rules that are stated, and that a user overrides column by column.
 
-1. No value, or one value alone: left out; there is nothing to learn.
+1. No value, or one value alone: left out; there is nothing to learn. Dates and times: left out; they are numbers only
+   once an origin and a unit are chosen.
 2. Two values, of whatever type: ``binary``, the smaller (or first) is code 0.
 3. Text, and pandas categoricals: ``category``; ``ordinal`` where the categories have an order. More than
    `MAX_CATEGORIES` of them, or fewer than two rows for each on average: left out, as they identify rows.
-4. Whole numbers from 0 to `MAX_COUNT`, in whatever type: ``count``. Those that number the rows are left out.
+4. Whole numbers, in whatever type. Those that number the rows, and those that are all different in a column that is
+   called an identifier, are left out. ``count`` are those from 0 to `vae_pyro.data.tables.rules.MAX_COUNT` with the
+   mean and variance of a negative binomial distribution, and values where it has them; others of at most
+   `vae_pyro.data.tables.rules.MAX_LEVELS` different values are ``ordinal``.
 5. Other numbers, all above zero, whose skewness is above 1 and whose logarithms are less skewed: ``positive``.
 6. Other numbers: ``real``.
 
-Dates are refused: they are numbers only once an origin and a unit are chosen.
+Each column has the reason of its kind.
 """
 
 import difflib
@@ -17,7 +21,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from vae_pyro.data.tables.cells import Values, columns_of, listed, numbers, scalar, skewness, step_of
+from vae_pyro.data.tables.cells import Values, columns_of, listed, numbers, scalar, step_of
+from vae_pyro.data.tables.rules import kind_of_numbers
 from vae_pyro.data.tables.schema import CODED, CONTINUOUS, KINDS, Category, Column, Kind, Schema
 
 if TYPE_CHECKING:
@@ -26,11 +31,7 @@ if TYPE_CHECKING:
 type Kinds = Mapping[str, str | Sequence[Category]]
 
 MAX_CATEGORIES = 100
-MAX_COUNT = 10_000
 DROP = "drop"
-_SKEWED = 1.0
-# Rows from which whole numbers without a gap or a repetition are taken for the numbers of the rows.
-_NUMBERED_ROWS = 10
 # A column whose spread is fewer steps of float32 than this, at its magnitude, cannot be fitted in float32.
 _FEWEST_STEPS = 100
 
@@ -47,14 +48,14 @@ def infer(frame: "DataFrame", kinds: Kinds | None = None) -> Schema:
         The columns in the order of the table, and those that were left out with the reason.
 
     Raises:
-        ValueError: a column that is not there, an unknown kind, a kind that cannot hold a value, dates, values that are
-            not scalars, numbers that float32 cannot resolve, or no column that is left.
+        ValueError: a column that is not there, an unknown kind, a kind that cannot hold a value, values that are not
+            scalars, numbers that float32 cannot resolve, or no column that is left.
 
     >>> import pandas as pd
     >>> print(infer(pd.DataFrame({"age": [31.5, 64.25, 47.0, 29.5], "smokes": [True, False, True, None]})))
-    column  kind    likelihood  range or categories           missing
-    age     real    normal      29.5 to 64.25, steps of 0.25  none
-    smokes  binary  Bernoulli   False, True                   25.0%
+    column  kind    likelihood  range or categories           missing  reason
+    age     real    normal      29.5 to 64.25, steps of 0.25  none     fractions
+    smokes  binary  Bernoulli   False, True                   25.0%    two values
     """
     series = columns_of(frame)
     kinds = {} if kinds is None else dict(kinds)
@@ -109,21 +110,30 @@ def _describe(name: str, series: "Series[Any]", asked: str | Sequence[Category] 
     missing = 1 - len(observed) / max(len(series), 1)
     if observed.empty:
         return _or_refuse(name, asked, "no value is observed")
-    dtype, series, numeric = _plain(name, series, observed)
+    dates = _dates(observed)
+    if dates and asked is None:
+        return f"{dates}; make them numbers (days since the first) or categories (the month) to keep them"
+    return _observed(name, series, asked, missing, dates)
+
+
+def _observed(
+    name: str, series: "Series[Any]", asked: str | Sequence[Category] | None, missing: float, dates: str
+) -> Column | str:
+    observed = series.dropna()
+    dtype, series, numeric = _plain(name, series, observed, dates)
     observed = series.dropna()
     levels = _levels(observed)
     if len(levels) < 2 and isinstance(asked, str | None):
         return _or_refuse(name, asked, f"every value is {levels[0]!r}")
-    about: dict[str, Any] = {"name": name, "dtype": dtype, "missing": missing}
+    about: dict[str, Any] = {"name": name, "dtype": dtype, "missing": missing, "reason": "as asked"}
     if asked is None:
-        chosen = (
-            _kind_of_numbers(numbers(name, observed), levels, len(series))
+        asked, about["reason"] = (
+            kind_of_numbers(name, numbers(name, observed), levels, len(series))
             if numeric
             else _kind_of_labels(series, levels)
         )
-        if chosen not in KINDS:
-            return chosen
-        asked = chosen
+        if asked is None:
+            return str(about["reason"])
     if not isinstance(asked, str) or asked in CODED:
         categories = _categories(name, series, levels, asked)
         kind = asked if isinstance(asked, str) else "ordinal"
@@ -144,7 +154,18 @@ def _or_refuse(name: str, asked: str | Sequence[Category] | None, reason: str) -
     raise ValueError(f"column {name!r} cannot be {asked!r}: {reason}; leave it out with {name}={DROP}")
 
 
-def _plain(name: str, series: "Series[Any]", observed: "Series[Any]") -> tuple[str, "Series[Any]", bool]:
+def _dates(observed: "Series[Any]") -> str:
+    """What dates or times a column holds, in words; empty where it holds none."""
+    from pandas.api import types
+
+    if isinstance(observed.dtype.type, type) and types.is_bool_dtype(observed.dtype):
+        return ""
+    found = str(types.infer_dtype(observed, skipna=True))
+    dated = found.startswith(("date", "time", "period", "interval"))
+    return f"{found} values such as {str(observed.iloc[0])!r} have no likelihood" if dated else ""
+
+
+def _plain(name: str, series: "Series[Any]", observed: "Series[Any]", dates: str) -> tuple[str, "Series[Any]", bool]:
     """Type of a column in words, its values without exotic containers, and whether they are numbers.
 
     Raises:
@@ -162,11 +183,10 @@ def _plain(name: str, series: "Series[Any]", observed: "Series[Any]") -> tuple[s
     if types.is_bool_dtype(dtype):
         return str(dtype), series, False
     found = str(pd.api.types.infer_dtype(observed, skipna=True))
-    if found.startswith(("date", "time", "period", "interval")):
+    if dates:
         raise ValueError(
-            f"column {name!r} holds {found} values such as {str(observed.iloc[0])!r}, for which there is no "
-            "likelihood; make them numbers (days since the first), categories (the month), or leave them out with "
-            f"{name}={DROP}"
+            f"column {name!r}: {dates}; make them numbers (days since the first), categories (the month), or leave "
+            f"them out with {name}={DROP}"
         )
     if found == "decimal":
         return "float64", series.astype("float64"), True
@@ -200,33 +220,19 @@ def _levels(observed: "Series[Any]") -> list[Any]:
         return sorted(found, key=lambda value: (isinstance(value, str), str(value)))
 
 
-def _kind_of_labels(series: "Series[Any]", levels: list[Any]) -> str:
+def _kind_of_labels(series: "Series[Any]", levels: list[Any]) -> tuple[str | None, str]:
     import pandas as pd
 
     rows = int(series.notna().sum())
     ordered = isinstance(series.dtype, pd.CategoricalDtype) and series.dtype.ordered
     if len(levels) == 2:
-        return "binary"
+        return "binary", "two values"
     if len(levels) > MAX_CATEGORIES or 2 * len(levels) > rows:
-        return (
+        return None, (
             f"{len(levels):,} different values in {rows:,} rows identify rather than describe; to keep them, choose "
             "category, or make them fewer"
         )
-    return "ordinal" if ordered else "category"
-
-
-def _kind_of_numbers(values: Values, levels: list[Any], rows: int) -> str:
-    if len(levels) == 2:
-        return "binary"
-    low, high = float(values.min()), float(values.max())
-    if (values == np.round(values)).all():
-        if len(levels) == rows >= _NUMBERED_ROWS and high - low + 1 == rows:
-            return "whole numbers without a gap or a repetition number the rows; to keep them, choose a kind"
-        if low >= 0 and high <= MAX_COUNT:
-            return "count"
-    if low > 0 and skewness(values) > max(_SKEWED, abs(skewness(np.log(values)))):
-        return "positive"
-    return "real"
+    return ("ordinal", "categories in order") if ordered else ("category", "names")
 
 
 def _categories(

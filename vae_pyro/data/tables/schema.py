@@ -44,6 +44,7 @@ class Column(Config):
         high: largest number observed.
         step: spacing of the lattice that the numbers lie on, where they are rounded (0.01 for cents).
         missing: share of the rows without a value.
+        reason: of the kind, in words.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Column(Config):
     high: float | None = None
     step: Annotated[float, Field(gt=0)] | None = None
     missing: Annotated[float, Field(ge=0, le=1)] = 0.0
+    reason: str = ""
 
     @model_validator(mode="after")
     def _categories_of_the_kind(self) -> Self:
@@ -262,8 +264,8 @@ class Schema(Config):
             array = np.where(np.asarray(mask, dtype=bool), array, np.nan)
         return pd.DataFrame({column.name: column.decode(array[:, k]) for k, column in enumerate(self.columns)})
 
-    def rows(self) -> list[tuple[str, str, str, str, str]]:
-        """Name, kind, likelihood, range or categories, and share missing of each column, as text."""
+    def rows(self) -> list[tuple[str, str, str, str, str, str]]:
+        """Name, kind, likelihood, range or categories, share missing, and reason of each column, as text."""
         return [
             (
                 column.name,
@@ -271,12 +273,13 @@ class Schema(Config):
                 KINDS[column.kind],
                 column.extent,
                 f"{column.missing:.1%}" if column.missing else "none",
+                column.reason,
             )
             for column in self.columns
         ]
 
     def __str__(self) -> str:
-        head = ("column", "kind", "likelihood", "range or categories", "missing")
+        head = ("column", "kind", "likelihood", "range or categories", "missing", "reason")
         cells = [head, *self.rows()]
         width = [max(len(row[k]) for row in cells) for k in range(len(head))]
         lines = ["  ".join(text.ljust(width[k]) for k, text in enumerate(row)).rstrip() for row in cells]

@@ -33,6 +33,26 @@ def test_integer_likelihoods_see_integers(likelihood: str, tmp_path: Path) -> No
     assert 0 < metrics["bits_per_dim"] < 5
 
 
+def test_a_run_keeps_its_columns_whatever_their_kinds_are_inferred_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs of earlier versions took every whole number for a count: they are opened, evaluated and continued."""
+    table, out = tmp_path / "t.csv", tmp_path / "run"
+    lines = [f"{2007 + k % 3},{k * 37 % 11 / 7},{'abc'[k % 3]}" for k in range(90)]
+    table.write_text("\n".join(["year,size,name", *lines]))
+    with monkeypatch.context() as earlier:
+        earlier.setattr(
+            "vae_pyro.data.tables.inference.kind_of_numbers",
+            lambda name, *rest: ("count" if name == "year" else "real", ""),
+        )
+        done("fit", table, "--epochs", "1", "--set", "encoder.hidden=[8]", "--out", out)
+    assert "is a log density" in done("evaluate", out, "--draws", "10")
+    done("fit", table, "--resume", "--out", out)
+    assert [c["kind"] for c in json.loads((out / "config.json").read_text())["facts"]["schema"]["columns"]] == [
+        "count", "real", "category",
+    ]  # fmt: skip
+
+
 _QUICK_PRESETS = ("mlp-400-20", "conv-16", "iwae-2-layer")
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from vae_pyro.data.tables.inference import infer, parse_kind
+from vae_pyro.data.tables.schema import Column
 
 ROWS = 60
 
@@ -20,6 +21,9 @@ def kind_of(values: Any, **kinds: Any) -> str:
 
 
 RANDOM = np.random.default_rng(1)
+
+
+COUNTS = RANDOM.poisson(3.0, 60)
 
 
 SKEWED = RANDOM.lognormal(size=50)
@@ -42,13 +46,22 @@ TIMES = 10
         (pd.Categorical([1, 2, 3] * TIMES), "category"),
         (pd.Series(["a", 1, 2.5] * TIMES, dtype=object), "category"),
         (pd.Categorical(["a", "b", "c"] * TIMES, ["c", "a", "b"], ordered=True), "ordinal"),
-        ([0, 3, 7, 1] * TIMES, "count"),
-        ([1, 2, 3] * TIMES, "count"),  # few levels stay a count
-        ([0.0, 3.0, np.nan, 7.0] * TIMES, "count"),  # whole numbers that a missing value has made floats
-        (pd.array([0, 3, None, 7] * TIMES, dtype="Int64"), "count"),
-        ([-1, 3, 7] * TIMES, "real"),
-        ([0, 3, 10_001] * TIMES, "real"),  # zero has no logarithm
-        ([20_000, 30_000, 25_000, 900_000] * TIMES, "positive"),
+        (COUNTS, "count"),
+        ([np.nan, *COUNTS[1:]], "count"),  # whole numbers that a missing value has made floats
+        (pd.array([0, 1, None, 2, 0] * TIMES, dtype="Int64"), "count"),
+        (np.minimum(COUNTS, 4), "ordinal"),  # a count would have larger values
+        (RANDOM.negative_binomial(2, 0.02, 300), "count"),
+        ([1, 2, 3] * TIMES, "ordinal"),
+        ([2007, 2008, 2009] * TIMES, "ordinal"),
+        ([0, 3, 7, 1] * TIMES, "ordinal"),  # a count would have other values
+        ([-1, 3, 7] * TIMES, "ordinal"),
+        ([1, 2, 3], "real"),  # too few rows of each
+        ([2, 4, 4, 1, 3, 5, 5, 1] * TIMES, "ordinal"),
+        (RANDOM.binomial(200, 0.9, 300), "real"),  # a spread far below the mean
+        (500 + RANDOM.poisson(400, 300), "real"),
+        (RANDOM.integers(0, 100, 500), "real"),  # none above 99
+        ([0, 3, 10_001, *range(27)], "real"),  # zero has no logarithm
+        ([20_000, 30_000, 25_000, 900_000, *range(1000, 1026)], "positive"),
         (SKEWED, "positive"),
         (SKEWED * 1e-6, "positive"),
         (RANDOM.normal(size=50), "real"),
@@ -61,6 +74,9 @@ TIMES = 10
         ([None] * 30, "left out: no value is observed"),
         ([f"name {k}" for k in range(30)], "left out: 30 different values in 30 rows identify.*choose category"),
         ([f"name {k % 101}" for k in range(500)], "left out: 101 different values"),
+        (pd.date_range("2020", periods=30), "left out: datetime64 values such as '2020-01-01.*days since"),
+        ([date(2020, 1, 1), None, *[date(2020, 1, 3)] * 20], "left out: date values such as '2020-01-01'"),
+        (pd.to_timedelta(range(30), unit="s"), "left out: timedelta64 values"),
     ],
 )
 def test_the_rules(values: Any, kind: str) -> None:
@@ -72,7 +88,7 @@ def test_the_rules(values: Any, kind: str) -> None:
 @pytest.mark.parametrize(
     ("values", "wanted", "kind"),
     [
-        ([0, 3, 7, 1] * TIMES, "real", "real"),
+        (COUNTS, "real", "real"),
         ([1, 3, 7, 2] * TIMES, "positive", "positive"),
         ([0, 3, 7, 1] * TIMES, "category", "category"),
         ([0, 3, 7, 1] * TIMES, "ordinal", "ordinal"),
@@ -115,9 +131,11 @@ def test_a_user_overrides_a_column(values: Any, wanted: Any, kind: str) -> None:
         ([1.0, 2.0, 3.0], {"othr": "real"}, "did you mean 'other'"),
         ([1.0, 2.0, 3.0], {"x": "reel"}, "'x' cannot be 'reel'; choose from real, positive"),
         ([1.0, np.inf, 3.0], {}, "'x' requires finite numbers, got inf in row 1; replace it or make it missing"),
-        (pd.date_range("2020", periods=3), {}, r"'x' holds datetime64 values such as '2020-01-01.*days since.*x=drop"),
-        ([date(2020, 1, 1), None, date(2020, 1, 3)], {}, "'x' holds date values such as '2020-01-01'"),
-        (pd.to_timedelta([1, 2, 3], unit="s"), {}, "'x' holds timedelta64 values"),
+        (
+            pd.date_range("2020", periods=3),
+            {"x": "real"},
+            "'x': datetime64 values such as '2020-01-01.*days since.*x=drop",
+        ),
         ([[1], [2], [3]], {}, r"'x' holds list such as '\[1\]'.*take it apart"),
         ([1 + 2j, 3j, 1], {}, "'x' holds complex"),
         (
@@ -162,3 +180,29 @@ def test_kinds_of_a_command_line() -> None:
 def test_decimals_with_two_values_are_numbers() -> None:
     column = infer(pd.DataFrame({"x": [Decimal("0.1"), Decimal("0.2")] * 10})).columns[0]
     assert (column.kind, column.categories) == ("binary", (0.1, 0.2))
+
+
+def test_identifiers_are_known_by_their_names() -> None:
+    """Whole numbers without a repetition, which do not number the rows."""
+    numbers = np.random.default_rng(0).permutation(10_000)[:200] * 3
+    frame = pd.DataFrame({"customer_id": numbers, "salary": numbers, "id": numbers // 6})
+    found = infer(frame)
+    assert found.names == ["salary", "id"]
+    assert "identify the rows, by their name; to keep them, choose a kind" in found.left_out["customer_id"]
+    assert infer(frame, {"customer_id": "real"}).names == ["customer_id", "salary", "id"]
+
+
+def test_each_column_has_the_reason_of_its_kind() -> None:
+    frame = pd.DataFrame({"year": [2007, 2008, 2009] * 20, "visits": COUNTS, "name": ["a", "b", "c"] * 20})
+    found = infer(frame, {"name": ["c", "a", "b"]})
+    assert [column.reason for column in found.columns] == [
+        "3 whole numbers; no count: the variance 0.667 is far below the mean 2.01e+03",
+        "whole numbers from 0 with the mean and variance of a count",
+        "as asked",
+    ]
+    assert all(column.reason in str(found) for column in found.columns)
+
+
+def test_a_schema_without_reasons_is_read() -> None:
+    """As those of earlier versions are."""
+    assert Column(name="x", kind="count").reason == ""

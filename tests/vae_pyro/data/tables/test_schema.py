@@ -101,7 +101,7 @@ def test_the_schema_is_shown() -> None:
     frame.loc[:5, "city"] = None
     text = str(infer(frame))
     assert "city    category  categorical        Bern, Graz, Lyon" in text
-    assert text.splitlines()[5].endswith("10.0%")
+    assert text.splitlines()[5].endswith("10.0%    names")
     assert "size    ordinal   cumulative logit   s < m < l < xl" in text
     assert text.splitlines()[-1].startswith("left out: 'id': whole numbers")
 
