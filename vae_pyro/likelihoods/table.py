@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from vae_pyro.data.summary import DataSummary
-from vae_pyro.data.tables.schema import Column, Schema
+from vae_pyro.data.tables.schema import CONTINUOUS, Column, Schema
 from vae_pyro.likelihoods.base import BIAS_MARGIN, LIKELIHOODS, DataForm, Likelihood, Positive, inverse_softplus
+from vae_pyro.likelihoods.margin_cells import MarginCells
 from vae_pyro.likelihoods.table_columns import (
     GAP_FLOOR,
     Columns,
@@ -54,6 +55,9 @@ class Table(Likelihood):
             ``predicted`` one for each cell from the decoder.
         min_scale: lower bound of a scale, as a fraction of the data's standard deviation.
         df: degrees of freedom of the Student t.
+        margins: of real and positive columns. ``fitted`` takes the distribution of each column from the training data, as it
+            is (skew, several modes, rounding, values that repeat), and describes its normal scores by a location and a
+            scale, see `vae_pyro.likelihoods.margin_cells.MarginCells`.
 
     References:
         Nazabal et al. 2020, Handling incomplete heterogeneous data using VAEs, Pattern Recognition 107, sec. 3.
@@ -70,6 +74,8 @@ class Table(Likelihood):
     floor: Tensor
     count_loc: Tensor
     order: Tensor
+    real_places: Tensor
+    positive_places: Tensor
     binary_places: Tensor
     count_places: Tensor
     ordinal_classes: Tensor
@@ -84,6 +90,7 @@ class Table(Likelihood):
         real: Literal["normal", "student_t"] = "normal",
         count: Literal["negative_binomial", "poisson"] = "negative_binomial",
         scale: Literal["per_dimension", "predicted"] = "per_dimension",
+        margins: Literal["none", "fitted"] = "none",
         min_scale: Positive = 1e-3,
         df: Annotated[float, Field(gt=0)] = 5.0,
     ) -> None:
@@ -99,9 +106,11 @@ class Table(Likelihood):
                 f"likelihood 'table' has a schema of {len(self.schema.columns)} columns, the data have x_shape "
                 f"{self.x_shape}; encode them with the schema"
             )
+        if margins != "none" and real != "normal":
+            raise ValueError(f"margins={margins!r} describes scores that are normal; leave out real={real!r}")
         self.real, self.count, self.scale, self.min_scale, self.df = real, count, scale, min_scale, df
         self.discrete = self.schema.discrete
-        self.features: TableFeatures = TableFeatures(self.schema)
+        self.features: TableFeatures = TableFeatures(self.schema, margins=margins == "fitted")
         self.layout = TableLayout(self.schema, count == "negative_binomial", scale == "predicted")
         self.size, self.widths = self.layout.size, self.layout.widths
         self.num_params = -(-sum(self.widths) // len(self.schema.columns))
@@ -154,6 +163,9 @@ class Table(Likelihood):
         scale = self.reference * (self.floor + softplus(raw))
         real_scale, positive_scale = scale.split([self.size["real"], self.size["positive"]], -1)
         dispersion = log_dispersion if self.log_dispersion is None else self.log_dispersion
+        margins = self.features.margins
+        if margins is not None:
+            scores = MarginCells(torch.cat([real, positive], -1), scale, margins)
         made: dict[str, Callable[[], TorchDistribution]] = {
             "real": lambda: real_cells(self.real, loc_of[0] + sd_of[0] * real, real_scale, self.df),
             "positive": lambda: dist.LogNormal(loc_of[1] + sd_of[1] * positive, positive_scale),
@@ -169,8 +181,10 @@ class Table(Likelihood):
         parts = [
             Part(getattr(self, f"{kind}_places"), make(), double=kind == "count")
             for kind, make in made.items()
-            if self.size[kind]
+            if self.size[kind] and not (margins is not None and kind in CONTINUOUS)
         ]
+        if margins is not None:
+            parts.insert(0, Part(torch.cat([self.real_places, self.positive_places]), scores))
         return Columns(parts, self.order, output.dtype)
 
     def cutpoints(self) -> Tensor:
@@ -220,6 +234,13 @@ class Table(Likelihood):
 
     def _start_scales(self, bias: list[Tensor]) -> None:
         num_real, num_scaled = self.size["real"], self.layout.num_scaled
+        if self.features.margins is not None:  # scores have their own scale
+            raw = inverse_softplus(torch.full((num_scaled,), 1 - self.min_scale, dtype=torch.float64))
+            if self.raw_scale is None:
+                bias[6] = raw.to(bias[6].device)
+            else:
+                self.raw_scale.copy_(raw)
+            return
         loc, sd = self.features.loc[:num_scaled].double(), self.features.scale[:num_scaled]
         places = [*self.layout.places["real"], *self.layout.places["positive"]]
         typical = torch.ones_like(loc)

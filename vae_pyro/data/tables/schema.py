@@ -159,7 +159,7 @@ class Column(Config):
             cells[:] = self.categories
             column = pd.Series(cells[codes], name=self.name, dtype=object).where(observed, None)
             return typed(column, self.dtype, bool(observed.all()))
-        column, dtype = pd.Series(values, name=self.name), self.dtype
+        column, dtype = pd.Series(self._rounded(values), name=self.name), self.dtype
         if pd.api.types.is_integer_dtype(self._type()):
             column = column.round()
             if self.kind == "positive":
@@ -169,6 +169,16 @@ class Column(Config):
         elif pd.api.types.is_bool_dtype(self._type()):
             dtype = "float64"
         return typed(column, dtype, bool(observed.all()))
+
+    def _rounded(self, values: Values) -> Values:
+        """Numbers that float32 holds on the lattice of the column, as float64 has them there."""
+        if self.step is None:
+            return values
+        decimals = next((k for k in range(7) if abs(self.step * 10**k - round(self.step * 10**k)) < 1e-6), 7)
+        nearest = np.round(np.round(values / self.step) * self.step, decimals)
+        with np.errstate(invalid="ignore"):
+            same = np.abs(values - nearest) <= 2 * np.finfo(np.float32).eps * np.abs(nearest)
+        return np.where(same, nearest, values)
 
     def _type(self) -> Any:
         import pandas as pd
