@@ -8,11 +8,17 @@ _SOME_Y = re.compile(r"x, and y of ([\d,]+) in ([\d,]+) data")
 
 
 class Measure(StrEnum):
-    """What p(x) is: a probability, a density in the units of x, or a probability given the sum of x."""
+    """What p(x) is: a probability, given the sum of x or not, or a density in its units, with masses or without."""
 
     PROBABILITY = "probability"
     DENSITY = "density"
+    DENSITY_AND_MASSES = "density with masses at repeated values"
     GIVEN_TOTAL = "probability given the total"
+
+    @property
+    def dense(self) -> bool:
+        """Whether it has units of x."""
+        return self in (Measure.DENSITY, Measure.DENSITY_AND_MASSES)
 
 
 class Variables(StrEnum):

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from vae_pyro.core.renamed import renamed
 from vae_pyro.data.split import Split
-from vae_pyro.densities.measure import Measure
 from vae_pyro.densities.moments import LogDensityMoments
 from vae_pyro.densities.pair import PairLike
 from vae_pyro.densities.walk import Block, PairData, bind
@@ -179,7 +178,7 @@ class EvaluationReducer:
             activity_se=activity_se,
             num_elements=counts,
             num_draws=self._num_draws,
-            discrete=None if measure is None else measure != Measure.DENSITY,
+            discrete=None if measure is None else not measure.dense,
         )
 
 

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from enum import StrEnum
 from math import prod
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -105,6 +105,16 @@ class Likelihood(nn.Module, ABC):
     def max_width(self) -> int:
         """Numbers that the widest tensor of a density holds for each particle and datum."""
         return prod(self.x_shape) * self.num_params
+
+    @staticmethod
+    def settings(num_columns: int, num_rows: int) -> dict[str, Any]:
+        """Fields of `vae_pyro.VAEConfig` beside ``x_shape`` that suit data of this form where nothing is chosen.
+
+        Args:
+            num_columns: numbers in a datum.
+            num_rows: training data.
+        """
+        return {}
 
     @abstractmethod
     def forward(self, output: Tensor) -> TorchDistribution:

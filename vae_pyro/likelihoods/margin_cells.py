@@ -19,9 +19,9 @@ _NODES = 64
 class MarginCells(TorchDistribution):
     """``x = G(u)`` with normal u, where G is the inverse of `Margins`; batch shape ``(*batch, column)``.
 
-    The density of x is that of its score times the slope of the spline. On a lattice it is the probability of the interval
-    that is rounded to x, divided by its width: a density in the units of x that is constant between roundings. Values that
-    repeat off lattices have the probability of their interval of scores.
+    The density of x is that of its score times the slope of the spline. On a lattice it is the probability of the
+    interval that is rounded to x, divided by its width: a density in the units of x that is constant between roundings.
+    Values that repeat off lattices have the probability of their interval of scores.
 
     Args:
         loc: of the scores.

@@ -12,6 +12,7 @@ from torch.nn.functional import softplus
 
 from vae_pyro.data.summary import DataSummary
 from vae_pyro.data.tables.schema import CONTINUOUS, Column, Schema
+from vae_pyro.densities.measure import Measure
 from vae_pyro.likelihoods.base import BIAS_MARGIN, LIKELIHOODS, DataForm, Likelihood, Positive, inverse_softplus
 from vae_pyro.likelihoods.margin_cells import MarginCells
 from vae_pyro.likelihoods.table_columns import (
@@ -55,9 +56,9 @@ class Table(Likelihood):
             ``predicted`` one for each cell from the decoder.
         min_scale: lower bound of a scale, as a fraction of the data's standard deviation.
         df: degrees of freedom of the Student t.
-        margins: of real and positive columns. ``fitted`` takes the distribution of each column from the training data, as it
-            is (skew, several modes, rounding, values that repeat), and describes its normal scores by a location and a
-            scale, see `vae_pyro.likelihoods.margin_cells.MarginCells`.
+        margins: of real and positive columns. ``fitted`` takes the distribution of each column from the training data,
+            as it is (skew, several modes, rounding, values that repeat), and describes its normal scores by a location
+            and a scale, see `vae_pyro.likelihoods.margin_cells.MarginCells`.
 
     References:
         Nazabal et al. 2020, Handling incomplete heterogeneous data using VAEs, Pattern Recognition 107, sec. 3.
@@ -152,6 +153,12 @@ class Table(Likelihood):
         return self.schema.space
 
     @property
+    def measure(self) -> Measure:
+        margins = self.features.margins
+        masses = margins is not None and bool(margins.masses.any())
+        return Measure.DENSITY_AND_MASSES if masses else super().measure
+
+    @property
     def elementwise(self) -> bool:
         return False  # columns are of several kinds
 
@@ -194,6 +201,21 @@ class Table(Likelihood):
         if self.raw_gaps is None:
             return first
         return torch.cat([first, first + (softplus(self.raw_gaps) + GAP_FLOOR).cumsum(-1)], -1)
+
+    @staticmethod
+    def settings(num_columns: int, num_rows: int) -> dict[str, Any]:
+        """Margins, predicted scales, a prior that fits the aggregate posterior, and networks that grow with the data.
+
+        As many latents as columns, at most 10; a component of the prior for each 100 rows, from 5 to 50; hidden layers
+        of 64 units, 128 from 1,000 and 256 from 5,000 rows on.
+        """
+        width = 64 if num_rows < 1000 else 128 if num_rows < 5000 else 256
+        return {
+            "likelihood": {"name": "table", "margins": "fitted", "scale": "predicted"},
+            "prior": {"name": "mixture", "components": min(max(num_rows // 100, 5), 50)},
+            "latent_dim": min(max(num_columns, 2), 10),
+            "encoder": {"name": "mlp", "hidden": [width, width]},
+        }
 
     @staticmethod
     def accepts(summary: DataSummary) -> bool:

@@ -22,8 +22,9 @@ class Scores:
         high: upper end, or the point.
         middle: of both.
         width: of the interval, 0 for a point.
-        log_factor: log of what a density or a probability of scores is multiplied by: the slope of the spline at a point;
-            1 / step in an interval of a lattice, so that it is a density in the units of x, and 1 for other repeated values.
+        log_factor: log of what a density or a probability of scores is multiplied by: the slope of the spline at a
+            point; 1 / step in an interval of a lattice, so that it is a density in the units of x; 1 for other repeated
+            values.
     """
 
     low: Tensor
@@ -40,8 +41,9 @@ class Scores:
 class Margins(nn.Module):
     """Numbers ``(*batch, column)`` to scores, and scores to numbers, see `vae_pyro.data.tables.margins`.
 
-    Computations are in float64, whatever the type of the model: buffers hold the bits of float64 numbers as integers, which
-    casts of the module leave as they are. Numbers off lattices are read with the digits of float32, in which data are held.
+    Computations are in float64, whatever the type of the model: buffers hold the bits of float64 numbers as integers,
+    which casts of the module leave as they are. Numbers off lattices are read with the digits of float32, in which data
+    are held.
 
     Args:
         columns: that have numbers, real or positive.
@@ -68,6 +70,11 @@ class Margins(nn.Module):
         self.register_buffer("step", steps.view(torch.int64), persistent=False)
         self.register_buffer("positive", positive, persistent=False)
 
+    @property
+    def masses(self) -> Tensor:
+        """Number of repeated values off lattices, which have probabilities and no density, ``(column,)``."""
+        return (self.knots.view(torch.float64)[0].diff() == 0).sum(-1)
+
     @torch.no_grad()
     def fit(self, x: Tensor, observed: Tensor) -> None:
         """Take the margins of the observed numbers among x, ``(datum, column)``; constants keep a step of width 1."""
@@ -93,62 +100,63 @@ class Margins(nn.Module):
         about[:, place] = torch.tensor([*margin.tails, margin.center, margin.scale], device=knots.device)
         self.size[place] = number
 
+    @torch.no_grad()
     def forward(self, x: Tensor) -> Scores:
-        """Scores of numbers ``(*batch, column)``, each attribute of that shape, float64."""
+        """Scores of numbers ``(*batch, column)``, each attribute of that shape, float64; they have no gradient."""
         step = self.step.view(torch.float64)
         lattice = step > 0
-        safe = torch.where(lattice, step, torch.ones_like(step))
-        cell = torch.round(x.double() / safe)
-        cell = torch.where(self.positive & (cell < 1), torch.ones_like(cell), cell) * safe
+        safe = torch.where(lattice, step, 1.0)
+        least = torch.where(lattice & self.positive, safe, -torch.inf)
+        cell = torch.maximum(torch.round(x.double() / safe) * safe, least)
         value = torch.where(lattice, cell, x.float().double())
-        low, slope, before = self._score(torch.where(lattice, value - safe / 2, value), right=False)
-        high, _, after = self._score(torch.where(lattice, value + safe / 2, value), right=True)
+        half = step / 2
+        ends = torch.stack([value - half, value + half])
+        places = torch.stack([self._place(ends[0], right=False), self._place(ends[1], right=True)])
+        (low, high), slope = self._score(ends, places)
         # The least point of a lattice of positive numbers takes all that lies below.
-        least = lattice & self.positive & (value < 1.5 * safe)
-        low = torch.where(least, low.clamp(max=-UNBOUNDED), low)
-        interval = lattice | (after - before > 1)
+        low = torch.where(value <= 1.5 * least, low.clamp(max=-UNBOUNDED), low)
+        interval = lattice | (places[1] - places[0] > 1)
         high = torch.where(interval, high, low)
-        log_factor = torch.where(lattice, -safe.log(), torch.where(interval, torch.zeros_like(low), slope.log()))
+        log_factor = torch.where(lattice, -safe.log(), torch.where(interval, 0.0, slope[0].log()))
         return Scores(low, high, (low + high) / 2, high - low, log_factor)
 
-    def _score(self, x: Tensor, *, right: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """g(x), its derivative, and the knot below; where g jumps, its value from the right or from the left."""
+    def _score(self, x: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        """g(x) and its derivative in the interval after a knot."""
         knot, u = self.knots.view(torch.float64)
-        place = self._place(knot, x, right=right)
-        below, above = place < 0, place >= self.size - 1
-        index = place.clamp(min=0)
-        index = torch.minimum(index, (self.size - 2).clamp(min=0))
-        x0, x1 = self._at(knot, index), self._at(knot, torch.minimum(index + 1, self.size - 1))
-        u0, u1 = self._at(u, index), self._at(u, torch.minimum(index + 1, self.size - 1))
-        t, t0, t1 = self._transform(x), self._transform(x0), self._transform(x1)
-        d0, d1 = (self._at(slopes, index) for slopes in self.slopes.view(torch.float64))
+        last = self.size - 1
+        below, above = place < 0, place >= last
+        index = torch.minimum(place.clamp(min=0), (last - 1).clamp(min=0)) + self._rows(knot)
+        after = index + (last > 0)
+        x0, x1, u0, u1 = knot.take(index), knot.take(after), u.take(index), u.take(after)
+        d0, d1 = (slopes.take(index) for slopes in self.slopes.view(torch.float64))
+        t, t0, t1 = self._transform(torch.stack([x, x0, x1]))
         inside = (t1 > t0) & ~below & ~above
-        width = torch.where(inside, t1 - t0, torch.ones_like(t))
-        secant = torch.where(inside, (u1 - u0) / width, torch.ones_like(t))
+        width = torch.where(inside, t1 - t0, 1.0)
+        secant = torch.where(inside, (u1 - u0) / width, 1.0)
         share = ((t - t0) / width).clamp(0, 1)
         rest = share * (1 - share)
         bend = secant + (d0 + d1 - 2 * secant) * rest
         middle = u0 + (u1 - u0) * (secant * share**2 + d0 * rest) / bend
         slope = secant**2 * (d1 * share**2 + 2 * secant * rest + d0 * (1 - share) ** 2) / bend**2
-        ends = self._ends(knot), self._ends(u)
         tails, _ = self.about.view(torch.float64).split(2)
-        end = torch.where(below, ends[0][0], ends[0][1])
         tail = torch.where(below, tails[0], tails[1])
-        beyond = torch.where(below, ends[1][0], ends[1][1]) + tail * (t - self._transform(end))
+        # Beyond the knots, one end of the interval is the first or the last of them.
+        beyond = torch.where(below, u0, u1) + tail * (t - torch.where(below, t0, t1))
         outside = below | above
-        return torch.where(outside, beyond, middle), torch.where(outside, tail, slope) * self._derivative(x), place
+        return torch.where(outside, beyond, middle), torch.where(outside, tail, slope) * self._derivative(x)
 
+    @torch.no_grad()
     def inverse(self, u: Tensor) -> Tensor:
         """Numbers of scores ``(*batch, column)``, float64: on the lattice, where there is one."""
         u = u.double()
         knot, score = self.knots.view(torch.float64)
-        place = self._place(score, u, right=True)
-        below, above = place < 0, place >= self.size - 1
-        index = torch.minimum(place.clamp(min=0), (self.size - 2).clamp(min=0))
-        after = torch.minimum(index + 1, self.size - 1)
-        x0, x1, u0, u1 = self._at(knot, index), self._at(knot, after), self._at(score, index), self._at(score, after)
-        t0, t1 = self._transform(x0), self._transform(x1)
-        d0, d1 = (self._at(slopes, index) for slopes in self.slopes.view(torch.float64))
+        place, last = self._place(u, right=True, of=1), self.size - 1
+        below, above = place < 0, place >= last
+        index = torch.minimum(place.clamp(min=0), (last - 1).clamp(min=0)) + self._rows(knot)
+        after = index + (last > 0)
+        x0, x1, u0, u1 = knot.take(index), knot.take(after), score.take(index), score.take(after)
+        d0, d1 = (slopes.take(index) for slopes in self.slopes.view(torch.float64))
+        t0, t1 = self._transform(torch.stack([x0, x1]))
         rises = (t1 > t0) & (u1 > u0)
         width = torch.where(rises, t1 - t0, torch.ones_like(t0))
         height = torch.where(rises, u1 - u0, torch.ones_like(t0))
@@ -159,13 +167,8 @@ class Margins(nn.Module):
         a, b, c = height * (secant - d0) + bend, height * d0 - bend, -secant * over
         share = (2 * -c / (b + (b**2 - 4 * a * c).clamp(min=0).sqrt())).clamp(0, 1)
         t = torch.where(rises, t0 + share * width, t0)
-        (x_low, x_high), (u_low, u_high) = self._ends(knot), self._ends(score)
         tails, (center, scale) = self.about.view(torch.float64).split(2)
-        beyond = torch.where(
-            below,
-            self._transform(x_low) + (u - u_low) / tails[0],
-            self._transform(x_high) + (u - u_high) / tails[1],
-        )
+        beyond = torch.where(below, t0 + (u - u0) / tails[0], t1 + (u - u1) / tails[1])
         outside = below | above
         t = torch.where(outside, beyond, t).clamp(-80, 80)
         x = torch.where(self.positive, t.exp(), center + scale * t.sinh())
@@ -191,17 +194,13 @@ class Margins(nn.Module):
         positive = 1 / torch.where(self.positive, x, torch.ones_like(x)).clamp(min=1e-300)
         return torch.where(self.positive, positive, 1 / torch.sqrt((x - center) ** 2 + scale**2))
 
-    def _ends(self, held: Tensor) -> tuple[Tensor, Tensor]:
-        return held[:, 0], held.gather(1, (self.size - 1).unsqueeze(-1)).squeeze(-1)
-
     @staticmethod
-    def _at(held: Tensor, index: Tensor) -> Tensor:
-        columns = torch.arange(held.shape[0], device=held.device)
-        return held[columns, index]
+    def _rows(knots: Tensor) -> Tensor:
+        """Position of the first knot of each column among all."""
+        return torch.arange(knots.shape[0], device=knots.device) * knots.shape[1]
 
-    @staticmethod
-    def _place(knots: Tensor, values: Tensor, *, right: bool) -> Tensor:
-        """Interval of each value: the last knot at most as large or, without ``right``, the last one below."""
+    def _place(self, values: Tensor, *, right: bool, of: int = 0) -> Tensor:
+        """Knot below each value, or, without ``right``, strictly below; of x, or of scores where ``of`` is 1."""
         flat = values.reshape(-1, values.shape[-1]).T.contiguous()
-        found: Any = torch.searchsorted(knots, flat, right=right) - 1
+        found: Any = torch.searchsorted(self.knots.view(torch.float64)[of], flat, right=right) - 1
         return found.T.reshape(values.shape)

@@ -269,7 +269,13 @@ def _choose_defaults(
         if (assigned.get(("data", "binarize")) or data.get("binarize", "none")) == "none":
             loaded = _with_their_columns(settings, assignments, load)
             form = DataForm.NUMBERS if loaded.facts.schema is None else DataForm.MIXED
-        model["likelihood"] = next(name for name in LIKELIHOODS if LIKELIHOODS[name].default_for is form)
+        name = next(name for name in LIKELIHOODS if LIKELIHOODS[name].default_for is form)
+        if loaded is not None:
+            suited = LIKELIHOODS[name].settings(prod(loaded.x_shape), len(loaded.train))
+            if "structure" in model or ("model", "structure") in assigned:  # which may require a prior of its own
+                suited.pop("prior", None)
+            settings["model"] = model = {**suited, **model}
+        model.setdefault("likelihood", name)
     for section, config in _SECTIONS.items():
         for key in CHOICES.keys() & config.model_fields.keys():
             default = config.model_fields[key].default

@@ -24,6 +24,8 @@ OPTIONS: list[dict[str, Any]] = [
     {"real": "student_t", "count": "poisson", "scale": "predicted"},
 ]
 
+MARGINS: list[dict[str, Any]] = [{"margins": "fitted"}, {"margins": "fitted", "scale": "predicted"}]
+
 
 def frame(rows: int = 400, seed: int = 0) -> pd.DataFrame:
     """A table of every kind, whose columns hang together."""

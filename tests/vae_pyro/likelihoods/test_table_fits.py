@@ -8,6 +8,7 @@ import torch
 
 from analysis import elpd_of
 from tests.vae_pyro.likelihoods.tables import (
+    MARGINS,
     NAMES,
     OPTIONS,
     build,
@@ -59,7 +60,7 @@ def test_it_compiles_and_agrees_with_the_stock_steps() -> None:
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("options", [*OPTIONS, *MARGINS])
 def test_fits_learn_and_every_option_is_traced(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     from vae_pyro.compilation import inductor
 

@@ -13,6 +13,7 @@ from vae_pyro.data.readers.store import Array, Store
 from vae_pyro.data.tables.encoding import encode
 from vae_pyro.data.tables.inference import Kinds
 from vae_pyro.data.tables.schema import Column, Schema
+from vae_pyro.data.tables.units import units_differ
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -57,7 +58,7 @@ class Reader(ABC):
         Args:
             source: see `open`.
             kinds: kind by name, where the inferred one is not meant (`vae_pyro.data.tables.inference.infer`); ``auto``
-                infers kinds where some columns are no numbers, and is `open` where all are, or for what is no table.
+                infers kinds where some columns are no numbers or their units differ, and is `open` for other data.
             columns: take these, and infer nothing.
 
         Raises:
@@ -97,9 +98,15 @@ class TableReader(Reader):
         """See `Reader.open_columns`; the file is read once."""
         schema = None if columns is None else Schema(columns=tuple(columns))
         frame = self.frame(source, schema)
-        if kinds == "auto" and frame.select_dtypes("number").shape[1] == frame.shape[1]:
+        if kinds == "auto" and share_a_unit(frame):
             return numbers_of(source, frame)
         return described(source, frame, {} if kinds == "auto" else kinds, schema)
+
+
+def share_a_unit(frame: "DataFrame") -> bool:
+    """Whether all columns of a table are numbers of one unit, as far as their spreads tell."""
+    numeric = frame.select_dtypes("number")
+    return numeric.shape[1] == frame.shape[1] and not units_differ(numeric.to_numpy(np.float64, na_value=np.nan))
 
 
 def no_table(source: Any) -> ValueError:
