@@ -107,8 +107,9 @@ class Likelihood(nn.Module, ABC):
         return prod(self.x_shape) * self.num_params
 
     @staticmethod
-    def settings(num_columns: int, num_rows: int) -> dict[str, Any]:
-        """Fields of `vae_pyro.VAEConfig` beside ``x_shape`` that suit data of this form where nothing is chosen.
+    def settings(num_columns: int, num_rows: int) -> dict[str, dict[str, Any]]:
+        """What suits data of this form where nothing is chosen: of ``model``, fields of `vae_pyro.VAEConfig` beside
+        ``x_shape``, and of ``fit``, those of `vae_pyro.FitConfig`.
 
         Args:
             num_columns: numbers in a datum.

@@ -7,9 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vae_pyro.data.tables.margins import CAPACITY, UNBOUNDED, Margin, fit_margin, lattice_step
+from vae_pyro.data.tables.margins import CAPACITY, Margin, fit_margin, lattice_step
 from vae_pyro.data.tables.schema import Column
 
+# Score that stands for infinity.
+_INFINITE = 1e3
 _FIELDS = ("left_tail", "right_tail", "center", "scale")
 
 
@@ -114,7 +116,7 @@ class Margins(nn.Module):
         places = torch.stack([self._place(ends[0], right=False), self._place(ends[1], right=True)])
         (low, high), slope = self._score(ends, places)
         # The least point of a lattice of positive numbers takes all that lies below.
-        low = torch.where(value <= 1.5 * least, low.clamp(max=-UNBOUNDED), low)
+        low = torch.where(value <= 1.5 * least, low.clamp(max=-_INFINITE), low)
         interval = lattice | (places[1] - places[0] > 1)
         high = torch.where(interval, high, low)
         log_factor = torch.where(lattice, -safe.log(), torch.where(interval, 0.0, slope[0].log()))

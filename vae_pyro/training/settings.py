@@ -272,9 +272,11 @@ def _choose_defaults(
         name = next(name for name in LIKELIHOODS if LIKELIHOODS[name].default_for is form)
         if loaded is not None:
             suited = LIKELIHOODS[name].settings(prod(loaded.x_shape), len(loaded.train))
+            model_of = dict(suited.get("model", {}))
             if "structure" in model or ("model", "structure") in assigned:  # which may require a prior of its own
-                suited.pop("prior", None)
-            settings["model"] = model = {**suited, **model}
+                model_of.pop("prior", None)
+            settings["model"] = model = {**model_of, **model}
+            settings["fit"] = {**suited.get("fit", {}), **settings["fit"]}
         model.setdefault("likelihood", name)
     for section, config in _SECTIONS.items():
         for key in CHOICES.keys() & config.model_fields.keys():
