@@ -20,7 +20,7 @@ from vae_pyro.data.memory.sparse import SparseSplit
 from vae_pyro.data.memory.sparse_rows import SparseRows
 from vae_pyro.data.observation import Observation
 from vae_pyro.data.readers import open_source
-from vae_pyro.data.readers.reader import no_table
+from vae_pyro.data.readers.reader import with_columns
 from vae_pyro.data.readers.store import Array, Extent, Store
 from vae_pyro.data.readers.views import Changed
 from vae_pyro.data.split import Split
@@ -40,11 +40,11 @@ def open_data(config: DataConfig) -> Store:
             to be streamed and cannot be.
     """
     if config.source in DATASETS:
-        if isinstance(config.kinds, dict) or config.columns is not None:
-            raise no_table(config.source)
         if config.stream:
             raise ValueError(f"data set {config.source!r} is small, and cannot be streamed; leave stream out")
-        return open_dataset(config.source, config.root)
+        store = open_dataset(config.source, config.root)
+        plain = config.kinds is None and config.columns is None
+        return store if plain else with_columns(config.source, store, config.kinds, config.columns)
     path = Path(config.source)
     if not path.exists() and not path.suffix and os.sep not in config.source:
         DATASETS[config.source]  # raises, with the names that there are

@@ -203,6 +203,6 @@ class Margins(nn.Module):
 
     def _place(self, values: Tensor, *, right: bool, of: int = 0) -> Tensor:
         """Knot below each value, or, without ``right``, strictly below; of x, or of scores where ``of`` is 1."""
-        flat = values.reshape(-1, values.shape[-1]).T.contiguous()
+        flat = torch.stack(values.reshape(-1, values.shape[-1]).unbind(-1))  # contiguous in compiled graphs as well
         found: Any = torch.searchsorted(self.knots.view(torch.float64)[of], flat, right=right) - 1
         return found.T.reshape(values.shape)

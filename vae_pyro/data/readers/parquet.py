@@ -9,12 +9,12 @@ import numpy as np
 from vae_pyro.data.facts import About
 from vae_pyro.data.readers import READERS
 from vae_pyro.data.readers.chunks import Chunks
-from vae_pyro.data.readers.reader import Auto, TableReader, require_finite, share_a_unit
+from vae_pyro.data.readers.reader import Auto, TableReader, require_finite
 from vae_pyro.data.readers.store import Array, Store
 from vae_pyro.data.tables.cells import listed
 from vae_pyro.data.tables.inference import Kinds
 from vae_pyro.data.tables.schema import Column, Schema
-from vae_pyro.data.tables.units import MOST_COLUMNS
+from vae_pyro.data.tables.units import MOST_COLUMNS, units_differ
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -43,9 +43,10 @@ class ParquetReader(TableReader):
         Folders, which may be larger than memory, and tables of more than 200 columns are not read for their units.
         """
         if kinds == "auto" and (source.is_dir() or _plain(_schema(source))):
-            few = not source.is_dir() and 2 <= len(_columns(_schema(source))) <= MOST_COLUMNS
-            if not few or share_a_unit(self.frame(source)):
-                return self.open(source)
+            store = self.open(source)
+            few = not source.is_dir() and store.x_shape[0] <= MOST_COLUMNS
+            if not few or not units_differ(store.read(0, len(store))):
+                return store
         return super().open_columns(source, kinds, columns)
 
     def frame(self, source: Path, schema: Schema | None = None) -> "DataFrame":

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -13,7 +14,7 @@ from vae_pyro.data.readers.store import Array, Store
 from vae_pyro.data.tables.encoding import encode
 from vae_pyro.data.tables.inference import Kinds
 from vae_pyro.data.tables.schema import Column, Schema
-from vae_pyro.data.tables.units import units_differ
+from vae_pyro.data.tables.units import MOST_COLUMNS, units_differ
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -65,9 +66,9 @@ class Reader(ABC):
             FileNotFoundError: see `open`.
             ValueError: likewise; or no table; or columns that cannot be described.
         """
-        if kinds == "auto":
-            return self.open(source)
-        raise no_table(source)
+        if kinds != "auto" and isinstance(source, Path) and source.is_dir():
+            raise no_table(source)
+        return with_columns(source, self.open(source), kinds, columns)
 
     def frame(self, source: Any, schema: Schema | None = None) -> "DataFrame":
         """A table in pandas.
@@ -107,6 +108,31 @@ def share_a_unit(frame: "DataFrame") -> bool:
     """Whether all columns of a table are numbers of one unit, as far as their spreads tell."""
     numeric = frame.select_dtypes("number")
     return numeric.shape[1] == frame.shape[1] and not units_differ(numeric.to_numpy(np.float64, na_value=np.nan))
+
+
+def with_columns(source: Any, store: Store, kinds: Kinds | Auto | None, columns: Sequence[Column] | None) -> Store:
+    """Vectors of numbers in memory as the columns of a table, see `Reader.open_columns`; images are none.
+
+    Raises:
+        ValueError: columns are asked for, and the data are no such vectors; or see `described`.
+    """
+    vectors = len(store.x_shape) == 1 and store.top is None and store.matrix is None and not store.prefers_streaming
+    if kinds == "auto" and not (
+        vectors and store.x_shape[0] <= MOST_COLUMNS and units_differ(store.read(0, len(store)))
+    ):
+        return store
+    if not vectors or store.test is not None:
+        raise no_table(source)
+    import pandas as pd
+
+    names = store.about.columns or tuple(f"x[{place}]" for place in range(store.x_shape[0]))
+    frame = pd.DataFrame(store.read(0, len(store)), columns=list(names))
+    labels = store.labels(np.arange(len(store))) if store.labelled else None
+    schema = None if columns is None else Schema(columns=tuple(columns))
+    made = described(source, frame, {} if kinds == "auto" else kinds, schema, labels)
+    made.name = store.name
+    made.about = replace(made.about, classes=store.about.classes, factors=store.about.factors)
+    return made
 
 
 def no_table(source: Any) -> ValueError:
@@ -166,7 +192,9 @@ def require_finite(name: str, columns: Sequence[str], values: Array, start: int 
         )
 
 
-def described(path: Path, frame: "DataFrame", kinds: Kinds | None, schema: Schema | None) -> Store:
+def described(
+    path: Any, frame: "DataFrame", kinds: Kinds | None, schema: Schema | None, labels: Array | None = None
+) -> Store:
     """Columns of all kinds, with the schema that codes them.
 
     Raises:
@@ -174,4 +202,4 @@ def described(path: Path, frame: "DataFrame", kinds: Kinds | None, schema: Schem
     """
     table = encode(frame, kinds, schema=schema, name=repr(str(path)))
     about = About(columns=tuple(table.schema.names), columns_left_out=tuple(table.schema.left_out), schema=table.schema)
-    return ArrayStore(repr(str(path)), table.values, mask=None if table.mask.all() else table.mask, about=about)
+    return ArrayStore(repr(str(path)), table.values, labels, mask=None if table.mask.all() else table.mask, about=about)

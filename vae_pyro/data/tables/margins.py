@@ -69,9 +69,10 @@ def fit_margin(values: Values, step: float, positive: bool) -> Margin:
     """The margin of numbers.
 
     The smooth part is the empirical distribution function at levels that are evenly spaced in scores, of which there
-    are about n^0.4, and where it is off by more than 1 / sqrt(n) otherwise, as it is about gaps. Points of a lattice with 20 data each on average have shares of their own, shrunk
-    towards the smooth part by a Dirichlet process whose strength has the best leave-one-out likelihood; on other
-    lattices, and off them, so have values that repeat more often than chance.
+    are about n^0.4, and where it is off by more than 1 / sqrt(n) otherwise, as it is about gaps. Points of a lattice
+    with 20 data each on average have shares of their own, shrunk towards the smooth part by a Dirichlet process whose
+    strength has the best leave-one-out likelihood; on other lattices, and off them, so have values that repeat more
+    often than chance.
 
     Args:
         values: observed numbers, ``(value,)``, at least 2 of which differ.
