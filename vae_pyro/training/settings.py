@@ -296,7 +296,8 @@ def _with_their_columns(
         if path[0] == "data":
             assign(settings, path, value)
     data = settings["data"]
-    if data.get("kinds") is None and data.get("columns") is None:
+    noisy = settings["model"].get("noise") or any(list(path) == ["model", "noise"] for path, _ in assignments)
+    if data.get("kinds") is None and data.get("columns") is None and not noisy:  # noise is on numbers of one kind
         data["kinds"] = "auto"
     loaded = load(DataConfig(**data))
     data["kinds"] = loaded.config.kinds

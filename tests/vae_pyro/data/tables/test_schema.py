@@ -119,3 +119,11 @@ def test_numbers_that_the_type_cannot_hold_get_a_wider_one() -> None:
     assert chosen.decode([[100.0, 2.0, 0.0]])["a"].dtype == np.int8
     above = infer(pd.DataFrame({"n": [1, 5, 90, 1000] * 9}), {"n": "positive"})
     assert above.decode([[0.3]])["n"].tolist() == [1]  # which encode takes back
+
+
+def test_numbers_that_float32_rounds_are_given_back_on_their_lattice() -> None:
+    """Draws are float32; means of draws, which lie between roundings, stay as they are."""
+    column = Column(name="x", kind="real", step=0.1, low=0.0, high=100.0)
+    exact = np.array([61.1, 0.3, 99.9, np.nan])
+    assert column.decode(exact.astype(np.float32).astype(np.float64)).tolist()[:3] == [61.1, 0.3, 99.9]
+    assert column.decode(np.array([61.123, 0.31])).tolist() == [61.123, 0.31]
