@@ -206,14 +206,14 @@ class Table(Likelihood):
     def settings(num_columns: int, num_rows: int) -> dict[str, dict[str, Any]]:
         """Margins, predicted scales, a prior that fits the aggregate posterior, and networks that grow with the data.
 
-        As many latents as columns, at most 10; a component of the prior for each 100 rows, from 5 to 50; hidden layers
+        As many latents as columns, at most 10; a component of the prior for each 100 rows, from 30 to 50; hidden layers
         of 64 units, 128 from 1,000 and 256 from 5,000 rows on; and batches of a twentieth of the rows, from 16 to 128.
         """
         width = 64 if num_rows < 1000 else 128 if num_rows < 5000 else 256
         return {
             "model": {
                 "likelihood": {"name": "table", "margins": "fitted", "scale": "predicted"},
-                "prior": {"name": "mixture", "components": min(max(num_rows // 100, 5), 50)},
+                "prior": {"name": "mixture", "components": min(max(num_rows // 100, 30), 50)},
                 "latent_dim": min(max(num_columns, 2), 10),
                 "encoder": {"name": "mlp", "hidden": [width, width]},
             },
