@@ -107,13 +107,14 @@ class Likelihood(nn.Module, ABC):
         return prod(self.x_shape) * self.num_params
 
     @staticmethod
-    def settings(num_columns: int, num_rows: int) -> dict[str, dict[str, Any]]:
+    def settings(num_columns: int, num_rows: int, num_epochs: int) -> dict[str, dict[str, Any]]:
         """What suits data of this form where nothing is chosen: of ``model``, fields of `vae_pyro.VAEConfig` beside
         ``x_shape``, and of ``fit``, those of `vae_pyro.FitConfig`.
 
         Args:
             num_columns: numbers in a datum.
             num_rows: training data.
+            num_epochs: of the fit.
         """
         return {}
 

@@ -271,7 +271,9 @@ def _choose_defaults(
             form = DataForm.NUMBERS if loaded.facts.schema is None else DataForm.MIXED
         name = next(name for name in LIKELIHOODS if LIKELIHOODS[name].default_for is form)
         if loaded is not None:
-            suited = LIKELIHOODS[name].settings(prod(loaded.x_shape), len(loaded.train))
+            epochs = settings["fit"].get("epochs", FitConfig.model_fields["epochs"].default)
+            epochs = int(assigned.get(("fit", "epochs"), epochs) or 1)
+            suited = LIKELIHOODS[name].settings(prod(loaded.x_shape), len(loaded.train), epochs)
             model_of = dict(suited.get("model", {}))
             if "structure" in model or ("model", "structure") in assigned:  # which may require a prior of its own
                 model_of.pop("prior", None)
