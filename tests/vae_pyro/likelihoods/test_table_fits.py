@@ -164,7 +164,8 @@ def test_columns_that_determine_each_other_are_drawn_together(tmp_path: Path) ->
     """Numbers 1, 2, 3 beside names: log p(x) is -log 3 = -1.099, and -2.197 of independent columns, which match in 1/3.
     As a count, the numbers lose 1.3 nats, and match in 28 %."""
     pd.DataFrame({"one": [1.0, 2.0, 3.0] * 150, "two": ["a", "b", "c"] * 150}).to_csv(tmp_path / "t.csv", index=False)
-    settings = assemble(str(tmp_path / "t.csv"), assignments=[(("fit", "epochs"), 300)])
+    chosen = {("fit", "kl_warmup"): 50, ("fit", "epochs"): 300, ("fit", "optimizer", "lr"): 3e-3}
+    settings = assemble(str(tmp_path / "t.csv"), assignments=list(chosen.items()))
     vae = VAE(settings.model, seed=0)
     fit(vae, settings.data.train, config=settings.fit, seed=0, progress=False)
     assert settings.data.facts.schema is not None
