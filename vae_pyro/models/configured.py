@@ -75,7 +75,8 @@ class ConfiguredPair(nn.Module, Pair):
 
     def programs(self, split: Split | None = None) -> Programs:
         """Its programs keep the contract, so that nothing has to be found out."""
-        return Programs(self.model, self.guide, ModuleState(self), outputs_ignore_data=True)
+        state = ModuleState(self)
+        return Programs(self.model, self.guide, state, outputs_ignore_data=True, data_dtype=self.dtype)
 
     def programs_of_draws(
         self, like: Split | None, y: Tensor | None = None, *, dtype: torch.dtype | None = None

@@ -49,6 +49,7 @@ class Programs:
         device: of their parameters; ``None`` where the pair says so.
         dtype: likewise.
         template: a few rows of data, to draw others without ``size``; with ``mask`` and ``y`` where there are such.
+        data_dtype: what the guide takes, whatever type the likelihood draws; ``None`` where the template says it.
     """
 
     model: Program
@@ -69,6 +70,7 @@ class Programs:
     device: torch.device | None = None
     dtype: torch.dtype | None = None
     template: tuple[Tensor, dict[str, Tensor]] | None = None
+    data_dtype: torch.dtype | None = None
 
     # --- densities ------------------------------------------------------------------------------------------------
 

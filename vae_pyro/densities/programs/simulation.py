@@ -70,6 +70,8 @@ def simulate(programs: Programs, size: int, *, like: Tensor | None = None, y: Te
                 f"inside pyro.plate({programs.plate or 'data'!r}, n)"
             )
     x = _assembled(programs, {name: sites[name]["value"] for name in programs.data_sites}, (size,))
+    if programs.data_dtype is not None:
+        x = x.to(programs.data_dtype)
     kept = {name: site for name, site in drawn.items() if name not in programs.summed}
     return Simulation(
         x, {name: site["value"] for name, site in kept.items()}, {name: site["fn"] for name, site in kept.items()}

@@ -535,3 +535,11 @@ def test_bad_programs_and_arrays() -> None:
         ranks(np.array([np.nan, 0.0]), np.zeros((5, 2)))
     with pytest.raises(ValueError, match="ranks in 0..9 are required, got 0..10"):
         coverage(np.array([0, 10]), 9)
+
+
+@pytest.mark.parametrize(
+    "likelihood", ["categorical:num_classes=4", "poisson", "bernoulli", "discretized_logistic:levels=5"]
+)
+def test_likelihoods_that_draw_integers_are_calibrated(likelihood: str) -> None:
+    vae = VAE(VAEConfig(x_shape=(3,), latent_dim=1, likelihood=likelihood, encoder="mlp:hidden=[4]"), seed=0)
+    assert calibrate(vae, num_simulations=40, num_draws=19, seed=0).outcome in ("pass", "warn", "fail")
