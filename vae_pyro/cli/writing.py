@@ -9,9 +9,11 @@ from vae_pyro.cli.console import print_written
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 PICTURE, ARRAYS, ARRAY = ".png", ".npz", ".npy"
 _MOST_PICTURED = 2500
+TABLES = (".csv", ".parquet")
 
 
 def require_ending(out: Path, *endings: str) -> None:
@@ -58,6 +60,16 @@ def write_array(out: Path, array: Any) -> None:
 
     content = BytesIO()
     np.save(content, array, allow_pickle=False)
+    write_bytes(out, content.getvalue())
+
+
+def write_frame(out: Path, frame: "DataFrame") -> None:
+    """Write a table to a ``.csv`` or a ``.parquet``."""
+    content = BytesIO()
+    if out.suffix == ".csv":
+        frame.to_csv(content, index=False)
+    else:
+        frame.to_parquet(content, index=False)
     write_bytes(out, content.getvalue())
 
 

@@ -1,6 +1,5 @@
 """``vae-pyro impute``: missing elements of data, estimated by a run, with their uncertainty."""
 
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +8,7 @@ import typer
 from vae_pyro.cli.console import print_line, print_written
 from vae_pyro.cli.options import DataOptions
 from vae_pyro.cli.registration import Topic, verb
-from vae_pyro.cli.writing import ARRAY, ARRAYS, require_ending, write_array, write_arrays, write_bytes
+from vae_pyro.cli.writing import ARRAY, ARRAYS, TABLES, require_ending, write_array, write_arrays, write_frame
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from vae_pyro.applications.imputation_result import Imputation
     from vae_pyro.models.vae import VAE
 
-_TABLES = (".csv", ".parquet")
 _WRITTEN = ("mean", "sd", "mean_se", "lower", "upper", "imputations", "mask", "effective_sample_size", "ids")
 
 
@@ -41,7 +39,7 @@ def impute(
     """Impute missing elements given the observed ones: means, standard deviations, intervals, and draws."""
     if not 0 < level < 1:
         raise ValueError(f"--level lies between 0 and 1, got {level}")
-    require_ending(out, ARRAYS, ARRAY, *_TABLES)
+    require_ending(out, ARRAYS, ARRAY, *TABLES)
     if num_imputations and out.suffix != ARRAYS:
         raise ValueError(
             f"--out {str(out)!r} holds one data set; --num-imputations {num_imputations} requires an --out in .npz"
@@ -55,7 +53,7 @@ def impute(
         raise ValueError(
             f"nothing is missing in {source.described}: there is nothing to impute; a missing value is NaN or empty"
         )
-    if out.suffix in _TABLES and len(chosen.x_shape) != 1:
+    if out.suffix in TABLES and len(chosen.x_shape) != 1:
         raise ValueError(f"data of shape {chosen.x_shape} are no rows of a table; write .npy or .npz")
     columns = folder.facts().columns
     names = [str(name) for name in columns] if columns and len(columns) == chosen.x_shape[0] else None
@@ -93,12 +91,7 @@ def write(out: Path, made: "Imputation", vae: "VAE", names: list[str] | None, *,
         frame = _frame(made.mean, vae, names)
         if with_ids:
             frame.insert(0, "row" if "id" in frame.columns else "id", made.ids)
-        content = BytesIO()
-        if out.suffix == ".csv":
-            frame.to_csv(content, index=False)
-        else:
-            frame.to_parquet(content, index=False)
-        write_bytes(out, content.getvalue())
+        write_frame(out, frame)
 
 
 def _frame(mean: "np.ndarray[Any, Any]", vae: "VAE", names: list[str] | None) -> Any:
