@@ -50,8 +50,8 @@ def sample_frame(
         no values are given), ``attrs["acceptance"]`` the share of draws that met the other conditions.
 
     Raises:
-        ValueError: no model of a table, conditions that it has no columns or categories for, or conditions without mass:
-            none of 100,000 draws meets them, or the effective sample size is below 30.
+        ValueError: no model of a table, conditions that it has no columns or categories for, or conditions without
+            mass: none of 100,000 draws meets them, or the effective sample size is below 30.
 
     References:
         Rubin 1988, Using the SIR algorithm to simulate posterior distributions, Bayesian Statistics 3, 395-402.
@@ -81,7 +81,9 @@ def sample_frame(
         kept.append(met[: num - accepted])
         accepted += len(met)
         if not accepted and tried >= _TRIED:
-            raise ValueError(f"where {where}: none of {tried:,} draws meets the conditions; they have no mass in the model")
+            raise ValueError(
+                f"where {where}: none of {tried:,} draws meets the conditions; they have no mass in the model"
+            )
     frame = as_frame(np.concatenate(kept), schema)
     frame.attrs |= {"effective_sample_size": smallest, "acceptance": 1.0 if not asked.tests else accepted / tried}
     return frame

@@ -1,4 +1,6 @@
-"""Draws of a table as a table: the joint and the conditional distribution of the model, by quadrature over its latent."""
+"""Draws of a table as a table: joint and conditional distribution of the model, by quadrature over its latent."""
+
+import re
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,7 @@ from vae_pyro.data.tables.inference import infer
 from vae_pyro.data.tables.schema import Column, Schema
 
 NAMES = ["city", "height", "visits", "grade"]
-# Of each of the tests against a distribution; they are six.
+# Of each of the tests against a distribution; they are seven.
 ALPHA = 1e-4
 
 
@@ -67,7 +69,8 @@ def test_draws_given_a_value_are_of_the_conditional_distribution(vae: VAE) -> No
     """p(grade | city) = the average of p(grade | z) with weights p(city | z) p(z)."""
     schema = vae.model.likelihood.schema
     assert schema is not None
-    for code, city in enumerate(schema.columns[0].categories[:2]):
+    of_the_marginal = []
+    for code, city in enumerate(schema.columns[0].categories[:3]):
         drawn = sample_frame(vae, 2000, where={"city": city}, num_draws=20_000, seed=code)
         assert set(drawn["city"]) == {city}
         grades = schema.columns[3].categories
@@ -79,7 +82,8 @@ def test_draws_given_a_value_are_of_the_conditional_distribution(vae: VAE) -> No
         observed = np.array([(drawn["grade"] == grade).sum() for grade in grades])
         assert drawn.attrs["effective_sample_size"] > 1000
         assert chisquare(observed, 2000 * expected / expected.sum()).pvalue > ALPHA
-        assert chisquare(observed, 2000 * marginal / marginal.sum()).pvalue < ALPHA  # it is another distribution
+        of_the_marginal.append(chisquare(observed, 2000 * marginal / marginal.sum()).pvalue)
+    assert min(of_the_marginal) < ALPHA  # they are other distributions
 
 
 def test_conditions_that_are_no_equalities_reject(vae: VAE) -> None:
@@ -142,9 +146,8 @@ def test_conditions_without_mass_are_refused(vae: VAE) -> None:
     ],
 )
 def test_conditions_that_say_nothing_are_refused(vae: VAE, where: str, said: str) -> None:
-    with pytest.raises(ValueError) as refused:
+    with pytest.raises(ValueError, match=re.escape(said)):
         sample_frame(vae, 5, where=where)
-    assert said in str(refused.value)
 
 
 def test_only_tables_have_conditions() -> None:

@@ -20,8 +20,8 @@ def sample(
     out: Annotated[
         Path,
         typer.Option(
-            help=".png for pictures of E(x | z), .npz for draws and expectations; .csv or .parquet for draws of a table, "
-            "with its names, categories, types, rounding and range."
+            help=".png for pictures of E(x | z), .npz for draws and expectations; .csv or .parquet for draws of a "
+            "table, with its names, categories, types, rounding and range."
         ),
     ],
     num: Annotated[int, typer.Option(min=1, help="Number of draws.")] = 64,

@@ -49,8 +49,8 @@ def conditions(where: str | Mapping[str, Any] | None) -> list[Condition]:
     """Conditions from text, ``"cut=Ideal, price>5000"``, or from values by column, which are equalities.
 
     Args:
-        where: text with the operators =, !=, <, <=, > and >=; names and values that hold a comma or an operator stand in
-            double quotation marks.
+        where: text with the operators =, !=, <, <=, > and >=; names and values that hold a comma or an operator stand
+            in double quotation marks.
 
     Raises:
         ValueError: text of another form; the message shows what was not understood.
@@ -72,7 +72,8 @@ def conditions(where: str | Mapping[str, Any] | None) -> list[Condition]:
             )
         name = term["name"] if term["quoted"] is None else term["quoted"]
         value = term["value"] if term["text"] is None else term["text"]
-        found.append(Condition(column=name, operator=term["operator"], value=value))
+        operator: Any = term["operator"]  # the pattern has no others
+        found.append(Condition(column=name, operator=operator, value=value))
         at = term.end()
     return found
 
@@ -87,8 +88,8 @@ class Where:
         schema: of the table.
 
     Raises:
-        ValueError: a column or category that is not known, a number that is none, an order of categories that have none, a
-            number off the lattice or the range of its column, or two equalities on one column.
+        ValueError: a column or category that is not known, a number that is none or out of the range of its column, an
+            order of categories that have none, or two equalities on one column.
     """
 
     def __init__(self, found: list[Condition], schema: Schema) -> None:
@@ -152,8 +153,8 @@ def _number(one: Condition, column: Column) -> float:
         return number
     if column.low is not None and column.high is not None and not column.low <= number <= column.high:
         raise ValueError(
-            f"where {one}: {column.name!r} goes from {column.low:g} to {column.high:g} in the data; nothing is known of "
-            "rows beyond"
+            f"where {one}: {column.name!r} goes from {column.low:g} to {column.high:g} in the data; nothing is known "
+            "of rows beyond"
         )
     whole = column.kind == "count" or column.dtype.lower().startswith(("int", "uint"))
     if whole and number != round(number):
