@@ -110,6 +110,8 @@ from .samples.generated.draws import draw_samples as draw_samples
 from .samples.generated.result import SampleComparison as SampleComparison
 from .samples.leakage.check import held_out_check as held_out_check
 from .samples.leakage.result import Leakage as Leakage
+from .samples.synthetic.check import synthetic_data_check as synthetic_data_check
+from .samples.synthetic.result import SyntheticDataCheck as SyntheticDataCheck
 from .stats.crossed import CrossedMean as CrossedMean
 from .stats.crossed import crossed_mean as crossed_mean
 from .tasks.classification.result import ClassScores as ClassScores

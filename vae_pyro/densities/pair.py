@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vae_pyro.core.isolation import isolated
 from vae_pyro.data.split import Split
+from vae_pyro.data.tables.schema import Schema
 from vae_pyro.densities.measure import Measure, Target
 from vae_pyro.densities.programs.arguments import Arguments
 from vae_pyro.densities.programs.discovery import discover
@@ -155,6 +156,11 @@ class Pair:
     @property
     def columns(self) -> tuple[str, ...] | None:
         """Names of the columns of the table that x is a row of; ``None`` for other data."""
+        return None
+
+    @property
+    def schema(self) -> Schema | None:
+        """Kinds of the columns of the table that x is a row of, where they have kinds; ``None`` for other data."""
         return None
 
     @property

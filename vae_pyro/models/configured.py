@@ -12,6 +12,7 @@ from vae_pyro.data.memory.sparse_rows import SparseRows, is_sparse
 from vae_pyro.data.objects import integers_of, mask_of, tensor_of
 from vae_pyro.data.split import Split
 from vae_pyro.data.summary import DataSummary
+from vae_pyro.data.tables.schema import Schema
 from vae_pyro.densities.measure import Measure, Target
 from vae_pyro.densities.pair import Pair
 from vae_pyro.densities.programs.module_state import ModuleState
@@ -65,8 +66,12 @@ class ConfiguredPair(nn.Module, Pair):
     @property
     def columns(self) -> tuple[str, ...] | None:
         """Names of the columns of the table that x is a row of; ``None`` for other data."""
-        schema = self.model.likelihood.schema
-        return None if schema is None else tuple(schema.names)
+        return None if self.schema is None else tuple(self.schema.names)
+
+    @property
+    def schema(self) -> Schema | None:
+        """Kinds of the columns of the table that x is a row of, where they have kinds; ``None`` for other data."""
+        return self.model.likelihood.schema
 
     @property
     def measure(self) -> Measure:

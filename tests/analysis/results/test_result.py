@@ -20,6 +20,7 @@ from analysis.plotting import encode
 from analysis.posterior.local_guides import LocalConfig
 from tests.analysis.experiments import examples
 from tests.truths import PPCA, example
+from tests.vae_pyro.likelihoods.tables import frame
 from vae_pyro import VAE, VAEConfig
 from vae_pyro.applications.imputation import impute
 from vae_pyro.core.isolation import seeded
@@ -136,6 +137,11 @@ def linear_probe() -> Result:
     return analysis.probe(codes, codes[:, 0] > 0, raw=codes[:, :1])
 
 
+def synthetic_data() -> Result:
+    tables = (frame(120, seed=seed)[["height", "visits", "smokes", "colour"]] for seed in range(3))
+    return analysis.synthetic_data_check(*tables, num_targets=2)
+
+
 EXAMPLES = {
     "report": lambda: report_of("programs"),
     "report of layers": lambda: report_of("layers"),
@@ -157,6 +163,7 @@ EXAMPLES = {
     "held-out run": examples.held_out_run,
     "rate and distortion": examples.rate_distortion_curve,
     "search": examples.search_analysis,
+    "draws of a table": synthetic_data,
     "mixture": lambda: analysis.cluster(np.random.default_rng(0).normal(size=(60, 2)), num_clusters=2, num_bootstrap=2),
 }
 
