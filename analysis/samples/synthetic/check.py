@@ -62,8 +62,8 @@ def synthetic_data_check(
         Yeom, Giacomelli, Fredrikson & Jha 2018, Privacy risk in machine learning, sec. 4. arXiv:1709.01604
     """
     schema = infer(train) if schema is None else schema
-    coded = [schema.encode(frame)[0] for frame in (train, test, draws)]
-    return check_values(*coded, schema, num_targets=num_targets, max_rows=max_rows, seed=seed)
+    known, new, drawn = (schema.encode(frame)[0] for frame in (train, test, draws))
+    return check_values(known, new, drawn, schema, num_targets=num_targets, max_rows=max_rows, seed=seed)
 
 
 def check_values(

@@ -101,7 +101,7 @@ class SyntheticDataCheck(Result):
             "fail" if seen.max() > fail else "warn" if seen.max() > warn else "pass",
             name="synthetic_columns",
             remedy=(
-                f"look at {self.names[worst]!r}: fitted margins and predicted scales (--likelihood table:margins=fitted,"
+                f"look at {self.names[worst]!r}: fitted margins and predicted scales (table:margins=fitted,"
                 "scale=predicted) follow a column as it is; a mixture as prior fits the aggregate posterior"
             ),
         )
@@ -115,13 +115,13 @@ class SyntheticDataCheck(Result):
             score.loss_se,
             "",
             f"loss of accuracy, or of R squared, at most {warn:g} (fails above {fail:g}) for each column",
-            "Esteban, Hyland & Rätsch 2017, sec. 3.1 (arXiv:1706.02633): train on synthetic, test on real; the thresholds "
-            "are a convention",
+            "Esteban, Hyland & Rätsch 2017, sec. 3.1 (arXiv:1706.02633): train on synthetic, test on real; "
+            "the thresholds are a convention",
             judged(score.loss, score.loss_se, warn, fail),
             f"{name!r} loses most" if score.loss > warn else "",
             "synthetic_prediction",
             remedy=(
-                f"{name!r} depends on other columns in a way that draws lack: more latents, predicted scales, a mixture "
+                f"{name!r} depends on others in a way that draws lack: more latents, predicted scales, a mixture "
                 "or flow as prior, more epochs"
             ),
         )
@@ -204,7 +204,7 @@ class SyntheticDataCheck(Result):
         worst = np.argsort(-self.distance, kind="stable")[:5]
         lines = [
             f"{self.num_draws:,} draws against {self.num_held_out:,} held-out rows of {len(self.names)} columns",
-            f"  distance of a column: mean {self.distance.mean():.3f} (training rows {self.reference.mean():.3f}), most "
+            f"  distance of a column: mean {self.distance.mean():.3f} (training rows {self.reference.mean():.3f}); "
             + ", ".join(f"{self.names[k]} {self.distance[k]:.3f}" for k in worst),
             f"  association of pairs: mean difference {self.association_error:.3f} (training rows "
             f"{self.association_reference:.3f})",
