@@ -14,10 +14,10 @@ from .applications.denoising_result import Denoised as Denoised
 from .applications.estimators.imputer import VAEImputer as VAEImputer
 from .applications.estimators.transformer import VAETransformer as VAETransformer
 from .applications.imputation import impute as impute
-from .applications.table_draws import sample_frame as sample_frame
 from .applications.imputation_result import Imputation as Imputation
 from .applications.rubin import Pooled as Pooled
 from .applications.rubin import pool as pool
+from .applications.table_draws import sample_frame as sample_frame
 from .core.files import RunError as RunError
 from .core.registry import Choice as Choice
 from .core.registry import Registry as Registry

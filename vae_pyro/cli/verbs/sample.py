@@ -8,7 +8,15 @@ import typer
 from vae_pyro.cli.console import print_line, print_written
 from vae_pyro.cli.options import RunOptions
 from vae_pyro.cli.registration import Topic, verb
-from vae_pyro.cli.writing import ARRAYS, PICTURE, TABLES, require_ending, require_few, write_arrays_or_picture, write_frame
+from vae_pyro.cli.writing import (
+    ARRAYS,
+    PICTURE,
+    TABLES,
+    require_ending,
+    require_few,
+    write_arrays_or_picture,
+    write_frame,
+)
 
 if TYPE_CHECKING:
     from vae_pyro.models.vae import VAE
