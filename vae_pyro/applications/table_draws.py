@@ -69,7 +69,7 @@ def sample_frame(
     asked = Where(conditions(where), schema)
     kept: list[Array] = []
     accepted = tried = 0
-    smallest = float(num)
+    smallest = float("inf")
     while accepted < num:
         missing = num - accepted
         if tried and asked.tests:  # as many as should meet the conditions, and some more
@@ -85,7 +85,8 @@ def sample_frame(
                 f"where {where}: none of {tried:,} draws meets the conditions; they have no mass in the model"
             )
     frame = as_frame(np.concatenate(kept), schema)
-    frame.attrs |= {"effective_sample_size": smallest, "acceptance": 1.0 if not asked.tests else accepted / tried}
+    size = smallest if asked.given else float(num)
+    frame.attrs |= {"effective_sample_size": size, "acceptance": 1.0 if not asked.tests else accepted / tried}
     return frame
 
 

@@ -69,7 +69,7 @@ class SyntheticData(Diagnostic[SyntheticDataCheck]):
         assert schema is not None
         assert context.train is not None
         seed, test = context.stream("synthetic"), context.test
-        rows = min(options.max_table_rows, len(test))
+        rows = min(options.max_table_rows, max(len(test), len(context.train)))
         drawn = bounded(draw_samples(context.pair, rows, test, seed=seed).astype(np.float64), schema)
         if test.mask is not None:  # as many values are missing, in the pattern of some row
             random = np.random.default_rng(context.stream("synthetic", 1))
