@@ -27,6 +27,7 @@ from vae_pyro.data.dealing import (
 from vae_pyro.data.facts import About, DataFacts
 from vae_pyro.data.labels import repeat_labelled, with_labels
 from vae_pyro.data.memory.resident import ResidentSplit
+from vae_pyro.data.memory.sources import IN_MEMORY, store_of
 from vae_pyro.data.memory.sparse import SparseSplit
 from vae_pyro.data.memory.sparse_rows import SparseRows, is_sparse
 from vae_pyro.data.objects import classes_of, mask_of, tensor_of
@@ -88,11 +89,13 @@ class Dataset:
         return f"<table><caption>{escape(self.facts.title)}</caption>{''.join(rows)}</table>"
 
 
-def load_data(name_or_path: str | os.PathLike[str], **options: Any) -> Dataset:
-    """Load a data set by name or path, with a fixed split.
+def load_data(source: Any, *, labels: Any = None, **options: Any) -> Dataset:
+    """Load a data set by name or path, or split what is in memory; the split is fixed by its seed.
 
     Args:
-        name_or_path: see ``source`` of `DataConfig`; ``vae-pyro datasets`` lists the names.
+        source: see ``source`` of `DataConfig` (``vae-pyro datasets`` lists the names); or a table (``DataFrame``), an
+            array, a tensor, a scipy sparse matrix, nested lists, or a map-style torch ``Dataset``.
+        labels: of what is in memory, ``(datum,)``, integers or names.
         options: other fields of `DataConfig`: ``root``, ``scale``, ``binarize``, ``dequantize``,
             ``validation_fraction``, ``test_fraction``, ``seed``, ``stream``, ``given_labels``, ``labelled_share``,
             ``kinds``, ``columns``.
@@ -102,8 +105,7 @@ def load_data(name_or_path: str | os.PathLike[str], **options: Any) -> Dataset:
 
     Raises:
         FileNotFoundError: no such file, or a data set that is absent and cannot be downloaded.
-        ValueError: no name or path, an unknown name or option, or data that cannot be observed in the way that is asked
-            for.
+        ValueError: an unknown name or option, or data that cannot be observed in the way that is asked for.
 
     >>> data = load_data("digits")
     >>> len(data.train), len(data.validation), len(data.test), data.x_shape
@@ -115,17 +117,21 @@ def load_data(name_or_path: str | os.PathLike[str], **options: Any) -> Dataset:
       range     0 to 1, training data
       labels    yes
     """
-    if not isinstance(name_or_path, str | os.PathLike):
-        raise ValueError(
-            f"load_data reads a file or a data set that has a name, got {type(name_or_path).__name__}; pass what is in "
-            "memory to fit and evaluate as it is, or save it (.npy, .csv, .parquet, scipy.sparse.save_npz)"
-        )
-    return DataConfig(source=str(name_or_path), **options).load()
+    if isinstance(source, str | os.PathLike):
+        if labels is not None:
+            raise ValueError("labels are of data in memory; a file has its own, beside x in .npz (y)")
+        return DataConfig(source=str(source), **options).load()
+    config = DataConfig(source=IN_MEMORY, **options)
+    return split_store(config, store_of(source, labels, kinds=config.kinds, columns=config.columns))
 
 
 def load(config: DataConfig, columns: tuple[Column, ...] | None = None) -> Dataset:
     """The data that a configuration names, see `DataConfig.load`."""
-    store = open_data(config if columns is None else config.replace(kinds=None, columns=columns))
+    return split_store(config, open_data(config if columns is None else config.replace(kinds=None, columns=columns)))
+
+
+def split_store(config: DataConfig, store: Store) -> Dataset:
+    """Rows that are open, split and prepared as a configuration says, see `DataConfig.load`."""
     if config.kinds == "auto":
         config = config.replace(kinds=None if store.about.schema is None else {})
     streams = is_streamed(config, store)
@@ -166,7 +172,7 @@ def _facts(config: DataConfig, parts: dict[str, Split], about: About, described:
     hidden = None if train.mask is None else 1 - float(train.mask.sum(dtype=torch.float64)) / train.mask.numel()
     return DataFacts(
         name=config.source,
-        path=None if config.source in DATASETS else str(Path(config.source).absolute()),
+        path=None if config.source in (*DATASETS, IN_MEMORY) else str(Path(config.source).absolute()),
         x_shape=train.x_shape,
         sizes={name: len(parts[name]) for name in NAMES},
         range=(summary.low, summary.high),

@@ -9,6 +9,7 @@ from typing import Any
 from vae_pyro.core.files import RunError
 from vae_pyro.data.dataset import Dataset
 from vae_pyro.data.facts import DataFacts
+from vae_pyro.data.memory.sources import IN_MEMORY
 from vae_pyro.data.split import Split, fingerprint
 from vae_pyro.models.config import VAEConfig
 from vae_pyro.models.vae import VAE
@@ -62,10 +63,12 @@ def described(
         "fit": config.model_dump(mode="json"),
         "seed": seed,
     }
-    if data is not None:
-        return {**facts, "data": data.config.model_dump(mode="json"), "facts": data.facts.to_json()}
     splits = [train] if held_out is None else [train, held_out]
     shape = [len(train), *train.x_shape]
+    if data is not None and data.config.source == IN_MEMORY:  # what is known of it stays known
+        return {**facts, "data": {"array_shape": shape}, "facts": data.facts.to_json()}
+    if data is not None:
+        return {**facts, "data": data.config.model_dump(mode="json"), "facts": data.facts.to_json()}
     return {**facts, "data": {"array_shape": shape}, "facts": {"fingerprint": fingerprint(*splits)}}
 
 

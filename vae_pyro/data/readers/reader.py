@@ -143,7 +143,7 @@ def no_table(source: Any) -> ValueError:
     )
 
 
-def numbers_of(path: Path, frame: "DataFrame") -> Store:
+def numbers_of(path: Any, frame: "DataFrame", labels: Array | None = None) -> Store:
     """The columns of numbers of a table, without one that has no name and numbers the rows (the index of pandas).
 
     Raises:
@@ -160,7 +160,7 @@ def numbers_of(path: Path, frame: "DataFrame") -> Store:
     )
     values = numeric.to_numpy(np.float64)
     require_finite(repr(str(path)), columns, values)
-    return ArrayStore(repr(str(path)), values, about=about)
+    return ArrayStore(repr(str(path)), values, labels, about=about)
 
 
 def _numbers_rows(name: Any, column: "Series[Any]") -> bool:
