@@ -71,7 +71,7 @@ def in_units(size: float) -> str:
     power = 0
     while size >= 1024 and power < len(_UNITS) - 1:
         size, power = size / 1024, power + 1
-    return f"{float(f'{size:.3g}'):,g} {_UNITS[power]}"
+    return f"{size:,.0f} {_UNITS[power]}" if size >= 100 else f"{size:.3g} {_UNITS[power]}"
 
 
 class _Sizes(TorchFunctionMode):

@@ -58,11 +58,23 @@ def interrupts_later() -> Iterator[None]:
     Without it every process of a terminal's group would answer Ctrl-C with a traceback of its own.
     """
     resource_tracker.ensure_running()  # its start would let Ctrl-C through again
+    caught = Caught()
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        caught.signum = signum
+
+    in_main = threading.current_thread() is threading.main_thread()
+    # Threads that are there already do not block the signal: Python would raise what they are given in the main one.
+    handler = signal.signal(signal.SIGINT, note) if in_main else None
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if in_main:
+            signal.signal(signal.SIGINT, signal.SIG_DFL if handler is None else handler)
+    if caught.signum is not None:
+        raise KeyboardInterrupt
 
 
 @contextmanager
