@@ -122,6 +122,7 @@ def test_annealed_log_px_is_that_of_quadrature_or_refused(name: str) -> None:
     assert abs(found.mean - float(case.log_evidence.mean())) < 4.5 * found.mean_mcse + found.bias + 1e-3
 
 
+@pytest.mark.slow
 def test_gaps_and_bounds_of_a_folded_decoder() -> None:
     case = PAIRS["recurrent"]()
     found = inference_gaps(
@@ -207,6 +208,7 @@ def test_a_vae_keeps_the_contract() -> None:
 # --- reports ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_report_opens_with_what_is_missing_and_that_is_no_pass(tmp_path: Path) -> None:
     case = PAIRS["semi_supervised"]()
     made = make_report(case.pair, case.x, config=QUICK.replace(only=("density", "gaps", "calibration")))

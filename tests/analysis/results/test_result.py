@@ -242,6 +242,7 @@ def test_a_result_keeps_the_contract(name: str) -> None:
         assert page.tables == (2 if result.verdicts else 1), kind
 
 
+@pytest.mark.slow
 def test_every_result_is_among_the_examples() -> None:
     """So that the contract is that of all; those of the diagnostics of a report come with the registry."""
 

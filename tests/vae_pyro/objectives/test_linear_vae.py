@@ -66,6 +66,7 @@ def test_beta_scales_the_noise_in_the_optimum() -> None:
     assert (plain.weight @ plain.weight.T - optimum.weight @ optimum.weight.T).abs().max() > 0.4
 
 
+@pytest.mark.slow
 def test_a_latent_collapses_when_its_eigenvalue_is_below_the_noise() -> None:
     x = example(d=5, q=2, variance=0.3).sample(400, seed=1)
     values = torch.linalg.eigvalsh((x - x.mean(0)).T @ (x - x.mean(0)) / len(x)).flip(0)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -116,26 +117,31 @@ def finished(done: "subprocess.CompletedProcess[str]") -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.fixture(scope="module")
-def steps(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, np.ndarray]]:
-    """What one process and two processes found, each in every form of the step."""
-    folder, found = tmp_path_factory.mktemp("steps"), {}
-    script = folder / "script.py"
-    script.write_text(SCRIPT.replace("FORMS_HERE", repr(FORMS)))
+@cache
+def steps(folder: Path, slow: bool) -> dict[int, dict[str, np.ndarray]]:
+    """What one process and two processes found, each in every form of the step; compiling is slow."""
+    found = {}
+    script = folder / f"script_{slow}.py"
+    forms = {name: form for name, form in FORMS.items() if slow == (form is True)}
+    script.write_text(SCRIPT.replace("FORMS_HERE", repr(forms)))
     for processes in (1, 2):
-        out = folder / f"{processes}.npz"
+        out = folder / f"{processes}_{slow}.npz"
         finished(run([sys.executable, script, str(processes), out]))
         with np.load(out) as arrays:
             found[processes] = dict(arrays)
     return found
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_two_processes_take_the_step_of_one_on_the_joined_batch(
-    steps: dict[int, dict[str, np.ndarray]], form: str
-) -> None:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("steps")
+
+
+@pytest.mark.parametrize("form", [pytest.param("compiled", marks=pytest.mark.slow), "traced", "stock"])
+def test_two_processes_take_the_step_of_one_on_the_joined_batch(folder: Path, form: str) -> None:
+    found = steps(folder, form == "compiled")
     one, two = (
-        {key.removeprefix(f"{name}_"): value for key, value in steps[n].items() if key.startswith(name)}
+        {key.removeprefix(f"{name}_"): value for key, value in found[n].items() if key.startswith(name)}
         for n, name in ((1, "traced"), (2, form))
     )
     # 11 data in parts of 5 and 6: an average of the parts' averages would be off in the second digit.
@@ -330,6 +336,7 @@ def test_a_process_alone_is_the_whole_group() -> None:
     assert issubclass(RankLostError, RuntimeError)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     few = run(command("--batch-size", 1, "--out", tmp_path / "few"))
     assert few.returncode == 2

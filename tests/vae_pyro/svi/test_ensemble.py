@@ -29,7 +29,7 @@ def alone(seed: int, x: Tensor, **options: Any) -> tuple[list[float], list[Tenso
     return trajectory(svi, x, seed=seed), values(vae)
 
 
-@pytest.mark.parametrize("form", [False, True])
+@pytest.mark.parametrize("form", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_each_member_is_the_model_trained_alone_with_its_seed(form: bool) -> None:
     x, seeds = data(), [4, 7, 9]
     expected = [alone(seed, x, clip_norm=5.0) for seed in seeds]

@@ -455,6 +455,7 @@ def outcomes(beta: float, data: Any, config: VAEConfig, fit_config: Callable[...
     return tuple(verdict.outcome for verdict in describe_latent(result.vae, data.test, seed=0).verdicts)
 
 
+@pytest.mark.slow
 def test_a_good_model_of_digits_passes_and_a_collapsed_one_fails() -> None:
     data = load_data("digits")
     config = VAEConfig(x_shape=data.x_shape, latent_dim=8, likelihood="gaussian:scale=learned")

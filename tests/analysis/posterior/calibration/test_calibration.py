@@ -80,10 +80,10 @@ def test_the_exact_posterior_passes_at_the_nominal_level_in_many_repetitions() -
     ("make", "label"),
     [
         (lambda truth: truth.programs(diagonal=True), "too narrow"),
-        (lambda truth: truth.programs(stretch=0.7), "too narrow"),
+        pytest.param(lambda truth: truth.programs(stretch=0.7), "too narrow", marks=pytest.mark.slow),
         (lambda truth: truth.programs(stretch=1.4), "too wide"),
         (lambda truth: shifted(truth, 0.5), "biased"),
-        (lambda truth: shifted(truth, -2.0), "biased"),
+        pytest.param(lambda truth: shifted(truth, -2.0), "biased", marks=pytest.mark.slow),
     ],
     ids=["mean-field", "times 0.7", "times 1.4", "shifted", "far off"],
 )

@@ -307,6 +307,7 @@ def test_a_correlated_guide_can_be_compared_with_mean_field(truth: PPCA) -> None
     assert abs(mean + truth.mean_field_gap) < 4 * mcse + 0.01
 
 
+@pytest.mark.slow
 def test_subsets_seeds_blocks_and_masks(truth: PPCA, monkeypatch: pytest.MonkeyPatch) -> None:
     x = truth.sample(12, seed=0)
     pair, part, mask = truth.hidden(3, x)

@@ -107,6 +107,7 @@ def test_a_missed_mode_does_not_pass(x: Tensor, monkeypatch: pytest.MonkeyPatch)
     assert outcomes(narrow)["bdmc_gap"] in ("warn", "fail")
 
 
+@pytest.mark.slow
 def test_simulated_data_certify_the_best_bound(x: Tensor) -> None:
     result = inference_gaps((both_modes, one_mode), x[:2], num_simulated=20, **QUICK)
     assert result.sandwich is not None
@@ -270,6 +271,7 @@ def test_learned_priors_meet_the_closed_form(prior: str) -> None:
     assert abs(sandwich.gap) < 0.1 + 3 * sandwich.gap_se
 
 
+@pytest.mark.slow
 def test_nuts_on_a_mixture_prior() -> None:
     """One datum with a closed posterior, a mixture of Gaussians: mean within 4.5 errors, deviations within 25 %."""
     with seeded(3):
