@@ -13,6 +13,7 @@ from vae_pyro.core.isolation import undisturbed
 from vae_pyro.core.registry import Registry
 from vae_pyro.data.facts import About
 from vae_pyro.data.readers.arrays import ArrayStore
+from vae_pyro.data.readers.idx import read_idx
 from vae_pyro.data.readers.store import Array
 from vae_pyro.data.sprites import SHAPES, SpriteGrid
 
@@ -138,15 +139,41 @@ def _image_set(name: str, train: tuple[Array, Array], test: tuple[Array, Array])
 
 
 def _torchvision(name: str, root: Path, class_name: str, **options: Any) -> ArrayStore:
+    prefix = f"emnist-{options['split']}-" if "split" in options else ""
+    parts = [_stored(root / class_name, f"{prefix}{part}") for part in ("train", "test" if prefix else "t10k")]
+    train, test = parts if None not in parts else _through_torchvision(name, root, class_name, **options)
+    (values, labels), (held_out, held_out_labels) = train, test
+    if class_name == "EMNIST":  # stored with rows and columns exchanged
+        values, held_out = values.transpose(0, 1, 3, 2).copy(), held_out.transpose(0, 1, 3, 2).copy()
+    return _image_set(name, (values, labels), (held_out, held_out_labels))
+
+
+def _stored(folder: Path, part: str) -> tuple[Array, Array] | None:
+    """Images and labels of one part in torchvision's layout, read without torchvision, whose import takes seconds.
+
+    Returns:
+        ``None`` where torchvision has to see to it: files that are absent or damaged, or of its earlier layout.
+    """
+    files = [folder / "raw" / f"{part}-{content}-ubyte" for content in ("images-idx3", "labels-idx1")]
+    if (folder / "processed").exists() or not all(file.is_file() for file in files):
+        return None
+    try:
+        images, labels = map(read_idx, files)
+    except ValueError:
+        return None
+    if images.ndim != 3 or labels.shape != images.shape[:1]:
+        return None
+    return images[:, None], labels.astype(np.int64)
+
+
+def _through_torchvision(name: str, root: Path, class_name: str, **options: Any) -> list[tuple[Array, Array]]:
+    """Images and labels of both parts, downloaded where they are absent."""
     from torchvision import datasets
 
     dataset = getattr(datasets, class_name)
     train = _download(name, root, lambda download: dataset(str(root), train=True, download=download, **options))
     test = _download(name, root, lambda download: dataset(str(root), train=False, download=download, **options))
-    values, held_out = (part.data.numpy().astype(np.uint8)[:, None] for part in (train, test))
-    if class_name == "EMNIST":  # stored with rows and columns exchanged
-        values, held_out = values.transpose(0, 1, 3, 2).copy(), held_out.transpose(0, 1, 3, 2).copy()
-    return _image_set(name, (values, train.targets.numpy()), (held_out, test.targets.numpy()))
+    return [(part.data.numpy().astype(np.uint8)[:, None], part.targets.numpy()) for part in (train, test)]
 
 
 @DATASETS.register("mnist")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.vae_pyro.data.readers.test_idx import write_idx
 from vae_pyro import load_data
 from vae_pyro.data.datasets import DATASETS, without_downloads
 from vae_pyro.data.readers.arrays import ArrayStore
@@ -47,6 +48,43 @@ def test_torchvision_sets_keep_their_own_test_data(name: str, tmp_path: Path, mo
     assert data.x_shape == ((1, 3, 2) if name == "emnist" else (1, 2, 3))  # EMNIST is stored lying on its side
     assert data.test.values[0, 0].flatten()[1] == (3 if name == "emnist" else 1)
     assert data.test.labels.tolist() == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("name", "class_name"),
+    [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST"), ("kmnist", "KMNIST"), ("emnist", "EMNIST")],
+)
+def test_stored_sets_are_those_of_torchvision_without_its_import(
+    name: str, class_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torchvision
+
+    raw, random = tmp_path / class_name / "raw", np.random.default_rng(0)
+    raw.mkdir(parents=True)
+    for part, size in (("train", 20), ("t10k" if name != "emnist" else "test", 10)):
+        prefix = "emnist-balanced-" if name == "emnist" else ""
+        write_idx(raw / f"{prefix}{part}-images-idx3-ubyte", random.integers(0, 256, (size, 2, 3), dtype=np.uint8))
+        write_idx(raw / f"{prefix}{part}-labels-idx1-ubyte", random.integers(0, 10, size, dtype=np.uint8))
+    with monkeypatch.context() as patched:
+        patched.setattr("vae_pyro.data.datasets._stored", lambda folder, part: None)
+        theirs = load_data(name, root=str(tmp_path))
+
+    def unused(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("torchvision is asked for a set that is there")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torchvision.datasets, class_name, unused)
+        ours = load_data(name, root=str(tmp_path))
+    for split in ("train", "validation", "test"):
+        a, b = getattr(ours, split), getattr(theirs, split)
+        assert torch.equal(a.values, b.values)
+        assert torch.equal(a.labels, b.labels)
+        assert (a.values.dtype, a.labels.dtype) == (b.values.dtype, b.labels.dtype)
+    next(raw.glob("*train-labels*")).write_bytes(b"damaged")
+    with monkeypatch.context() as patched:
+        patched.setattr(torchvision.datasets, class_name, unused)
+        with pytest.raises(AssertionError, match="torchvision is asked"):
+            load_data(name, root=str(tmp_path))
 
 
 def test_omniglot_is_reduced_and_inverted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
