@@ -1,13 +1,18 @@
 """Inductor's version of a flat graph, compared with the graph itself before it is used."""
 
+import contextlib
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from vae_pyro.compilation.library import Run, library_of, load_library
 from vae_pyro.compilation.products import choose_products
+from vae_pyro.compilation.source import Source
+from vae_pyro.compilation.store import kept
 from vae_pyro.core.isolation import undisturbed
 
 _ROUNDINGS = 32  # of a sum of many terms
@@ -19,7 +24,7 @@ class CompileError(RuntimeError):
     """The compiler failed, or what it made disagrees with the graph."""
 
 
-def inductor(module: fx.GraphModule) -> Callable[[list[Tensor]], Any]:
+def inductor(module: fx.GraphModule) -> Run:
     """Compile a graph without mutations other than copies into its inputs.
 
     Returns:
@@ -31,7 +36,7 @@ def inductor(module: fx.GraphModule) -> Callable[[list[Tensor]], Any]:
     example = [node.meta["val"] for node in module.graph.nodes if node.op == "placeholder"]
     on_cpu = all(tensor.device.type == "cpu" for tensor in example)
     if on_cpu:
-        torch.empty(_ALLOCATOR_THRESHOLD, dtype=torch.uint8)
+        _raise_allocator_threshold()
     with undisturbed():
         from torch._inductor import config
         from torch._inductor.compile_fx import compile_fx_inner
@@ -50,30 +55,45 @@ def inductor(module: fx.GraphModule) -> Callable[[list[Tensor]], Any]:
             Exception
         ) as error:  # what a compiler raises has no common base; the graph itself has passed its own comparison
             raise CompileError(f"compiling failed ({type(error).__name__}: {str(error).strip()[:200]})") from error
-    run: Callable[[list[Tensor]], Any] = compiled
+    run: Run = compiled
     return run
 
 
 def compile_checked(
-    module: fx.GraphModule,
-    inputs: list[Tensor],
-    reference: Callable[..., Any] | None = None,
-    floors: Sequence[float] = (),
-) -> Callable[[list[Tensor]], Any]:
-    """Compile a graph, and compare what it gives and writes with what the graph does, on copies of the inputs.
+    source: Source, inputs: list[Tensor], reference: Callable[..., Any] | None = None, floors: Sequence[float] = ()
+) -> Run:
+    """The program of a graph: found, or compiled and kept; in either case compared with what the graph does.
 
     Args:
-        module: see `inductor`.
-        inputs: of the graph.
+        source: of the graph, see `inductor`.
+        inputs: of the graph; what is run writes into copies of them.
         reference: what to compare with in place of the graph.
         floors: see `disagreement`, of the outputs and then of the inputs.
 
     Raises:
         CompileError: the compiler failed, or its result disagrees.
     """
-    compiled = inductor(module)
-    compare_outputs(compiled, module if reference is None else reference, inputs, floors)
-    return compiled
+    expected = reference or (lambda *flat: source.interpreted(list(flat)))
+    key = source.key()
+    found = None if key is None else kept(lambda store: store.find(key))
+    if found is not None:
+        with contextlib.suppress(CompileError, ImportError):  # it is compiled anew
+            _raise_allocator_threshold()
+            run = load_library(found)
+            compare_outputs(run, expected, inputs, floors)
+            return run
+    began = perf_counter()
+    run = inductor(source.module)
+    seconds = perf_counter() - began
+    compare_outputs(run, expected, inputs, floors)
+    content = None if key is None else library_of(run)
+    if key is not None and content is not None:
+        kept(lambda store: store.put(key, content, seconds=seconds, operators=source.operators))
+    return run
+
+
+def _raise_allocator_threshold() -> None:
+    torch.empty(_ALLOCATOR_THRESHOLD, dtype=torch.uint8)
 
 
 def compare_outputs(

@@ -5,15 +5,16 @@ from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from vae_pyro.compilation.inductor import compile_checked, rounding_of
+from vae_pyro.compilation.source import Source
 from vae_pyro.svi.optimizer_rules import LINEAR_STATES
 from vae_pyro.svi.optimizer_state import OptimizerState, Slot
 from vae_pyro.svi.parity import reference_step
-from vae_pyro.svi.program import Metrics, Program, Run, interpreted
+from vae_pyro.svi.program import Metrics, Program, Run
 from vae_pyro.svi.reducer import Reducer
-from vae_pyro.svi.step_graphs import metrics_of, move_graph, step_graph
+from vae_pyro.svi.step_graphs import metrics_of, move_source, step_source
 from vae_pyro.svi.stock import StockOptimizer
 
 
@@ -67,23 +68,23 @@ class WholeForm:
     Attributes:
         state: of the optimizer.
         clip_norm: see `vae_pyro.svi.compiled_svi.CompiledSVI`.
-        module: see `vae_pyro.svi.step_graphs.step_graph`.
-        run: the module, interpreted or compiled.
+        source: of the graph, see `vae_pyro.svi.step_graphs.step_graph`.
+        run: the graph, interpreted or compiled.
     """
 
     program: Program
     state: OptimizerState
     clip_norm: float | None
-    module: fx.GraphModule
+    source: Source
     run: Run
     names: Sequence[str]
 
     @classmethod
     def of(cls, program: Program, slots: list[Slot], clip_norm: float | None) -> Self:
         """Put the optimizer of the leaves that are used into a program."""
-        module = step_graph(program.graph, slots, clip_norm, program.members, program.own)
+        source = step_source(program.graph, slots, clip_norm, program.members, program.own)
         names = metrics_of(program.graph, clip_norm)
-        return cls(program, OptimizerState(slots), clip_norm, module, interpreted(module), names)
+        return cls(program, OptimizerState(slots), clip_norm, source, source.interpreted, names)
 
     @property
     def stale(self) -> bool:
@@ -114,7 +115,7 @@ class WholeForm:
         floor = 0.0 if program.members is not None else rounding_of(program.gradients(tensors, noise)[2])
         states = [floor if name in LINEAR_STATES else 0.0 for name in self.state.names]
         floors = [0.0] * (1 + len(self.names) + len(program.leaves)) + states + [0.0] * len(rest)
-        return replace(self, run=compile_checked(self.module, inputs, reference, floors))
+        return replace(self, run=compile_checked(self.source, inputs, reference, floors))
 
 
 @dataclass(frozen=True)
@@ -123,23 +124,23 @@ class SplitForm:
 
     Attributes:
         state: of the optimizer.
-        module: see `vae_pyro.svi.step_graphs.move_graph`.
-        run: the module, interpreted or compiled.
+        source: of the graph, see `vae_pyro.svi.step_graphs.move_graph`.
+        run: the graph, interpreted or compiled.
     """
 
     program: Program
     state: OptimizerState
     reducer: Reducer
-    module: fx.GraphModule
+    source: Source
     run: Run
     names: Sequence[str]
 
     @classmethod
     def of(cls, program: Program, slots: list[Slot], clip_norm: float | None, reducer: Reducer) -> Self:
         """Put the optimizer of the leaves that are used behind a program."""
-        module = move_graph(program.graph, slots, clip_norm)
+        source = move_source(program.graph, slots, clip_norm)
         names = metrics_of(program.graph, clip_norm)
-        return cls(program, OptimizerState(slots), reducer, module, interpreted(module), names)
+        return cls(program, OptimizerState(slots), reducer, source, source.interpreted, names)
 
     @property
     def stale(self) -> bool:
@@ -166,7 +167,7 @@ class SplitForm:
         program = self.program.compiled(tensors, noise)
         rates = self.state.next_rates(program.leaves[0])[0]
         inputs = [*program.leaves, *_smooth(self.state), rates, loss, *metrics.values(), *gradients]
-        return replace(self, program=program, run=compile_checked(self.module, inputs))
+        return replace(self, program=program, run=compile_checked(self.source, inputs))
 
 
 def _smooth(state: OptimizerState) -> list[Tensor]:

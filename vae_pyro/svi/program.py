@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from vae_pyro.compilation.capture import NumberInput, Reading
 from vae_pyro.compilation.graph import Graph
 from vae_pyro.compilation.inductor import compile_checked, rounding_of
+from vae_pyro.compilation.source import Source
 from vae_pyro.svi.step_graphs import only
 
 type Metrics = dict[str, Tensor]
@@ -97,6 +98,11 @@ class Program:
             own=[own_batches] * graph.num_batch + [id(constant) in own_constants for constant in graph.constants],
         )
 
+    @property
+    def source(self) -> Source:
+        """The graph, by which its compiled program is found."""
+        return Source.of(self.graph.module)
+
     @cached_property
     def written(self) -> list[bool]:
         """Which of the constants the programs write to, such as running statistics."""
@@ -150,4 +156,4 @@ class Program:
         inputs = [*self.leaves, *tensors, *self.constants, *noise]
         _, metrics, gradients = self.gradients(tensors, noise)
         floors = [0.0] * (1 + len(metrics)) + [rounding_of(gradients)] * len(gradients) + [0.0] * len(inputs)
-        return replace(self, run=compile_checked(self.graph.module, inputs, floors=floors))
+        return replace(self, run=compile_checked(self.source, inputs, floors=floors))

@@ -1,5 +1,6 @@
 """The graph of loss and gradient, continued by the optimizer, which writes parameters and state in place."""
 
+from abc import ABC
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from vae_pyro.compilation.graph import Graph
+from vae_pyro.compilation.source import Source
 from vae_pyro.core.isolation import undisturbed
 from vae_pyro.svi.optimizer_state import Slot
 
@@ -81,6 +83,39 @@ def move_graph(graph: Graph, slots: list[Slot], clip_norm: float | None) -> fx.G
         return _moved(graph, slots, clip_norm, flat[:count], *graph.split(flat[count:]))
 
     return _written(step, graph, clip_norm, [*leaves, *states, rates, *values, *gradients])
+
+
+def step_source(
+    graph: Graph,
+    slots: list[Slot],
+    clip_norm: float | None,
+    members: int | None = None,
+    own: Sequence[bool] = (),
+) -> Source:
+    """What `step_graph` is made of, by which its compiled program is found without tracing it."""
+    parts = ["step", _facts(graph, slots, clip_norm), members, list(own)]
+    return _source(lambda: step_graph(graph, slots, clip_norm, members, own), graph, slots, parts)
+
+
+def move_source(graph: Graph, slots: list[Slot], clip_norm: float | None) -> Source:
+    """What `move_graph` is made of, likewise."""
+    parts = ["move", _facts(graph, slots, clip_norm)]
+    return _source(lambda: move_graph(graph, slots, clip_norm), graph, slots, parts)
+
+
+def _facts(graph: Graph, slots: list[Slot], clip_norm: float | None) -> list[Any]:
+    """Everything that the optimizer's part of a graph depends on, beside the code of its rules."""
+    groups = list(dict.fromkeys(id(slot.group) for slot in slots))
+    rules = [
+        [slot.update.__qualname__, groups.index(id(slot.group)), list(slot.names), slot.update.scalars, slot.fixed]
+        for slot in slots
+    ]
+    return [graph.num_leaves, graph.num_batch, len(graph.noise), len(graph.metrics), graph.used, rules, clip_norm]
+
+
+def _source(make: Callable[[], fx.GraphModule], graph: Graph, slots: list[Slot], parts: list[Any]) -> Source:
+    rules = {rule for slot in slots for rule in slot.update.__mro__ if rule is not object and rule is not ABC}
+    return Source(make, graph.module, parts, [step_graph, *rules])
 
 
 def metrics_of(graph: Graph, clip_norm: float | None) -> list[str]:
