@@ -28,6 +28,7 @@ importlib.import_module("sklearn.datasets")
 importlib.import_module("torch.utils.tensorboard")
 importlib.import_module("arviz")
 importlib.import_module("torchvision")
+os.environ["VAE_PYRO_CACHE"] = ""  # tests compile for themselves
 for _extra in ("jax", "numpyro"):  # which arviz loads lazily where they are installed
     with contextlib.suppress(ImportError):
         importlib.import_module(_extra)

@@ -28,6 +28,7 @@ class Worker(MeasuringProcess):
             **os.environ,
             # Compilers start with an empty cache, so that their time is that of a first use.
             "TORCHINDUCTOR_CACHE_DIR": str(Path(scratch.name) / "inductor"),
+            "VAE_PYRO_CACHE": str(Path(scratch.name) / "programs"),
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         }
         if task.device == "cpu":

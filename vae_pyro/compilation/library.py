@@ -28,7 +28,7 @@ def library_of(compiled: Any) -> bytes | None:
     Args:
         compiled: what Inductor gives.
     """
-    call = getattr(compiled, "current_callable", None)
+    call: Any = getattr(compiled, "current_callable", None)
     code = getattr(call, "__code__", None)
     if code is None or code.co_freevars != ("f",) or getattr(compiled, "constants", None) != {}:
         return None

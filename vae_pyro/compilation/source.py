@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import operator
 import os
 import platform
 import shutil
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import fx
@@ -41,7 +42,7 @@ class Source:
         self._make, self._graph, self._parts, self._code = make, graph, parts, code
 
     @classmethod
-    def of(cls, graph: fx.GraphModule) -> "Source":
+    def of(cls, graph: fx.GraphModule) -> Self:
         """A graph that is there."""
         return cls(lambda: graph, graph)
 
@@ -87,7 +88,7 @@ class Source:
             files = sorted({*_COMPILER, *(inspect.getfile(item) for item in self._code)})
             code = [_content_digest(file) for file in files]
             payload = json.dumps([self._graph.code, inputs, self._parts, code, _machine(), _settings()])
-        except (TypeError, ValueError, OSError):
+        except (AttributeError, OSError, RuntimeError, TypeError, ValueError):
             return None
         return hashlib.sha256(payload.encode()).hexdigest()
 
@@ -98,10 +99,9 @@ class Source:
         for node in self._graph.graph.nodes:
             if node.op == "get_attr":  # a value that stands in no input
                 return False
-            namespace = getattr(node.target, "namespace", None)
-            if node.op == "call_function" and namespace not in _NAMESPACES:
-                if getattr(node.target, "__module__", None) != "_operator":
-                    return False
+            known = getattr(node.target, "namespace", None) in _NAMESPACES or node.target is operator.getitem
+            if node.op == "call_function" and not known:
+                return False
         return True
 
 
@@ -115,11 +115,13 @@ def _machine() -> list[Any]:
     """Versions, processor and compiler; Inductor compiles for the very processor that it runs on."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = sorted({line for line in lines if line.startswith(("vendor_id", "model name", "flags", "Features"))})
+        processor = sorted(
+            {line for line in lines if line.startswith(("vendor_id", "model name", "flags", "Features"))}
+        )
     except OSError:  # not Linux
         processor = [platform.processor(), platform.machine()]
     compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
-    status = os.stat(compiler) if compiler else None
+    status = Path(compiler).stat() if compiler else None
     return [
         vae_pyro.__version__,
         torch.__version__,
@@ -150,7 +152,6 @@ def _settings() -> list[Any]:
         products.onednn_is_faster(),
         torch.backends.mkldnn.enabled,
         torch.are_deterministic_algorithms_enabled(),
-        torch.utils.deterministic.fill_uninitialized_memory,
         torch.get_float32_matmul_precision(),
         str(torch.get_default_dtype()),
     ]

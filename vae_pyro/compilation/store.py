@@ -6,13 +6,14 @@ under a lock, and each is whole or absent. A folder that others can write to is 
 
 import contextlib
 import hashlib
-import json
 import os
+import platform
 import stat
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 from vae_pyro.core.files import RunError, read_json, write_atomically, write_json
 from vae_pyro.parallel.locks import locked
@@ -35,11 +36,13 @@ class Header:
 
     Attributes:
         library: name of the shared object.
+        host: where it was compiled.
         seconds: that compiling has taken.
         operators: in its graph.
     """
 
     library: str
+    host: str
     seconds: float
     operators: int
 
@@ -71,7 +74,7 @@ class ProgramStore:
         self.path = path
 
     @classmethod
-    def default(cls) -> "ProgramStore | None":
+    def default(cls) -> Self | None:
         """That of `folder`; ``None`` where there is none, or where it is not safe, of which a warning is given."""
         path = folder()
         if path is None:
@@ -119,8 +122,8 @@ class ProgramStore:
         name = _library_name(key, content)
         with locked(self.path / ".lock"):
             write_atomically(self.path / name, content)
-            header = {"format": _FORMAT, "library": name, "seconds": seconds, "operators": operators}
-            write_json(self.path / f"{key}.json", header)
+            header = Header(name, platform.node(), seconds, operators)
+            write_json(self.path / f"{key}.json", {"format": _FORMAT, **asdict(header)})
             for file in (name, f"{key}.json"):
                 (self.path / file).chmod(0o700 if file == name else 0o600)
             self._evict(self.path / f"{key}.json")
@@ -138,7 +141,7 @@ class ProgramStore:
             return None
         with contextlib.suppress(RunError, KeyError, TypeError, ValueError):
             held = read_json(file)
-            header = Header(held["library"], float(held["seconds"]), int(held["operators"]))
+            header = Header(held["library"], held["host"], float(held["seconds"]), int(held["operators"]))
             if held["format"] == _FORMAT and Path(header.library).name == header.library:
                 return header
         return None

@@ -140,8 +140,9 @@ def _image_set(name: str, train: tuple[Array, Array], test: tuple[Array, Array])
 
 def _torchvision(name: str, root: Path, class_name: str, **options: Any) -> ArrayStore:
     prefix = f"emnist-{options['split']}-" if "split" in options else ""
-    parts = [_stored(root / class_name, f"{prefix}{part}") for part in ("train", "test" if prefix else "t10k")]
-    train, test = parts if None not in parts else _through_torchvision(name, root, class_name, **options)
+    train, test = (_stored(root / class_name, f"{prefix}{part}") for part in ("train", "test" if prefix else "t10k"))
+    if train is None or test is None:
+        train, test = _through_torchvision(name, root, class_name, **options)
     (values, labels), (held_out, held_out_labels) = train, test
     if class_name == "EMNIST":  # stored with rows and columns exchanged
         values, held_out = values.transpose(0, 1, 3, 2).copy(), held_out.transpose(0, 1, 3, 2).copy()

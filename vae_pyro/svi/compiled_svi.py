@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from vae_pyro.compilation.capture import Loss, Prepare, PyroProgram
 from vae_pyro.compilation.graph import CaptureError
+from vae_pyro.compilation.worth import Plan
 from vae_pyro.core.renamed import Former
 from vae_pyro.parallel.ranks import ALONE, Ranks
 from vae_pyro.svi.ensemble import Ensemble
@@ -182,7 +183,8 @@ class CompiledSVI(SVI):
             kwargs: likewise.
             share: what loss and gradient of this process are multiplied by before they are summed over ``ranks``: 1
                 for a loss that is a sum over data, this process's share of the batch for one that is a mean.
-            compile: how this step is taken, see the class; ``None`` is the mode of the class.
+            compile: how this step is taken, see the class; ``None`` is the mode of the class. A
+                `vae_pyro.compilation.worth.Plan` compiles at once where the steps that are planned repay it.
 
         Raises:
             ValueError: the step of an ensemble cannot be compiled.
@@ -332,6 +334,6 @@ class CompiledSVI(SVI):
 
 
 def _require_mode(compile: Compile) -> Compile:  # noqa: A002
-    if compile not in ("auto", "never") and not isinstance(compile, bool | int):
+    if compile not in ("auto", "never") and not isinstance(compile, bool | int | Plan):
         raise ValueError(f"compile is 'auto', True, False, 'never' or a number of steps, got {compile!r}")
     return compile

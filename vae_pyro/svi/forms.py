@@ -29,6 +29,10 @@ class Form(Protocol):
     def stale(self) -> bool:
         """Whether something has changed that the form has baked in, so that its program has to be traced again."""
 
+    @property
+    def source(self) -> Source:
+        """The graph that is compiled; of two, the optimizer's."""
+
     def take(self, tensors: Sequence[Tensor], noise: Sequence[Tensor], share: float) -> tuple[Tensor, Metrics]:
         """Step, and give the loss before it, and its metrics."""
 
@@ -48,6 +52,10 @@ class GradientForm:
     optimizer: StockOptimizer
     reducer: Reducer
     stale = False
+
+    @property
+    def source(self) -> Source:
+        return self.program.source
 
     def take(self, tensors: Sequence[Tensor], noise: Sequence[Tensor], share: float) -> tuple[Tensor, Metrics]:
         program = self.program

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vae_pyro.compilation.inductor import CompileError
+from vae_pyro.compilation.worth import Plan
 from vae_pyro.svi.forms import Form, GradientForm, SplitForm, WholeForm
 from vae_pyro.svi.inference import restore
 from vae_pyro.svi.outside.generator_states import put_torch_states, torch_states
@@ -19,7 +20,7 @@ from vae_pyro.svi.reducer import Reducer
 from vae_pyro.svi.step_graphs import only
 from vae_pyro.svi.stock import Fallbacks, StockOptimizer
 
-type Compile = bool | int | Literal["auto", "never"]
+type Compile = bool | int | Literal["auto", "never"] | Plan
 
 _MAX_FAILURES, _FAILING_SHARE = 5, 0.1
 
@@ -158,8 +159,13 @@ class Stepper:
             raise NotFiniteError
         return loss, metrics
 
-    @staticmethod
-    def _is_time(compile: Compile, traced: Traced) -> bool:  # noqa: A002 (as for CompiledSVI)
+    def _is_time(self, compile: Compile, traced: Traced) -> bool:  # noqa: A002 (as for CompiledSVI)
+        if isinstance(compile, Plan):
+            if compile.compiled is not None:
+                return compile.compiled
+            form = traced.form
+            whole = self._with_optimizer(form) if isinstance(form, GradientForm) else None
+            return compile.compiles(form.program.graph, (whole or form).source)
         if compile == "auto":
             return traced.steps >= traced.form.program.graph.break_even
         return compile is True or (compile is not False and traced.steps >= int(compile))
@@ -182,7 +188,13 @@ class Stepper:
         traced.settled = True
         began = perf_counter()
         if isinstance(traced.form, GradientForm):
-            traced.form = self._with_optimizer(traced.form)
+            whole = self._with_optimizer(traced.form)
+            if whole is None:
+                self.fallbacks.say(
+                    f"no rule for the optimizer {self.optimizer.name} with these options: loss and gradient are "
+                    "compiled, its step is its own"
+                )
+            traced.form = whole or traced.form
         try:
             traced.form = traced.form.compiled(tensors, noise)
         except CompileError as error:
@@ -191,14 +203,11 @@ class Stepper:
             self.compilations += 1
         self.seconds += perf_counter() - began
 
-    def _with_optimizer(self, form: GradientForm) -> Form:
+    def _with_optimizer(self, form: GradientForm) -> Form | None:
+        """The program with the optimizer inside; ``None`` where no rule covers it."""
         program, slots = form.program, self.optimizer.slots(form.program.used)
         if slots is None:
-            self.fallbacks.say(
-                f"no rule for the optimizer {self.optimizer.name} with these options: loss and gradient are compiled, "
-                "its step is its own"
-            )
-            return form
+            return None
         if self.reducer.alone:
             return WholeForm.of(program, slots, self.optimizer.clip_norm)
         return SplitForm.of(program, slots, self.optimizer.clip_norm, self.reducer)

@@ -29,6 +29,7 @@ class State:
         best_elbo: its validation ELBO.
         stale: epochs since then that count.
         finished: whether no epoch is left to run.
+        compiled: for each number of data in a step, as text, whether such steps are compiled, once that is decided.
     """
 
     epoch: int = 0
@@ -40,6 +41,7 @@ class State:
     best_elbo: float | None = None
     stale: int = 0
     finished: bool = False
+    compiled: dict[str, bool] = field(default_factory=dict)
 
     def require_possible(self) -> None:
         """Refuse what no fit writes.
@@ -51,9 +53,11 @@ class State:
             value = getattr(self, name)
             if type(value) is not int or value < 0:
                 raise ValueError(f"{name} is {value!r}, expected a count")
-        for name, kind in (("sums", dict), ("history", list), ("finished", bool)):
+        for name, kind in (("sums", dict), ("history", list), ("finished", bool), ("compiled", dict)):
             if not isinstance(getattr(self, name), kind):
                 raise ValueError(f"{name} is {getattr(self, name)!r:.40}, expected a {kind.__name__}")
+        if not all(isinstance(made, bool) for made in self.compiled.values()):
+            raise ValueError(f"compiled is {self.compiled!r:.40}, expected true or false for each size of batch")
         if len(self.history) != self.epoch or not all(isinstance(row, dict) for row in self.history):
             raise ValueError(f"the history has {len(self.history)} rows and {self.epoch} epochs are complete")
         if not all(isinstance(value, float | int) for row in (self.sums, *self.history) for value in row.values()):

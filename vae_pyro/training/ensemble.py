@@ -211,7 +211,8 @@ class _Together:
         stacked = [torch.stack(parts) for parts in zip(*raws, strict=True)]
         if not self.adopted:
             self.adopt(stacked)
-        losses = self.svi.take_step(stacked, compile=bool(self.loop.compile_mode(count))).tolist()
+        mode = self.loop.compile_mode(count) if self.loop.config.compile else True
+        losses = self.svi.take_step(stacked, compile=mode).tolist()
         metrics = {name: value.tolist() for name, value in self.svi.metrics.items()}
         for number, (member, raw) in enumerate(zip(self.members, raws, strict=True)):
             if number not in self.failed:

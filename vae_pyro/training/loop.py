@@ -28,6 +28,7 @@ from vae_pyro.training.early_stopping import EarlyStopping
 from vae_pyro.training.failure import NonFiniteLossError, likely_cause, require_finite_weights
 from vae_pyro.training.optimizers import OPTIMIZERS
 from vae_pyro.training.per_datum import PerDatum
+from vae_pyro.training.plans import Plans
 from vae_pyro.training.progress import FitProgress
 from vae_pyro.training.schedules import SCHEDULES
 
@@ -35,9 +36,6 @@ type OnEpoch = Callable[[dict[str, float]], bool | None]
 
 # Independent random streams of one seed.
 NOISE_STREAM, ORDER_STREAM, VALIDATION_STREAM, INITIAL_STREAM, BITS_STREAM = 1, 2, 3, 4, 5
-
-# Steps of one shape after which a compiled step has made up for the seconds that compiling it takes.
-WORTH_COMPILING = 3000
 
 # Several processes have to agree on the time, which costs a message.
 _STEPS_BETWEEN_CLOCKS = 64
@@ -100,6 +98,7 @@ class Loop:
         self.generators = generators or Generators(device, ranks)
         self.checkpoints = Checkpoints(run, vae, self.optimizer, self.generators, config.checkpoint_seconds)
         self.batches: Iterator[tuple[Tensor, ...]] = iter(())
+        self._plans = Plans(len(train), config, by_rule=not ranks.alone or bool(ensemble))
 
     def go(self, progress: FitProgress, caught: Caught, events: Any, on_epoch: OnEpoch | None) -> None:
         """Step through the epochs that are left.
@@ -154,12 +153,8 @@ class Loop:
         self.batches = self.train.epoch(size, order, bits, start=self.state.batch, part=self.part)
 
     def compile_mode(self, size: int) -> Compile:
-        """Compilation mode of `CompiledSVI` for this batch size."""
-        if not self.config.compile:
-            return "never"
-        whole, rest = divmod(len(self.train), self.config.batch_size)
-        planned = self.config.epochs * (whole if size == self.config.batch_size else min(rest, 1))
-        return planned >= WORTH_COMPILING
+        """See `vae_pyro.training.plans.Plans.mode`."""
+        return self._plans.mode(size, self.state.compiled)
 
     def _step(self, caught: Caught) -> int | None:
         """One step; the signal that ends the fit after it, if any of the processes has caught one."""
@@ -169,6 +164,7 @@ class Loop:
         self.ranks.announce(caught.signum)
         if own:
             loss = float(self.svi.take_step(raw, share=own / count, compile=self.compile_mode(count)))
+            self.state.compiled |= self._plans.decisions()
         else:
             loss = float(self.svi.step_empty())
         metrics = {name: float(value) for name, value in self.svi.metrics.items()}

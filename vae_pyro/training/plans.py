@@ -1,0 +1,43 @@
+"""Which steps of a fit are compiled."""
+
+from vae_pyro.compilation.worth import Plan
+from vae_pyro.svi.stepper import Compile
+from vae_pyro.training.config import FitConfig
+
+type Decisions = dict[str, bool]
+
+
+class Plans:
+    """The plan of each batch size.
+
+    Whether compiling is repaid depends on what has been compiled on this machine before. The decision is made at the
+    first step and kept in the checkpoint: compiled steps round otherwise than traced ones.
+
+    Args:
+        data: rows of the training set.
+        config: of the fit.
+        by_rule: decide by the plan alone, as several processes and ensembles do.
+    """
+
+    def __init__(self, data: int, config: FitConfig, *, by_rule: bool) -> None:
+        self.data, self.config, self.by_rule = data, config, by_rule
+        self._plans: dict[int, Plan] = {}
+
+    def mode(self, size: int, made: Decisions) -> Compile:
+        """Compilation mode of `vae_pyro.svi.compiled_svi.CompiledSVI` for this batch size.
+
+        Args:
+            size: of the batch.
+            made: decisions that have been made, by batch size as text: whether its steps are compiled.
+        """
+        if not self.config.compile:
+            return "never"
+        if size not in self._plans:
+            whole, rest = divmod(self.data, self.config.batch_size)
+            planned = self.config.epochs * (whole if size == self.config.batch_size else min(rest, 1))
+            self._plans[size] = Plan(planned, made.get(str(size)), self.by_rule)
+        return self._plans[size]
+
+    def decisions(self) -> Decisions:
+        """Those that have been made."""
+        return {str(size): plan.compiled for size, plan in self._plans.items() if plan.compiled is not None}
