@@ -74,6 +74,7 @@ class PointProcess(MeasuringProcess):
         launchers = ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
         environment = {key: value for key, value in os.environ.items() if key not in launchers}
         environment["TORCHINDUCTOR_CACHE_DIR"] = str(cache)
+        environment["VAE_PYRO_CACHE"] = str(cache / "programs")
         if point.device == "cpu":
             one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
             environment |= {**one, "CUDA_VISIBLE_DEVICES": ""}
