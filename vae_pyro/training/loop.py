@@ -98,7 +98,7 @@ class Loop:
         self.generators = generators or Generators(device, ranks)
         self.checkpoints = Checkpoints(run, vae, self.optimizer, self.generators, config.checkpoint_seconds)
         self.batches: Iterator[tuple[Tensor, ...]] = iter(())
-        self._plans = Plans(len(train), config, by_rule=not ranks.alone or bool(ensemble))
+        self._plans = Plans(len(train), config)
 
     def go(self, progress: FitProgress, caught: Caught, events: Any, on_epoch: OnEpoch | None) -> None:
         """Step through the epochs that are left.

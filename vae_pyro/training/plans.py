@@ -10,17 +10,16 @@ type Decisions = dict[str, bool]
 class Plans:
     """The plan of each batch size.
 
-    Whether compiling is repaid depends on what has been compiled on this machine before. The decision is made at the
-    first step and kept in the checkpoint: compiled steps round otherwise than traced ones.
+    The decision is made at the first step, see `vae_pyro.compilation.worth.Plan`, and kept in the checkpoint, since
+    compiled steps round otherwise than traced ones and a later version may decide otherwise.
 
     Args:
         data: rows of the training set.
         config: of the fit.
-        by_rule: decide by the plan alone, as several processes and ensembles do.
     """
 
-    def __init__(self, data: int, config: FitConfig, *, by_rule: bool) -> None:
-        self.data, self.config, self.by_rule = data, config, by_rule
+    def __init__(self, data: int, config: FitConfig) -> None:
+        self.data, self.config = data, config
         self._plans: dict[int, Plan] = {}
 
     def mode(self, size: int, made: Decisions) -> Compile:
@@ -35,7 +34,7 @@ class Plans:
         if size not in self._plans:
             whole, rest = divmod(self.data, self.config.batch_size)
             planned = self.config.epochs * (whole if size == self.config.batch_size else min(rest, 1))
-            self._plans[size] = Plan(planned, made.get(str(size)), self.by_rule)
+            self._plans[size] = Plan(planned, made.get(str(size)))
         return self._plans[size]
 
     def decisions(self) -> Decisions:

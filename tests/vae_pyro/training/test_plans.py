@@ -17,7 +17,7 @@ from vae_pyro.training.plans import Plans
 
 
 def test_each_size_of_batch_has_the_steps_of_its_own() -> None:
-    plans = Plans(1000, FitConfig(epochs=3, batch_size=300), by_rule=False)
+    plans = Plans(1000, FitConfig(epochs=3, batch_size=300))
     whole, rest = plans.mode(300, {}), plans.mode(100, {})
     assert whole == Plan(9)
     assert rest == Plan(3)
@@ -26,9 +26,9 @@ def test_each_size_of_batch_has_the_steps_of_its_own() -> None:
     assert isinstance(whole, Plan)
     whole.compiled = True
     assert plans.decisions() == {"300": True}
-    again = Plans(1000, FitConfig(epochs=3, batch_size=300), by_rule=True)
-    assert again.mode(300, {"300": True}) == Plan(9, True, True)
-    assert Plans(1000, FitConfig(compile=False), by_rule=False).mode(128, {}) == "never"
+    again = Plans(1000, FitConfig(epochs=3, batch_size=300))
+    assert again.mode(300, {"300": True}) == Plan(9, True)
+    assert Plans(1000, FitConfig(compile=False)).mode(128, {}) == "never"
 
 
 @pytest.mark.parametrize("share", [0.0, 1000.0])
@@ -68,8 +68,8 @@ def test_a_fit_keeps_its_decisions_in_the_checkpoint(
 _FIT = """
 import hashlib, sys
 from vae_pyro import VAE, FitConfig, VAEConfig, fit, load_data
-from vae_pyro.compilation import graph, worth
-graph._SHARE_CHARGED = worth._LOAD_SECONDS = 0.0
+from vae_pyro.compilation import graph
+graph._SHARE_CHARGED = 0.0
 data = load_data("digits", binarize="dynamic")
 vae = VAE(VAEConfig(x_shape=data.x_shape, latent_dim=4, encoder={"name": "mlp", "hidden": [64]}), seed=0)
 fit(vae, data.train, config=FitConfig(epochs=2, batch_size=128, device="cpu"), seed=0, progress=False)
