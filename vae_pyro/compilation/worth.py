@@ -10,9 +10,9 @@ from vae_pyro.compilation.source import Source
 class Plan:
     """The steps that are planned with arguments of one shape; at the first it is decided whether they are compiled.
 
-    The graph and the number of steps decide, and not what has been compiled before or how fast this machine is: compiled
-    steps round otherwise than traced ones, and a fit has the same bits whatever is in the cache. A program that is found
-    there starts at once.
+    The graph and the number of steps decide, and not what has been compiled before or how fast this machine is:
+    compiled steps round otherwise than traced ones, and a fit has the same bits whatever is in the cache. A program
+    that is found there starts at once.
 
     Attributes:
         steps: all of them, taken or not.

@@ -30,8 +30,8 @@ class FitConfig(Config):
         kl_cycle: epochs after which the weight starts from 0 again (cyclical annealing, Fu et al. 2019,
             arXiv:1903.10145); ``None`` warms up once.
         compile: let `vae_pyro.svi.compiled_svi.CompiledSVI` take the steps; ``False`` takes Pyro's stock step. Inductor
-            compiles a shape of batch where the fit is long enough to repay it (a program that an earlier fit has left in
-            the cache starts at once); else the traced step runs without it, which rounds otherwise.
+            compiles a shape of batch where the fit is long enough to repay it (a program that an earlier fit has left
+            in the cache starts at once); else the traced step runs without it, which rounds otherwise.
         clip_norm: largest Euclidean norm of the gradient; ``None`` does not clip.
         patience: epochs without a better validation ELBO after which the fit stops and the best weights come back;
             ``None`` runs to the end and keeps the last. Epochs of the KL warm-up do not count.
