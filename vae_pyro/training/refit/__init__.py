@@ -1,0 +1,1 @@
+"""Training of the guide alone, for a model that stays as it is."""
