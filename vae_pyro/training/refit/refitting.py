@@ -37,7 +37,7 @@ def refit_guide(
     objective: str = "stl",
     num_steps: int = 3000,
     batch_size: int = 128,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 3e-3,
     num_simulations: int = 500,
     num_checks: int = 15,
     patience: int = 6,
