@@ -99,9 +99,9 @@ from .training.ensemble import fit_ensemble as fit_ensemble
 from .training.failure import NonFiniteLossError as NonFiniteLossError
 from .training.fitting import FitResult as FitResult
 from .training.fitting import fit as fit
+from .training.optimizers import OPTIMIZERS as OPTIMIZERS
 from .training.refit.refitting import refit_guide as refit_guide
 from .training.refit.result import RefitResult as RefitResult
-from .training.optimizers import OPTIMIZERS as OPTIMIZERS
 from .training.schedules import SCHEDULES as SCHEDULES
 from .training.schedules import Schedule as Schedule
 from .training.warm_start import Continuation as Continuation

@@ -26,8 +26,8 @@ def refit(
     method: Annotated[
         str,
         typer.Option(
-            help="half_asleep (ELBO of draws of the model), sleep (log q(z | x) of them; better coverage), wake (ELBO of "
-            "the training data), or shares of a batch: half_asleep=0.5,wake=0.5."
+            help="half_asleep (ELBO of draws of the model), sleep (log q(z | x) of them; better coverage), wake (ELBO "
+            "of the training data), or shares of a batch: half_asleep=0.5,wake=0.5."
         ),
     ] = "half_asleep",
     objective: Annotated[str, typer.Option(help="Of half_asleep and wake: stl (the ELBO), dreg, iwae.")] = "stl",
@@ -57,24 +57,21 @@ def refit(
     target, stored, history = RunFolder(out), folder.config(), folder.read_history()
     former = folder.load_model(vae.device)
     identity = parent_of(folder)
-    settings = {"method": method, "objective": objective, "num_steps": steps, "batch_size": batch_size}
-    settings |= {"learning_rate": lr, "seed": source.seed}
+    options: dict[str, Any] = {"objective": objective, "num_steps": steps, "batch_size": batch_size}
+    options |= {"learning_rate": lr, "seed": source.seed}
     with target.claimed(overwrite=overwrite):
         with console.status("refitting the guide"):
-            result = refit_guide(
-                vae,
-                data.train,
-                validation=data.validation,
-                **{**settings, "method": method, "seed": source.seed},  # type: ignore[arg-type]
-            )
-        kept = {key: stored[key] for key in ("model", "fit", "data", "facts", "seed") if key in stored}
-        target.begin({**kept, "parent": identity, "refit": settings}, overwrite=True)
+            result = refit_guide(vae, data.train, validation=data.validation, method=method, **options)
+        kept: dict[str, Any] = {key: stored[key] for key in ("model", "fit", "data", "facts", "seed") if key in stored}
+        target.begin({**kept, "parent": identity, "refit": {"method": method, **options}}, overwrite=True)
         target.save_model(vae, history)
         target.update_metrics({"refit": result.summary()})
     guides = [former, vae] if result.replaced else [former]
     print_table(result, [_diagnosed(guide, data.validation, source.seed) for guide in guides])
     print_line(f"{result.reason}.", style=None if result.replaced else "yellow")
-    print_line(f"{result.seconds:.1f} s; run folder {out}, whose model is that of {source.run}. Next: vae-pyro report {out}")
+    print_line(
+        f"{result.seconds:.1f} s; run folder {out}, whose model is that of {source.run}. Next: vae-pyro report {out}"
+    )
 
 
 def print_table(result: "RefitResult", diagnosed: list[dict[str, str]]) -> None:
@@ -91,7 +88,7 @@ def print_table(result: "RefitResult", diagnosed: list[dict[str, str]]) -> None:
 
 
 def _diagnosed(vae: "VAE", validation: "Split", seed: int) -> dict[str, str]:
-    """Share of validation data with unreliable weights, and coverage on simulated data; what cannot be had is left out."""
+    """Share of validation data with unreliable weights, and coverage on simulated data where it can be had."""
     import numpy as np
 
     from analysis import calibrate

@@ -1,4 +1,4 @@
-"""Methods of a refit: what data the guide is trained on, and by which loss; a file of losses, each one function."""
+"""Methods of a refit: what data the guide is trained on, and by which loss."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from vae_pyro.core.registry import Choice
 from vae_pyro.data.split import Given
 from vae_pyro.densities.log_density import LogDensities, zero_with_gradient
 from vae_pyro.densities.programs.programs import Programs
+from vae_pyro.densities.programs.running import Way
 from vae_pyro.objectives import OBJECTIVES
 from vae_pyro.objectives.base import MonteCarloObjective
 
@@ -145,11 +146,18 @@ def differentiable_densities(programs: Programs, objective: MonteCarloObjective,
                     f"site {name!r} of the guide is a {type(site.distribution).__name__}, whose draws have no "
                     "gradient; choose method='sleep', which needs none, or objective='rws'"
                 )
-    values = {name: site.value.detach() if stop_draws else site.value.view_as(site.value) for name, site in drawn.items()}
+    values = {
+        name: site.value.detach() if stop_draws else site.value.view_as(site.value) for name, site in drawn.items()
+    }
     if stop_draws or stop_guide:
         leaves = {name: site.value.detach().requires_grad_(stop_guide) for name, site in drawn.items()}
-        scored = programs.run_guide(x, shape, leaves, mask, y)
-        log_guide = _total(x.new_zeros(shape), [scored[name].log_prob for name in drawn])
+        if len(drawn) == 1 and programs.guide_way is Way.VECTORIZED:  # no site depends on another's draw
+            ((name, site),) = drawn.items()
+            again = [site.distribution.log_prob(leaves[name])]
+        else:
+            scored = programs.run_guide(x, shape, leaves, mask, y)
+            again = [scored[name].log_prob for name in drawn]
+        log_guide = _total(x.new_zeros(shape), again)
         if stop_guide:
             at = list(leaves.values())
             slopes = torch.autograd.grad(log_guide.sum(), at, allow_unused=True, materialize_grads=True)

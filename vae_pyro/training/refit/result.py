@@ -56,8 +56,8 @@ class RefitResult:
             return f"the trained guide is kept: better by {' and '.join(better)}"
         if worse:
             return (
-                f"the former guide is kept: the trained one is worse by {' and '.join(worse)}; try another method, such "
-                "as 'half_asleep=0.5,wake=0.5'"
+                f"the former guide is kept: the trained one is worse by {' and '.join(worse)}; try another method, "
+                "such as 'half_asleep=0.5,wake=0.5'"
             )
         return "the former guide is kept: the trained one is not better beyond two standard errors"
 
