@@ -101,15 +101,23 @@ class Path:
 
 def run(path: Path, z: Tensor, temperatures: Array, steps: Tensor, num_leapfrog: int) -> tuple[Tensor, Tensor]:
     """Log weights ``(chain, datum)`` and acceptance ``(move, datum)`` of one passage through the temperatures."""
+    log_weight, acceptance, _ = passage(path, z, temperatures, steps, num_leapfrog)
+    return log_weight, acceptance
+
+
+def passage(
+    path: Path, z: Tensor, temperatures: Array, steps: Tensor, num_leapfrog: int
+) -> tuple[Tensor, Tensor, Point]:
+    """As `run`, with where the chains have come to."""
     point = path.at(z)
     log_weight = torch.zeros(z.shape[:2], dtype=torch.float64, device=z.device)
     acceptance = []
     for number, (before, beta) in enumerate(pairwise(temperatures)):
         log_weight += float(beta - before) * (point.log_joint.double() - point.log_start.double())
         if number < len(temperatures) - 2:
-            point, rate = _move(path, point, float(beta), steps[number], num_leapfrog)
+            point, rate = move_chains(path, point, float(beta), steps[number], num_leapfrog)
             acceptance.append(rate.double().mean(0).cpu())
-    return log_weight.cpu(), torch.stack(acceptance)
+    return log_weight.cpu(), torch.stack(acceptance), point
 
 
 def pilot(path: Path, temperatures: Array, num_leapfrog: int, target_acceptance: float) -> Tensor:
@@ -122,7 +130,7 @@ def pilot(path: Path, temperatures: Array, num_leapfrog: int, target_acceptance:
     for number, move in enumerate(chosen):
         beta = float(temperatures[move])
         for _ in range(1 if number else _PILOT_SETTLE):
-            point, rate = _move(path, point, beta, log_step.exp(), num_leapfrog)
+            point, rate = move_chains(path, point, beta, log_step.exp(), num_leapfrog)
             log_step = log_step + _PILOT_GAIN * (rate.mean(0) - target_acceptance)
         found.append(log_step)
     at = np.interp(moves, chosen, np.arange(len(chosen)))
@@ -133,7 +141,7 @@ def pilot(path: Path, temperatures: Array, num_leapfrog: int, target_acceptance:
     return torch.lerp(known[low], known[high], share[:, None]).exp()
 
 
-def _move(path: Path, point: Point, beta: float, step: Tensor, num_leapfrog: int) -> tuple[Point, Tensor]:
+def move_chains(path: Path, point: Point, beta: float, step: Tensor, num_leapfrog: int) -> tuple[Point, Tensor]:
     """One Hamiltonian move at a temperature, and the probability that it was accepted, ``(chain, datum)``.
 
     References:

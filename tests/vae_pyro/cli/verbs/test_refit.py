@@ -25,7 +25,9 @@ def test_refit_writes_a_run_with_the_same_model(digits_run: Path, tmp_path: Path
     was, now = parent.load_model(), child.load_model()
     assert all(torch.equal(value, now.model.state_dict()[name]) for name, value in was.model.state_dict().items())
     summary = json.loads(child.metrics_file.read_text())["refit"]
-    changed = any(not torch.equal(value, now.guide.state_dict()[name]) for name, value in was.guide.state_dict().items())
+    changed = any(
+        not torch.equal(value, now.guide.state_dict()[name]) for name, value in was.guide.state_dict().items()
+    )
     assert changed == summary["replaced"]
     assert summary["after"]["symmetric_kl_se"] > 0
     assert child.read_history() == parent.read_history()

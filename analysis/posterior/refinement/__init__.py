@@ -1,0 +1,1 @@
+"""Draws of single posteriors, beyond what an amortized guide gives."""
