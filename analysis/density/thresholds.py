@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analysis.results.remedies import REFIT
 from analysis.results.verdict import Outcome, Verdict, graded, worst
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def _proposal(result: "ELPD") -> Verdict:
         "k-hat: Vehtari et al. 2024, arXiv:1507.02646, sec. 3.2; shares: convention, all but a few and most",
         outcome,
         remedy=f"k-hat exceeds 1 for {hopeless:.0%} of the data; their log p(x) is a lower bound, too low by an "
-        f"unknown amount; {more_draws(result)}",
+        f"unknown amount; {REFIT}, or raise num_draws (now {result.num_draws:,})",
         name="pareto_k",
     )
 

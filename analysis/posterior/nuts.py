@@ -8,6 +8,7 @@ from torch import Tensor
 
 from analysis.posterior.annealing import joints
 from analysis.posterior.joint import guide_gaussian
+from analysis.results.remedies import REFINE, REFIT
 from analysis.results.result import Result
 from analysis.results.text import screen
 from analysis.results.verdict import Outcome, Verdict, graded
@@ -82,7 +83,7 @@ class PosteriorMoments(Result):
                 "at most 0.5 (fail above 1)",
                 "NUTS (Hoffman & Gelman 2014, arXiv:1111.4246) as the reference; the threshold is a convention",
                 biased,
-                note or ("" if biased == "pass" else "train longer or widen the encoder"),
+                note or ("" if biased == "pass" else f"{REFIT}, or widen the encoder"),
                 "guide_bias",
             ),
             Verdict(
@@ -93,7 +94,7 @@ class PosteriorMoments(Result):
                 "between 0.67 and 1.5 (fail outside 0.5 to 2)",
                 "as above; a nominal 90 % interval of a guide at 0.67 covers 73 %",
                 narrow,
-                note or ("" if narrow == "pass" else "choose a richer posterior, or weight draws by importance"),
+                note or ("" if narrow == "pass" else f"{REFIT}, choose a richer posterior, or {REFINE}"),
                 "guide_width",
             ),
         )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analysis.results.remedies import REFINE, REFIT
 from analysis.results.result import Result, finite_or_none
 from analysis.results.text import screen
 from analysis.results.verdict import Verdict, judged
@@ -110,8 +111,8 @@ class EvidenceBounds(Result):
         if value - 2 * error <= _NEGLIGIBLE:
             return f"inconclusive: raise num_simulations (now {n:,})"
         return (
-            "the guide is not the posterior; about half of this is lost by the ELBO. Train it longer or choose a "
-            "richer family, or weight its draws by importance"
+            f"the guide is not the posterior; about half of this is lost by the ELBO; {REFIT}, choose a richer family, "
+            f"or {REFINE}"
         )
 
     def summary(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analysis.results.remedies import REFINE, REFIT
 from analysis.results.verdict import Outcome, Verdict
 from analysis.stats.ranks import binomial_se
 
@@ -16,8 +17,8 @@ _NARROW, _WIDE, _SHIFT = 1.645 / 1.282, 1.645 / 1.960, 0.679
 _OFF = 0.1
 _CONVENTION = "convention: 90 % intervals then miss twice, or half, as often as nominal"
 _BANDS = "with the bands of Säilynoja et al. 2022"
-_TRAIN = "train the guide longer or with a larger encoder"
-_RICHER = "choose a richer family (full_rank, flow), or weight its draws by importance"
+_TRAIN = f"{REFIT}, or fit with a larger encoder"
+_RICHER = f"choose a richer family (full_rank, flow), or {REFINE}"
 
 
 def verdicts_of(calibration: "Calibration") -> tuple[Verdict, ...]:
@@ -41,7 +42,9 @@ def _ranks(calibration: "Calibration") -> Verdict:
         "",
         f"{_family(calibration)}; by convention serious where intervals miss twice, or half, as often as nominal",
         f"Talts et al. 2018, theorem 1, {_BANDS}",
-        *_judged(calibration, p, serious, calibration.statement, blind=_few(calibration, 1 - level, level)),
+        *_judged(
+            calibration, p, serious, f"{calibration.statement}; {REFIT}", blind=_few(calibration, 1 - level, level)
+        ),
         "sbc",
     )
 
@@ -91,7 +94,11 @@ def _bias(calibration: "Calibration") -> Verdict:
 
 def _joint(calibration: "Calibration") -> Verdict:
     level, joint, error = calibration.joint_coverage_at(0.9)
-    advice = f"overconfident: {_RICHER}" if joint < level else f"larger than necessary: {_TRAIN}"
+    advice = (
+        f"overconfident: {REFIT}, by method 'sleep' where regions are to cover, or {_RICHER}"
+        if joint < level
+        else f"larger than necessary: {_TRAIN}"
+    )
     return Verdict(
         f"Is the coverage of {level:.0%} highest-density regions of the guide nominal?",
         joint,
@@ -124,7 +131,7 @@ def _tarp(calibration: "Calibration") -> Verdict:
             calibration,
             p,
             off > _OFF,
-            f"coverage is off by up to {off:.2f}; the other rows describe how",
+            f"coverage is off by up to {off:.2f}; the other rows describe how; {REFIT}",
             blind=_few(calibration, _OFF, 0.5),
         ),
         "tarp",

@@ -93,7 +93,7 @@ class Gaps(Diagnostic[InferenceGaps]):
                     caption=flow(
                         """
                         The inference gap and its two parts. A large approximation gap calls for a richer family, a
-                        large amortization gap for a larger encoder or more training.
+                        large amortization gap for a refit of the guide or a larger encoder.
                         """
                     ),
                     name="bars",

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from analysis.results.remedies import REFINE, REFIT
 from analysis.results.verdict import Outcome, Verdict, judged
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def verdicts_of(result: "InferenceGaps") -> tuple[Verdict, ...]:
             result,
             "amortization",
             "Is the encoder's guide as good as one fitted to each datum?",
-            "train longer, widen the encoder, or refine q for the data that matter",
+            f"{REFIT}, widen the encoder, or {REFINE}",
         ),
         _gap(
             result,
@@ -42,7 +43,7 @@ def verdicts_of(result: "InferenceGaps") -> tuple[Verdict, ...]:
             else f"Is a {result.family.replace('_', '-')} Gaussian, or the guide, close to the posterior?",
             "choose posterior 'full_rank' or 'flow'"
             if result.family == "mean_field"
-            else "choose posterior 'flow', or weight draws by importance",
+            else f"choose posterior 'flow', or {REFINE}",
         ),
         *checks,
     )

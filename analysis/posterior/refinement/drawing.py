@@ -137,7 +137,7 @@ def _tree(blocks: list[BlockDraws], joint: Array, split: Split, observed: Array)
         "datum": split.ids.cpu().numpy(),
     }
     event = tuple(f"x_dim_{i}" for i in range(observed.ndim - 1))
-    nodes = {
+    nodes: dict[str, dict[str, Any]] = {
         "posterior": {name: (_dims(name, value, len(latents)), value) for name, value in latents.items()},
         "sample_stats": {"lp": (("chain", "draw", "datum"), joint)},
         "posterior_diagnostics": {

@@ -89,8 +89,8 @@ def annealed(programs: Programs, x: Tensor, given: Given, settings: Settings) ->
         weights.append(log_weight.numpy())
         places.append(point.z)
         step = steps[-1] if step is None else step
-    log_weight, z = np.concatenate(weights), torch.cat(places)
-    chosen = torch.as_tensor(systematic(log_weight, config.num_chains, settings.random), device=z.device)
+    of_all, z = np.concatenate(weights), torch.cat(places)
+    chosen = torch.as_tensor(systematic(of_all, config.num_chains, settings.random), device=z.device)
     path = Path(joint, best)
     point = path.at(z[chosen, torch.arange(z.shape[1], device=z.device)])
     assert step is not None
@@ -98,7 +98,7 @@ def annealed(programs: Programs, x: Tensor, given: Given, settings: Settings) ->
     chains = torch.stack(kept, 1)  # (chain, draw, datum, dim)
     sites = joint.sites(chains.flatten(0, 1))
     latents = {name: value.unflatten(0, chains.shape[:2]) for name, value in sites.items()}
-    log_px, log_px_se = log_evidence(log_weight)
+    log_px, log_px_se = log_evidence(of_all)
     found = {**_mixing(chains), "log_px": log_px, "log_px_se": log_px_se, "acceptance": rate}
     return BlockDraws(latents, found)
 

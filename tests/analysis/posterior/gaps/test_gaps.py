@@ -148,7 +148,7 @@ def test_a_very_poor_guide_fails_with_advice(truth: PPCA) -> None:
     result = inference_gaps(truth.programs(diagonal=True, stretch=0.2), truth.sample(20, seed=4), **QUICK)
     verdict = result.verdicts[0]
     assert verdict.outcome == "fail"
-    assert "train longer" in str(verdict)
+    assert "vae-pyro refit" in str(verdict)
     assert "[fail]" in str(result)
 
 
