@@ -87,7 +87,9 @@ from .posterior.gaps.decomposition import inference_gaps as inference_gaps
 from .posterior.gaps.result import InferenceGaps as InferenceGaps
 from .posterior.nuts import PosteriorMoments as PosteriorMoments
 from .posterior.nuts import nuts_moments as nuts_moments
+from .posterior.refinement.conformal import credible_regions as credible_regions
 from .posterior.refinement.drawing import posterior_draws as posterior_draws
+from .posterior.refinement.regions import CredibleRegions as CredibleRegions
 from .predictive.checking import predictive_check as predictive_check
 from .predictive.checking import predictive_checks as predictive_checks
 from .predictive.checks import PredictiveCheck as PredictiveCheck

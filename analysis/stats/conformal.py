@@ -4,7 +4,7 @@ The false-alarm rate is then at most the nominal one, whatever the score; the sc
 guarantee is an average over calibration sets: the rate of one set scatters around it, see `false_alarm_interval`.
 """
 
-from math import floor, sqrt
+from math import ceil, floor, sqrt
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,36 @@ def conformal_rank(alpha: float, count: int) -> int:
     while rank / (count + 1) > alpha:
         rank -= 1
     return rank
+
+
+def conformal_threshold(calibration: Array, level: float) -> Array:
+    """Threshold that the score of new data stays below, or at, with at least a probability; for each column.
+
+    Where new data are exchangeable with the calibration data, the probability is from ``level`` to
+    ``level + 1 / (n + 1)``, if no scores are tied.
+
+    Args:
+        calibration: scores, ``(calibration datum, *column)``; larger is stranger.
+        level: coverage.
+
+    Returns:
+        The ``ceil((n + 1) level)``-th smallest score, ``(*column,)``.
+
+    Raises:
+        ValueError: too few calibration data for the level, or a score that is NaN.
+
+    References:
+        Vovk, Gammerman & Shafer 2005, Algorithmic learning in a random world, sec. 2.2.
+    """
+    scores = np.asarray(calibration, dtype=np.float64)
+    if np.isnan(scores).any():
+        raise ValueError(f"{int(np.isnan(scores).sum())} calibration scores are NaN")
+    rank = ceil((len(scores) + 1) * level - 1e-9)
+    if rank > len(scores):
+        raise ValueError(
+            f"level={level:g} takes at least {ceil(level / (1 - level) - 1e-9):,} calibration data, got {len(scores):,}"
+        )
+    return np.asarray(np.partition(scores, rank - 1, axis=0)[rank - 1])
 
 
 def false_alarm_interval(rank: int, num_calibration: int) -> tuple[float, float]:
