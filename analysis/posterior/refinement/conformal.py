@@ -37,7 +37,8 @@ def credible_regions(
     the guide. The probability is an average over data and calibration sets; it is not that given one x, and says
     nothing where the model is wrong. A better guide makes the regions smaller.
 
-    - The joint region is ``{z : log q(z | x) >= threshold}``, a highest-density region of the guide (Patel et al. 2024).
+    - The joint region is ``{z : log q(z | x) >= threshold}``, a highest-density region of the guide (Patel et al.
+      2024).
     - Intervals are ``mean ± factor * sd`` of the guide's draws, with a factor of each latent's own.
 
     Args:
@@ -77,9 +78,7 @@ def credible_regions(
             mean, sd = _moments(programs, some.x, some.given, num_draws)
             standard.append(np.abs(_flat(truth)[0] - mean) / sd)
     with isolated(derive_seed(seed, 2)):
-        moments = []
-        for rows in pieces(len(data), at_once):
-            moments.append(_moments(programs, *data.batch(rows), num_draws))
+        moments = [_moments(programs, *data.batch(rows), num_draws) for rows in pieces(len(data), at_once)]
     scores = np.concatenate(standard)
     mean, sd = (np.concatenate(part) for part in zip(*moments, strict=True))
     return CredibleRegions(

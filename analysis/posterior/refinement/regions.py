@@ -92,10 +92,10 @@ class CredibleRegions(Result):
     def __str__(self) -> str:
         return screen(
             [
-                f"conformal {self.level:.0%} regions of {len(self.mean):,} data, calibrated on {self.num_calibration:,} "
-                "draws of the model",
+                f"conformal {self.level:.0%} regions of {len(self.mean):,} data, calibrated on "
+                f"{self.num_calibration:,} draws of the model",
                 f"  joint: log q(z | x) at least {self.threshold:.3f} nats",
-                f"  intervals: mean ± {self.factor.min():.2f} to {self.factor.max():.2f} standard deviations of the guide "
-                f"(an exact Gaussian guide: {self.nominal:.2f})",
+                f"  intervals: mean ± {self.factor.min():.2f} to {self.factor.max():.2f} standard deviations of the "
+                f"guide (an exact Gaussian guide: {self.nominal:.2f})",
             ]
         )

@@ -31,6 +31,8 @@ def refit(
         ),
     ] = "half_asleep",
     objective: Annotated[str, typer.Option(help="Of half_asleep and wake: stl (the ELBO), dreg, iwae.")] = "stl",
+    posterior: Annotated[str | None, typer.Option(help="Another family of the guide: full_rank, flow.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Another body of the guide: mlp:hidden=[512,512].")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of Adam, at most.")] = 3000,
     batch_size: Annotated[int, typer.Option(min=1, help="Data in a step.")] = 128,
     lr: Annotated[float, typer.Option(help="Learning rate at the start.")] = 3e-3,
@@ -57,16 +59,23 @@ def refit(
     target, stored, history = RunFolder(out), folder.config(), folder.read_history()
     former = folder.load_model(vae.device)
     identity = parent_of(folder)
-    options: dict[str, Any] = {"objective": objective, "num_steps": steps, "batch_size": batch_size}
+    options: dict[str, Any] = {
+        "objective": objective,
+        "posterior": posterior,
+        "encoder": encoder,
+        "num_steps": steps,
+        "batch_size": batch_size,
+    }
     options |= {"learning_rate": lr, "seed": source.seed}
     with target.claimed(overwrite=overwrite):
         with console.status("refitting the guide"):
             result = refit_guide(vae, data.train, validation=data.validation, method=method, **options)
         kept: dict[str, Any] = {key: stored[key] for key in ("model", "fit", "data", "facts", "seed") if key in stored}
+        kept["model"] = result.pair.decodable.config.model_dump(mode="json")
         target.begin({**kept, "parent": identity, "refit": {"method": method, **options}}, overwrite=True)
-        target.save_model(vae, history)
+        target.save_model(result.pair.decodable, history)
         target.update_metrics({"refit": result.summary()})
-    guides = [former, vae] if result.replaced else [former]
+    guides = [former, result.pair.decodable] if result.replaced else [former]
     print_table(result, [_diagnosed(guide, data.validation, source.seed) for guide in guides])
     print_line(f"{result.reason}.", style=None if result.replaced else "yellow")
     print_line(

@@ -101,8 +101,8 @@ def own_parameters(programs: Programs, x: Tensor, given: Given) -> OwnParameters
             f"the guide has no parameter of its own: p(x, z) depends on all {shared} that q(z | x) depends on (as "
             "under a prior that is made of posteriors), and a refit leaves the model as it is; fit the pair anew"
             if shared
-            else "the guide has no parameter that q(z | x) depends on and that takes a gradient (requires_grad), so that "
-            "there is nothing to refit"
+            else "the guide has no parameter that q(z | x) depends on and that takes a gradient (requires_grad), so "
+            "that there is nothing to refit"
         )
     mine = {id(value) for value in own}
     others = {**held, **found}

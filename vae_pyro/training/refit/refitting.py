@@ -1,6 +1,7 @@
 """`refit_guide`: train the guide alone, on draws of the fitted model or on data."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from math import cos, isfinite, pi
 from time import perf_counter
 from typing import Any
@@ -12,9 +13,10 @@ from vae_pyro.core.isolation import checked_seed, derive_seed, isolated
 from vae_pyro.core.minibatches import BitStream
 from vae_pyro.data.dataset import as_split
 from vae_pyro.data.split import Split
-from vae_pyro.densities.pair import PairLike, as_pair
+from vae_pyro.densities.pair import Pair, PairLike, as_pair
 from vae_pyro.densities.walk import PairData, bind
 from vae_pyro.objectives.base import MonteCarloObjective
+from vae_pyro.training.refit.families import with_guide
 from vae_pyro.training.refit.methods import METHODS, Batch, Method, objective_of, shares_of
 from vae_pyro.training.refit.parameters import OwnParameters, own_parameters
 from vae_pyro.training.refit.quality import GuideQuality, assess, evidence, gains
@@ -35,6 +37,8 @@ def refit_guide(
     validation: Split | Tensor | Any,
     method: Method = "half_asleep",
     objective: str = "stl",
+    posterior: Any = None,
+    encoder: Any = None,
     num_steps: int = 3000,
     batch_size: int = 128,
     learning_rate: float = 3e-3,
@@ -44,7 +48,7 @@ def refit_guide(
     clip_norm: float | None = None,
     seed: int = 0,
 ) -> RefitResult:
-    """Train the guide alone, in place; the model stays as it is, to the bit.
+    """Train the guide alone; the model stays as it is, to the bit.
 
     What a guide loses on held-out data is mostly that its encoder overfits the training data. The fitted model is a
     simulator with unlimited data, on which the guide can be trained to the best of its family. Parameters move on which
@@ -64,13 +68,16 @@ def refit_guide(
 
     Args:
         pair: a `VAE`, or any Pyro ``(model, guide)`` that keeps the contract of `vae_pyro.Pair`, and whose model draws
-            data, but for ``wake``.
+            data, but for ``wake``. Its guide is changed in place, unless another one is chosen.
         train: data ``(datum, *x_shape)``, which ``wake`` requires; their masks and classes, or those of the validation
             data, are those of simulated data.
         validation: data that decide which guide is kept.
         method: see above.
         objective: of ``half_asleep`` and ``wake``: ``stl``, the ELBO with the gradient of Roeder et al. 2017, or
             another reduction of log densities such as ``dreg:num_particles=5``.
+        posterior: another family of q(z | x) for the guide of a `VAE`, such as ``full_rank`` or ``flow``.
+        encoder: another body of that guide, such as ``mlp:hidden=[512,512]``. With either, the result holds another
+            VAE, whose guide starts with those weights of the former that it has a place for.
         num_steps: of Adam, at most.
         batch_size: data in a step, of all methods together.
         learning_rate: at the start.
@@ -103,16 +110,18 @@ def refit_guide(
     if not learning_rate > 0:
         raise ValueError(f"learning_rate is positive, got {learning_rate}")
     sizes = {name: max(round(batch_size * share), 1) for name, share in shares.items()}
-    data = bind(as_pair(pair), validation, seed=derive_seed(seed, _CHECKS))
+    former = as_pair(pair)
+    chosen = with_guide(former, posterior=posterior, encoder=encoder, seed=derive_seed(seed, _TRAIN))
+    data = bind(chosen, validation, seed=derive_seed(seed, _CHECKS))
     data.programs.require("amortized", "latents")
     source = None if train is None else as_split(train).to(data.device)
     if source is not None:
         data.pair.check_data(source)
     elif "wake" in shares:
         raise ValueError("method 'wake' trains on data; pass train=, or choose method='half_asleep'")
-    return _Refit(data, source, shares, sizes, objective_of(objective), seed, num_simulations).go(
-        num_steps, learning_rate, num_checks, patience, clip_norm, began
-    )
+    job = _Refit(data, source, shares, sizes, objective_of(objective), seed, num_simulations)
+    before = job.final(data if chosen is former else replace(data, pair=former, programs=former.programs(data.split)))
+    return job.go(former, before, num_steps, learning_rate, num_checks, patience, clip_norm, began)
 
 
 class _Refit:
@@ -158,6 +167,8 @@ class _Refit:
 
     def go(
         self,
+        pair: Pair,
+        before: GuideQuality,
         num_steps: int,
         learning_rate: float,
         num_checks: int,
@@ -171,7 +182,6 @@ class _Refit:
         history: list[dict[str, float]] = []
         former = best = own.values()
         least, best_step, stale, skipped = self._check().loss, 0, 0, 0
-        before = self._final()
         with own.training(), isolated(derive_seed(self.seed, _TRAIN)), self.data.programs.state.evaluating():
             batches = {name: self._batches(name, size) for name, size in self.sizes.items()}
             total, count = torch.zeros((), dtype=torch.float64, device=self.data.device), 0
@@ -207,13 +217,13 @@ class _Refit:
                 if stale >= patience:
                     break
         own.set(best)
-        after = self._final()
+        after = self.final(self.data)
         outcomes = {gain.outcome for gain in gains(before, after).values()}
         replaced = "worse" not in outcomes and "better" in outcomes
         if not replaced:
             own.set(former)
         return RefitResult(
-            pair=self.data.pair,
+            pair=self.data.pair if replaced else pair,
             shares=self.shares,
             before=before,
             after=after,
@@ -261,16 +271,17 @@ class _Refit:
     # --- quality --------------------------------------------------------------------------------------------------
 
     def _check(self) -> GuideQuality:
-        return self._assess(self.checked, _CHECK_DRAWS, _CHECKS, _SIMULATED)
+        return self._assess(self.data, self.checked, _CHECK_DRAWS, _CHECKS, _SIMULATED)
 
-    def _final(self) -> GuideQuality:
-        return self._assess(self.data.split, _FINAL_DRAWS, _FINAL, _FINAL_SIMULATED)
+    def final(self, data: PairData) -> GuideQuality:
+        """Quality of a guide of the same model, by draws that no check has seen."""
+        return self._assess(data, data.split, _FINAL_DRAWS, _FINAL, _FINAL_SIMULATED)
 
-    def _assess(self, validation: Split, num_draws: int, stream: int, simulated: int) -> GuideQuality:
+    def _assess(self, data: PairData, validation: Split, num_draws: int, stream: int, simulated: int) -> GuideQuality:
         """By the same draws each time, so that guides are compared datum by datum."""
         with isolated(derive_seed(self.seed, simulated)):
             drawn = None
             if self.two_sided:
                 assert self.simulator is not None
                 drawn = self.simulator.draw(self.num_simulations)
-            return assess(self.data, validation, drawn, num_draws=num_draws, seed=derive_seed(self.seed, stream))
+            return assess(data, validation, drawn, num_draws=num_draws, seed=derive_seed(self.seed, stream))
