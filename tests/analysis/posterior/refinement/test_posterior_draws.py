@@ -17,7 +17,7 @@ from tests.truths import example
 from vae_pyro.core.isolation import seeded
 
 
-@pytest.mark.parametrize("method", ["importance", "local", "annealed"])
+@pytest.mark.parametrize("method", ["importance", "local", pytest.param("annealed", marks=pytest.mark.slow)])
 def test_draws_of_a_wrong_guide_are_mended(method: Any) -> None:
     truth = example()
     x = truth.sample(6, seed=1)
