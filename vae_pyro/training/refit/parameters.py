@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import pyro
 import torch
 from pyro import poutine
 from torch import Tensor, nn
@@ -26,17 +27,21 @@ class OwnParameters:
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """The others take no gradient inside, and have the same bits afterwards.
+        """The others take no gradient inside, and have the same bits afterwards; so have all where an error is raised.
 
         Raises:
-            RuntimeError: one of the others was changed; it is put back.
+            RuntimeError: one of the others was changed; all are put back.
         """
+        former = self.values()
         kept = [tensor.detach().clone() for tensor in self.others]
         frozen = [tensor for tensor in self.others if tensor.requires_grad and tensor.is_leaf]
         for tensor in frozen:
             tensor.requires_grad_(False)
         try:
             yield
+        except BaseException:
+            self.set(former)
+            raise
         finally:
             for tensor in frozen:
                 tensor.requires_grad_(True)
@@ -45,8 +50,9 @@ class OwnParameters:
                 for now, was in changed:
                     now.copy_(was)
         if changed:
+            self.set(former)
             raise RuntimeError(
-                f"{len(changed)} tensors of the model changed while the guide was refitted, and were put back; a "
+                f"{len(changed)} tensors of the model changed while the guide was refitted; all were put back. A "
                 "program writes to its own parameters or buffers when it runs"
             )
 
@@ -73,9 +79,10 @@ def own_parameters(programs: Programs, x: Tensor, given: Given) -> OwnParameters
         given: ``mask`` and ``y`` that the programs are given.
 
     Raises:
-        ValueError: the guide has no parameter of its own.
+        ValueError: the guide has no parameter of its own, or one that Pyro's parameter store does not know yet.
     """
     mask, y = given.get("mask"), given.get("y")
+    known = set(pyro.get_param_store().keys())
     with programs.state.evaluating(), torch.enable_grad(), poutine.trace(param_only=True) as captured:
         sites = programs.run_guide(x, (1, len(x)), {}, mask, y)
         drawn = {name: site for name, site in sites.items() if not site.observed and not site.factor}
@@ -84,7 +91,8 @@ def own_parameters(programs: Programs, x: Tensor, given: Given) -> OwnParameters
         latents = {name: site.value.detach() for name, site in drawn.items() if not site.auxiliary}
         scores = programs.score(x, latents, **given)
         log_joint = (scores.log_likelihood + scores.total_prior).sum()
-    found = {id(value): value for value in _captured(captured.trace)}
+    named = dict(_captured(captured.trace))
+    found = {id(value): value for value in named.values()}
     held: dict[int, Tensor] = {}
     for module in programs.state.modules:
         for value in (*module._parameters.values(), *module._buffers.values()):
@@ -92,6 +100,12 @@ def own_parameters(programs: Programs, x: Tensor, given: Given) -> OwnParameters
                 held[id(value)] = value
                 if isinstance(value, nn.Parameter) and value.requires_grad:
                     found[id(value)] = value
+    unknown = [name for name, value in named.items() if id(value) not in held and name not in known]
+    if unknown:
+        raise ValueError(
+            f"parameter {unknown[0]!r} is not in Pyro's parameter store: the programs make it when they run; fit the "
+            "pair first, or run them once"
+        )
     candidates = list(found.values())
     of_guide, of_model = _used(sum(terms), candidates), _used(log_joint, candidates)
     own = [value for value, mine, shared in zip(candidates, of_guide, of_model, strict=True) if mine and not shared]
@@ -109,13 +123,13 @@ def own_parameters(programs: Programs, x: Tensor, given: Given) -> OwnParameters
     return OwnParameters(own, [value for key, value in others.items() if key not in mine])
 
 
-def _captured(trace: poutine.Trace) -> Iterator[Tensor]:
-    """Unconstrained leaves of the parameters that programs have named."""
-    for site in trace.nodes.values():
+def _captured(trace: poutine.Trace) -> Iterator[tuple[str, Tensor]]:
+    """Names and unconstrained leaves of the parameters that programs have named."""
+    for name, site in trace.nodes.items():
         if site["type"] == "param" and site["value"] is not None:
             leaf = site["value"].unconstrained() if hasattr(site["value"], "unconstrained") else site["value"]
             if leaf.is_leaf and leaf.requires_grad:
-                yield leaf
+                yield name, leaf
 
 
 def _used(total: Tensor | float, candidates: list[Tensor]) -> list[bool]:

@@ -270,6 +270,40 @@ def test_a_model_that_changes_when_it_runs_is_put_back() -> None:
         refit_guide((both.model, both.guide), validation=x, **QUICK)
 
 
+def test_parameters_of_the_store_move_and_interruptions_leave_nothing() -> None:
+    def guide(x: Tensor) -> Tensor:
+        scale = pyro.param("scale", torch.tensor(0.3), constraint=dist.constraints.positive)
+        with pyro.plate("data", len(x)):
+            return pyro.sample("z", dist.Normal(x.sum(-1) / 4, scale))
+
+    batches = []
+
+    def interrupted(x: Tensor) -> Tensor:
+        batches.extend([len(x)] if len(x) == QUICK["batch_size"] else [])
+        if len(batches) == 5:
+            raise KeyboardInterrupt
+        return guide(x)
+
+    def model(x: Tensor) -> Tensor:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            return pyro.sample("x", dist.Normal(z[..., None], torch.ones(3)).to_event(1), obs=x)
+
+    with seeded(0):
+        x = torch.randn(200, 3) + torch.randn(200, 1)
+    with pytest.raises(ValueError, match="'scale' is not in Pyro's parameter store"):
+        refit_guide((model, guide), validation=x, **QUICK)
+    with seeded(0), pyro.get_param_store().scope():
+        guide(x)
+        made = refit_guide((model, guide), validation=x, **{**FAST, "num_steps": 150})
+        assert made.replaced
+        scale = float(pyro.param("scale").detach())
+        assert scale == pytest.approx(0.5, abs=0.02)  # the posterior is N(sum / 4, 1 / 4)
+        with pytest.raises(KeyboardInterrupt):
+            refit_guide((model, interrupted), validation=x, **QUICK)
+        assert float(pyro.param("scale").detach()) == scale
+
+
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
