@@ -110,13 +110,18 @@ class Context:
     def _tree_reducer(self, data: PairData, predictive: bool | None) -> TreeReducer:
         return TreeReducer(data, self.config.num_draws, seed=self.stream(_WALK_STREAM), predictive=predictive)
 
-    def collect(self, reducers: Mapping[str, Callable[[], Reducer[Any]]]) -> None:
+    def collect(
+        self,
+        reducers: Mapping[str, Callable[[], Reducer[Any]]],
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
         """Draw from the guide at all held-out data, once, and feed the draws to everything that uses them.
 
         A reducer that fails on these data is left out, and `collected` raises what it raised.
 
         Args:
             reducers: how to make each, by name.
+            progress: called after each block with the numbers of data that are done, and of all.
         """
         running: dict[str, Reducer[Any]] = {}
         for name, make in reducers.items():
@@ -127,6 +132,7 @@ class Context:
                 for name in [name for name in running if name not in self._errors]:
                     with self._errors_kept(name):
                         running[name].add(block)
+                progress(block.rows.stop, len(self.data))
         for name in [name for name in running if name not in self._errors]:
             with self._errors_kept(name):
                 self._results[name] = running[name].result()

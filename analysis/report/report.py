@@ -12,6 +12,7 @@
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -33,6 +34,7 @@ from vae_pyro.data.dataset import Dataset, as_split
 from vae_pyro.data.split import Split
 from vae_pyro.densities.pair import PairLike, as_pair
 from vae_pyro.densities.walk import Reducer
+from vae_pyro.evaluation.rows import Limit, choose_rows, sampled
 from vae_pyro.models.vae import VAE
 from vae_pyro.runs.folder import RunFolder
 
@@ -42,8 +44,14 @@ _PACKAGES = ("vae_pyro", "torch", "pyro-ppl", "arviz", "numpy", "scipy", "scikit
 _FIT_KEYS = ("objective", "epochs", "batch_size", "optimizer", "schedule", "kl_warmup", "clip_norm", "patience")
 # Data of each split that a report takes of a streamed data set.
 _MOST_STREAMED = 20_000
+# Operations for each draw of each datum that diagnostics take (smoothing of importance weights, above all), beside
+# those of its densities.
+_BESIDE_DENSITIES = 1.5e6
 # Bytes on disk of the replications in the saved tree; checks and summaries use all of them.
 _SAVED_BYTES = 64 * 1024**2
+# Likewise of the latents and log densities, of all draws of as many data as these hold.
+_SAVED_DRAWS_BYTES = 512 * 1024**2
+_DRAWN = ("posterior", "log_likelihood", "log_prior", "sample_stats")
 
 
 @dataclass(frozen=True)
@@ -80,10 +88,28 @@ class Report:
             Path(run).mkdir(parents=True, exist_ok=True)
             run = RunFolder(run)
         with run.writing():
-            if self.tree is not None:
-                write_netcdf(_thinned(self.tree), run.inference_file)
+            if self.saved is not None:
+                write_netcdf(self.saved, run.inference_file)
             run.update_metrics({"report": self.page.metrics()})
             self.page.write(run.report_file)
+
+    @cached_property
+    def saved(self) -> xr.DataTree | None:
+        """What is kept of `tree` on disk: at most 512 MiB of draws, and 64 MiB of each set of replications."""
+        return None if self.tree is None else _thinned(self.tree)
+
+    @property
+    def saved_size(self) -> str:
+        """How much is kept of the draws, in words; empty without draws."""
+        if self.saved is None or self.tree is None:
+            return ""
+        size = sum(node.to_dataset(inherit=False).nbytes for node in self.saved.subtree) / 1024**2
+        parts = ""
+        if "log_likelihood" in self.saved.children:
+            kept, all_ = (tree["log_likelihood"].sizes for tree in (self.saved, self.tree))
+            of = f" of {all_['datum']:,}" if kept["datum"] < all_["datum"] else ""
+            parts = f" ({kept['draw']:,} draws of {kept['datum']:,}{of} data)"
+        return f"about {size:,.0f} MiB{parts}"
 
     @property
     def absent(self) -> list[tuple[str, str]]:
@@ -164,8 +190,8 @@ def make_report(
     made = Report(Page(title, []), None)
     chosen = [DIAGNOSTICS[name]() for name in DIAGNOSTICS if not config.only or name in config.only]
     _collect(chosen, context, made, progress)
-    for diagnostic in chosen:
-        section = _run(diagnostic, context, made, progress)
+    for number, diagnostic in enumerate(chosen, 1):
+        section = _run(diagnostic, context, made, partial(_numbered, progress, f"{number} of {len(chosen)}"))
         if section is not None:
             sections.append(section)
     page = Page(
@@ -190,19 +216,22 @@ def report_run(
     data: Dataset,
     *,
     split: str = "test",
-    limit: int | None = None,
+    limit: Limit = None,
     config: ReportConfig | None = None,
     seed: int = 0,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Report:
-    """The report of a run folder on one split of its data; of data that are streamed, on a random sample of each split.
+    """The report of a run folder on one split of its data, or a random sample of it.
+
+    A sample is taken of data that are streamed, of each split, and where all data of the split would take more than
+    about two minutes; of the validation data, against which outliers are judged, then as many.
 
     Args:
         run: as `vae_pyro.fit` wrote it.
         vae: its model, see `vae_pyro.RunFolder.load_model`.
         data: its data.
         split: ``test`` or ``validation``.
-        limit: take the first data of the split only.
+        limit: see `vae_pyro.evaluation.rows.choose_rows`.
         config: how much is drawn.
         seed: of all draws.
         progress: see `make_report`.
@@ -212,11 +241,20 @@ def report_run(
     """
     stored = run.config()
     held_out, stored_rows = (_in_memory(part, seed) for part in (data.split(split), getattr(data, split)))
-    if limit is not None:
-        held_out, stored_rows = held_out.take(slice(limit)), stored_rows.take(slice(limit))
+    draws = (config or ReportConfig()).num_draws
+    rows = choose_rows(vae, held_out, num_draws=draws, limit=limit, seed=seed, beside=_BESIDE_DENSITIES)
+    held_out = rows.split
+    stored_rows = (
+        sampled(stored_rows, len(held_out), seed).split if rows.random else stored_rows.take(slice(len(held_out)))
+    )
     validation = _in_memory(data.validation, seed) if split == "test" and len(data.validation) else None
+    if validation is not None and rows.random:
+        validation = sampled(validation, len(held_out), seed).split
     facts = run.facts()
-    of = "" if getattr(data, split).resident else f", a random sample of {len(getattr(data, split)):,}"
+    streamed, total = not getattr(data, split).resident, len(getattr(data, split))
+    of = f", a random sample of {total:,}" if streamed or rows.random else ""
+    if rows.random:
+        of += f" (beside all of them, it adds {rows.added_error(1.0):.2f} of each sampling standard error)"
     return make_report(
         vae,
         held_out,
@@ -235,7 +273,7 @@ def report_run(
             "parameters": f"{sum(parameter.numel() for parameter in vae.parameters()):,}",
         },
         model=stored["model"],
-        fit={key: stored["fit"][key] for key in _FIT_KEYS if key in stored["fit"]},
+        fit=_length_named({key: stored["fit"][key] for key in _FIT_KEYS if key in stored["fit"]}),
         provenance={
             "seed of the fit": stored["seed"],
             "fitted with": ", ".join(f"{name} {number}" for name, number in stored.get("versions", {}).items()),
@@ -244,6 +282,10 @@ def report_run(
         },
         progress=progress,
     )
+
+
+def _length_named(fit: dict[str, Any]) -> dict[str, Any]:
+    return fit if fit.get("epochs", 0) is not None else {**fit, "epochs": "decided by the data"}
 
 
 def _in_memory(split: Split, seed: int) -> Split:
@@ -261,8 +303,16 @@ def _collect(
     if reducers:
         progress("Draws of the held-out data")
         began = perf_counter()
-        context.collect(reducers)
+        context.collect(reducers, lambda done, total: progress(_time_left(done, total, perf_counter() - began)))
         report.seconds["draws"] = perf_counter() - began
+
+
+def _numbered(progress: Callable[[str], None], number: str, title: str) -> None:
+    progress(f"{title} ({number} sections)")
+
+
+def _time_left(done: int, total: int, seconds: float) -> str:
+    return f"Draws of the held-out data: {done:,} of {total:,}, {seconds * (total - done) / done:.0f} s left"
 
 
 def _run(
@@ -289,13 +339,28 @@ def _run(
     return section
 
 
+def _of_fewer_data(tree: xr.DataTree) -> xr.DataTree:
+    """The tree with as many of the data, at even distances, as the size of their draws on disk allows."""
+    groups = [tree[name].to_dataset(inherit=False) for name in _DRAWN if name in tree.children]
+    size = sum(group.nbytes for group in groups)
+    if size <= _SAVED_DRAWS_BYTES:
+        return tree
+    total = groups[0].sizes["datum"]
+    rows = np.unique(np.linspace(0, total - 1, max(int(total * _SAVED_DRAWS_BYTES // size), 1)).round().astype(int))
+    for name, node in list(tree.children.items()):
+        group = node.to_dataset(inherit=False)
+        if group.sizes.get("datum") == total:
+            tree[name] = xr.DataTree(group.isel(datum=rows), children=dict(node.children))
+    return tree
+
+
 def _absence(reason: str) -> str:
     return f"Not made: {reason}."
 
 
 def _thinned(tree: xr.DataTree) -> xr.DataTree:
     """The tree with as many whole replications as its size on disk allows."""
-    kept = tree.copy()
+    kept = _of_fewer_data(tree.copy())
     names = ("posterior_predictive", "prior_predictive")
     for group in (*names, *(f"predictive_subset/{name}" for name in names)):
         try:

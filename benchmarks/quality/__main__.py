@@ -64,7 +64,7 @@ class Clock:
             return "done"
         if not self._epoch:
             return "remaining time known after the first run"
-        seconds = sum(self._seconds_of_epoch(plan.particles) * plan.config.epochs for plan in plans)
+        seconds = sum(self._seconds_of_epoch(plan.particles) * (plan.config.epochs or 0) for plan in plans)
         seconds += statistics.mean(self._evaluation) * len(plans)
         return f"about {common.duration(seconds)} left"
 

@@ -3,7 +3,8 @@
 import re
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,20 @@ def print_warning(text: str) -> None:
 def print_written(*files: Path) -> None:
     """Print the paths of files that were written."""
     print_line(f"wrote {', '.join(str(file) for file in files)}")
+
+
+@contextmanager
+def time_left(text: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time left on standard error, where that is a terminal; gives what is told done and total."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(text, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def print_verdicts(title: str, verdicts: Iterable["Verdict"]) -> None:

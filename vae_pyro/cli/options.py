@@ -14,6 +14,16 @@ if TYPE_CHECKING:
 
 LARGEST_SEED = 2**63 - 1
 
+
+def _rows(text: str) -> Any:
+    """A number of data, or ``all``."""
+    if text == "all":
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"{text!r} is neither a number of at least 1 nor 'all'")
+    return int(text)
+
+
 # Plain aliases: typer does not look into those of the `type` statement.
 Run = Annotated[Path, typer.Argument(help="Run folder, as fit wrote it.")]
 Data = Annotated[str, typer.Argument(help="Name (see datasets), .npy, .npz, .csv, .parquet, .zarr, or a folder.")]
@@ -21,6 +31,15 @@ Objective = Annotated[str | None, typer.Option(help="name or name:option=value."
 Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the draws.")]
 FitSeed = Annotated[int | None, typer.Option(min=0, max=LARGEST_SEED, help="Seed of weights and fit.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Take the first data only.")]
+Rows = Annotated[
+    Any,
+    typer.Option(
+        parser=_rows,
+        metavar="N|all",
+        help="Take the first data only, or all. By default all, or a random sample of a stated size where all would "
+        "take more than about two minutes.",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 DataRoot = Annotated[Path | None, typer.Option(help="Folder of downloaded data sets (or VAE_PYRO_DATA).")]
 Kind = Annotated[
@@ -103,7 +122,9 @@ class FitOptions:
     ] = None
     likelihood: Annotated[str | None, typer.Option(help="p(x | z): name or name:option=value.")] = None
     latent_dim: Annotated[int | None, typer.Option(help="Dimension of z.")] = None
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training data.")] = None
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training data; by default the data decide.")] = (
+        None
+    )
     batch_size: Annotated[int | None, typer.Option(help="Data in a step.")] = None
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None
     binarize: Annotated[str | None, typer.Option(help="none, dynamic, static or threshold.")] = None

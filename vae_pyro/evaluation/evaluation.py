@@ -1,5 +1,6 @@
 """Held-out estimates of a fitted pair: for each datum, in nats, each with its Monte Carlo standard error."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from math import erfc, log, prod, sqrt
@@ -191,6 +192,7 @@ def evaluate(
     seed: int = 0,
     mask: Tensor | None = None,
     y: Any = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Estimate ELBO, log p(x), KL, reconstruction and active units on held-out data.
 
@@ -203,6 +205,7 @@ def evaluate(
         seed: of the draws. The same seed and sizes give the same draws, so that runs can be compared.
         mask: boolean, shape of ``x``, true where observed; NaN is not observed.
         y: classes ``(datum,)`` that the programs are given; all densities are conditional on them.
+        progress: called after each block with the numbers of data that are done, and of all.
 
     Returns:
         Estimates for each datum.
@@ -216,6 +219,7 @@ def evaluate(
     reducer = EvaluationReducer(data, num_draws)
     for block in data.walk(num_draws, seed=seed):
         reducer.add(block)
+        progress(block.rows.stop, len(data))
     return reducer.result()
 
 

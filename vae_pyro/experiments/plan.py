@@ -91,7 +91,9 @@ def plan_experiment(
         data = settings.data
         for choice in choices:
             label = f"{objective_text(choice)} {point_text(point)}".strip()
-            fitted = settings.fit.replace(objective=choice)  # the objective affects no other setting
+            fitted = settings.fit.planned(len(data.train)).replace(
+                objective=choice
+            )  # the objective affects no other setting
             described = {
                 "objective": objective_text(choice),
                 "grid": point,

@@ -60,6 +60,8 @@ class Objective(ELBO):
             a compiled step as well. It stays where it was made: a 0-d tensor works with those of any device and type.
         kl_factor: the constant c of an objective whose expectation is ``E_q[log p(x | z)] - kl_weight c KL``; ``None``
             for every other objective.
+        importance_weighted: whether the objective is a bound from the mean of importance weights over particles, which
+            may rise while the ELBO falls; epochs of a fit are then judged by the bound on validation data.
         metrics: of the last loss, 0-d tensors without gradient: ``reconstruction``, log p(x | z), and ``kl``,
             log q(z | x) - log p(z) of the draws without any weight; each averaged over particles and summed over data,
             in nats.
@@ -67,6 +69,7 @@ class Objective(ELBO):
 
     kl_weight: Tensor
     kl_factor: float | None = None
+    importance_weighted: ClassVar[bool] = False
     metrics: dict[str, Tensor]
 
     def __init__(self, *, num_particles: Particles = 1) -> None:

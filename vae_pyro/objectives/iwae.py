@@ -18,6 +18,8 @@ class IWAE(MonteCarloObjective):
         Burda, Grosse & Salakhutdinov 2016, Importance weighted autoencoders, eq. 8. arXiv:1509.00519
     """
 
+    importance_weighted = True
+
     def __init__(self, *, num_particles: Particles = 5) -> None:
         super().__init__(num_particles=num_particles)
 

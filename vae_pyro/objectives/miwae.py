@@ -24,6 +24,8 @@ class MIWAE(MonteCarloObjective):
         Rainforth et al. 2018, Tighter variational bounds are not necessarily better, MIWAE. arXiv:1802.04537
     """
 
+    importance_weighted = True
+
     def __init__(self, *, num_particles: Particles = 8, num_groups: Annotated[int, Field(ge=1)] = 8) -> None:
         super().__init__(num_particles=num_particles * num_groups)
         self.num_groups = num_groups

@@ -33,6 +33,8 @@ class Renyi(MonteCarloObjective):
         Li & Turner 2016, Renyi divergence variational inference, the VR bound and VR-max. arXiv:1602.02311
     """
 
+    importance_weighted = True
+
     def __init__(
         self,
         *,

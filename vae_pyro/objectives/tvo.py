@@ -33,6 +33,7 @@ class TVO(MonteCarloObjective):
     """
 
     stop_draws = True
+    importance_weighted = True
 
     def __init__(
         self,

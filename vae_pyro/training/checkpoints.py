@@ -30,6 +30,7 @@ class State:
         stale: epochs since then that count.
         finished: whether no epoch is left to run.
         compiled: for each number of data in a step, as text, whether such steps are compiled, once that is decided.
+        ending: how the fit ended, see `vae_pyro.training.length.ending`.
     """
 
     epoch: int = 0
@@ -42,6 +43,7 @@ class State:
     stale: int = 0
     finished: bool = False
     compiled: dict[str, bool] = field(default_factory=dict)
+    ending: str = ""
 
     def require_possible(self) -> None:
         """Refuse what no fit writes.
@@ -53,7 +55,7 @@ class State:
             value = getattr(self, name)
             if type(value) is not int or value < 0:
                 raise ValueError(f"{name} is {value!r}, expected a count")
-        for name, kind in (("sums", dict), ("history", list), ("finished", bool), ("compiled", dict)):
+        for name, kind in (("sums", dict), ("history", list), ("finished", bool), ("compiled", dict), ("ending", str)):
             if not isinstance(getattr(self, name), kind):
                 raise ValueError(f"{name} is {getattr(self, name)!r:.40}, expected a {kind.__name__}")
         if not all(isinstance(made, bool) for made in self.compiled.values()):
@@ -137,12 +139,12 @@ class Checkpoints:
             )
         return "; there is no checkpoint yet" if self.run else "; without a run folder there is no checkpoint"
 
-    def write(self, state: State, best: Mapping[str, Tensor] | None) -> None:
+    def write(self, state: State, best: Mapping[str, Tensor] | None, reference: Tensor | None = None) -> None:
         """Write a checkpoint; every process calls it, and the first one writes.
 
         Args:
             state: of the fit.
-            best: see `vae_pyro.training.early_stopping.EarlyStopping`.
+            best: see `vae_pyro.training.early_stopping.EarlyStopping`; likewise ``reference``.
         """
         if self.run is None:
             return
@@ -153,13 +155,15 @@ class Checkpoints:
         tensors = {f"model/{name}": tensor for name, tensor in weights(self.vae).items()}
         if best is not None:
             tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
+        if reference is not None:
+            tensors["validated/reference"] = reference
         for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{key}": value for key, value in values.items() if torch.is_tensor(value)}
         tensors |= {f"random/{name}": state for name, state in kept.items()}
         self.run.write_checkpoint(tensors, vars(state))
 
-    def restore(self) -> tuple[State, dict[str, Tensor] | None]:
-        """Put weights, optimizer and generators to where they were; the state, and the best weights.
+    def restore(self) -> tuple[State, dict[str, Tensor] | None, Tensor | None]:
+        """Put weights, optimizer and generators to where they were; the state, the best weights, and the reference.
 
         Raises:
             RunError: the file is damaged or of another model.
@@ -169,7 +173,9 @@ class Checkpoints:
         with interpreted(file):
             state = State(**info["state"])
             state.require_possible()
-            groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}, "random": {}}
+            groups: dict[str, dict[str, Tensor]] = {
+                kind: {} for kind in ("model", "best", "optimizer", "random", "validated")
+            }
             for name, tensor in tensors.items():
                 kind, _, rest = name.partition("/")
                 groups[kind][rest] = tensor
@@ -185,7 +191,7 @@ class Checkpoints:
             self.generators.restore(groups["random"])
         if self.generators.ranks.first:
             self.run.discard_damaged(file)
-        return state, best
+        return state, best, groups["validated"].get("reference")
 
     def _require_slots(self, state: State, slots: Mapping[int, Mapping[str, Tensor]]) -> None:
         """Refuse an optimizer's state of other parameters, or none where steps have left one."""

@@ -1,7 +1,8 @@
 """How to fit: a validated configuration."""
 
 import os
-from typing import Annotated, Literal
+from math import ceil
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, field_validator
@@ -9,6 +10,7 @@ from pydantic import Field, field_validator
 from vae_pyro.core.config import Config, choice_of
 from vae_pyro.objectives import OBJECTIVES
 from vae_pyro.parallel.ranks import ALONE, Ranks, launch, launched
+from vae_pyro.training.length import Length, automatic
 from vae_pyro.training.optimizers import OPTIMIZERS
 from vae_pyro.training.schedules import SCHEDULES
 
@@ -20,7 +22,9 @@ class FitConfig(Config):
     eps mean the same at every batch size.
 
     Attributes:
-        epochs: passes over the training data.
+        epochs: passes over the training data. ``None`` takes as many as the data require, see
+            `vae_pyro.training.length`: with 20 validation data or more, the fit stops where their objective no longer
+            rises beyond its paired standard error, and keeps the best weights.
         batch_size: data in a step; the last batch of an epoch is smaller where they do not divide, and is not left out.
         optimizer: see `vae_pyro.training.optimizers`.
         schedule: of the learning rate, see `vae_pyro.training.schedules`.
@@ -34,7 +38,8 @@ class FitConfig(Config):
             in the cache starts at once); else the traced step runs without it, which rounds otherwise.
         clip_norm: largest Euclidean norm of the gradient; ``None`` does not clip.
         patience: epochs without a better validation ELBO after which the fit stops and the best weights come back;
-            ``None`` runs to the end and keeps the last. Epochs of the KL warm-up do not count.
+            ``None`` runs to the end and keeps the last, unless ``epochs`` is ``None``. Epochs of the KL warm-up do not
+            count.
         validation_particles: draws for each datum in the validation ELBO, the same draws at every epoch.
         device: ``auto`` takes CUDA where there is one.
         checkpoint_seconds: time between checkpoints; 0 writes one at the end of every epoch. The last epoch ends with
@@ -45,7 +50,7 @@ class FitConfig(Config):
         num_nodes: machines.
     """
 
-    epochs: int = Field(default=50, ge=1)
+    epochs: Annotated[int, Field(ge=1)] | None = None
     batch_size: int = Field(default=128, ge=1)
     optimizer: choice_of(OPTIMIZERS) = "adam"  # type: ignore[valid-type]
     schedule: choice_of(SCHEDULES) = "constant"  # type: ignore[valid-type]
@@ -95,16 +100,37 @@ class FitConfig(Config):
                 f"kl_warmup={self.kl_warmup:g} is longer than kl_cycle={self.kl_cycle:g} epochs, so that the weight of "
                 "the KL never reaches 1; lower kl_warmup or raise kl_cycle"
             )
-        rate = float(self.schedule.options.get("warmup", 0.0))
         for name, length, what in (
             ("kl_warmup", self.kl_warmup, "the weight of the KL"),
-            ("schedule.warmup", rate, "the learning rate"),
+            ("schedule.warmup", self._rate_warmup, "the learning rate"),
         ):
-            if length > self.epochs:
+            if self.epochs is not None and length > self.epochs:
                 raise ValueError(
                     f"{name}={length:g} is longer than the fit of epochs={self.epochs}, so that {what} never reaches "
                     f"its full value; lower {name} or raise epochs"
                 )
+
+    def length(self, num_train: int, num_validation: int = 0) -> Length:
+        """How long a fit of so many data may last."""
+        steps = ceil(num_train / self.batch_size)
+        if self.epochs is not None:
+            return Length(self.epochs, steps, self.patience, automatic=False)
+        found = automatic(
+            steps,
+            num_validation,
+            max(self.kl_warmup, self._rate_warmup),
+            open_ended=SCHEDULES[self.schedule.name].open_ended,
+        )
+        return found if self.patience is None else Length(found.epochs, steps, self.patience, automatic=False)
+
+    def planned(self, num_train: int) -> Self:
+        """The same with a number of epochs, which no validation data shorten: for fits that end together."""
+        return self.replace(epochs=self.length(num_train).epochs) if self.epochs is None else self
+
+    @property
+    def _rate_warmup(self) -> float:
+        """Epochs of the learning rate's warm-up."""
+        return float(self.schedule.options.get("warmup", 0.0))
 
     def epoch_counts(self, epoch: int, steps_per_epoch: int) -> bool:
         """Whether the validation ELBO after an epoch, counted from 1, competes for the best: not in the warm-up."""

@@ -75,7 +75,8 @@ def fit_ensemble(
         x: training data.
         seeds: of the fits.
         validation: held-out data.
-        config: of all; `FitConfig.patience` has to be ``None``, since members stop together.
+        config: of all; `FitConfig.patience` has to be ``None``, since members stop together. Without ``epochs`` it
+            takes `FitConfig.planned`.
         out: run folder of each; ``None`` keeps nothing on disk.
         resume: continue all from their checkpoints, which have to stand at the same epoch and step.
         overwrite: replace runs in ``out``.
@@ -92,7 +93,7 @@ def fit_ensemble(
         RunError: see `vae_pyro.fit`; or checkpoints that do not stand at the same step.
         FitInterruptedError: SIGINT or SIGTERM, after checkpoints.
     """
-    config = FitConfig() if config is None else config
+    config = (FitConfig() if config is None else config).planned(len(x))
     seeds = [checked_seed(seed) for seed in seeds]
     config.require_full_weights()
     folders = [None] * len(seeds) if out is None else [RunFolder(path) for path in out]
@@ -126,7 +127,9 @@ def fit_ensemble(
         together = _Together(members, config)
         events = [stack.enter_context(events_of(member.run, member.state.epoch)) for member in members]
         caught = stack.enter_context(watched_signals())
-        shown = stack.enter_context(FitProgress(config.epochs, together.loop.steps_per_epoch, show=progress))
+        shown = stack.enter_context(
+            FitProgress(together.loop.length.epochs, together.loop.steps_per_epoch, show=progress)
+        )
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message="Encountered NaN", category=UserWarning)
         together.go(shown, caught, events)
@@ -163,7 +166,7 @@ class _Together:
 
     def go(self, progress: FitProgress, caught: Caught, events: list[Any]) -> None:
         steps = self.loop.steps_per_epoch
-        while self.alive and self.reached[0] < self.config.epochs:
+        while self.alive and self.reached[0] < self.loop.length.epochs:
             for member in self.alive:
                 member.shuffle()
             began = perf_counter() - self.alive[0].state.seconds

@@ -47,10 +47,14 @@ class FitResult:
         history: one row for each epoch: running means over the epoch of ``elbo``, ``reconstruction`` and ``kl`` in nats
             per datum (of the ELBO itself, whatever the objective and the weight of the KL), ``bound``, what the
             objective maximised, ``validation_*`` likewise at the end of it, ``kl_weight``, ``lr`` and ``seconds``.
-        best_epoch: epoch whose validation ELBO was best, counted from 1; ``None`` without validation data.
+        best_epoch: epoch whose validation ELBO was best, counted from 1; ``None`` without validation data. Where the
+            data decide on the length and the objective is importance weighted, of those epochs whose
+            ``validation_bound`` is not worse beyond its paired standard error.
         stopped_early: whether patience ran out.
         restored_best: whether the weights are those of `best_epoch`; if not, they are the last.
         out: the run folder, or ``None``.
+        ending: how the fit ended (converged, at its bound and still rising, or overfitting); empty where its epochs
+            were given.
     """
 
     vae: VAE = field(repr=False)
@@ -59,6 +63,7 @@ class FitResult:
     stopped_early: bool
     restored_best: bool
     out: Path | None
+    ending: str = ""
 
     @property
     def epochs(self) -> int:
@@ -87,6 +92,8 @@ class FitResult:
             if f"{prefix}elbo" in row:
                 terms = (row[f"{prefix}{name}"] for name in ("elbo", "reconstruction", "kl"))
                 lines.append("  {:<10}  ELBO {:.2f}  reconstruction {:.2f}  KL {:.2f}".format(title, *terms))
+        if self.ending:
+            lines.append(self.ending)
         return "\n".join([*lines, f"run folder: {self.out or 'none'}"])
 
     def _repr_html_(self) -> str:
@@ -196,7 +203,7 @@ def fit(
             with (
                 events_of(run if ranks.first else None, job.state.epoch) as events,
                 watched_signals() as caught,
-                FitProgress(config.epochs, job.steps_per_epoch, show=progress if ranks.first else False) as shown,
+                FitProgress(job.length.epochs, job.steps_per_epoch, show=progress if ranks.first else False) as shown,
                 warnings.catch_warnings(),
             ):
                 # Pyro warns of a NaN loss; here it is an error, raised with its cause.
@@ -213,9 +220,10 @@ def fit(
         vae=vae,
         history=job.state.history,
         best_epoch=job.state.best_epoch,
-        stopped_early=job.state.epoch < config.epochs,
+        stopped_early=job.state.epoch < job.length.epochs,
         restored_best=best is not None,
         out=None if run is None else run.path,
+        ending=job.state.ending,
     )
 
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from math import ceil, isfinite
+from math import isfinite
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -32,6 +33,7 @@ from vae_pyro.training.plans import Plans
 from vae_pyro.training.progress import FitProgress
 from vae_pyro.training.schedules import SCHEDULES
 
+type Array = np.ndarray[Any, Any]
 type OnEpoch = Callable[[dict[str, float]], bool | None]
 
 # Independent random streams of one seed.
@@ -77,9 +79,12 @@ class Loop:
         vae.to(self.device)
         self.train = train.to(self.device)
         self.validation = None if validation is None else validation.to(self.device)
-        self.steps_per_epoch = ceil(len(train) / config.batch_size)
+        self.length = config.length(len(train), 0 if validation is None else len(validation))
+        self.steps_per_epoch = self.length.steps_per_epoch
         self.optimizer: Optimizer = OPTIMIZERS.build(config.optimizer, list(vae.parameters()))
-        self.schedule = SCHEDULES.build(config.schedule, config.epochs * self.steps_per_epoch, self.steps_per_epoch)
+        self.schedule = SCHEDULES.build(
+            config.schedule, self.length.epochs * self.steps_per_epoch, self.steps_per_epoch
+        )
         self.objective: Any = OBJECTIVES.build(config.objective)
         self.svi = CompiledSVI(
             vae.model,
@@ -94,7 +99,7 @@ class Loop:
             **ensemble,
         )
         self.state = State()
-        self.stopping = EarlyStopping(vae, config, self.steps_per_epoch)
+        self.stopping = EarlyStopping(vae, config, self.length, weighted=self._weighted)
         self.generators = generators or Generators(device, ranks)
         self.checkpoints = Checkpoints(run, vae, self.optimizer, self.generators, config.checkpoint_seconds)
         self.batches: Iterator[tuple[Tensor, ...]] = iter(())
@@ -109,7 +114,7 @@ class Loop:
         """
         state, config = self.state, self.config
         every = 1 if self.ranks.alone else _STEPS_BETWEEN_CLOCKS
-        while state.epoch < config.epochs and not state.finished:
+        while state.epoch < self.length.epochs and not state.finished:
             self.shuffle()
             began = perf_counter() - state.seconds
             while state.batch < self.steps_per_epoch:
@@ -223,7 +228,7 @@ class Loop:
         Raises:
             NonFiniteLossError: the validation ELBO is not finite.
         """
-        state, config = self.state, self.config
+        state = self.state
         count = state.sums["count"]
         rate, weight = self._rate_and_weight((state.epoch + 1) * self.steps_per_epoch - 1)
         assert count == len(self.train), "an epoch sees every datum once"
@@ -231,40 +236,54 @@ class Loop:
         row |= {name: state.sums[name] / count for name in (*_TERMS, "bound")}
         row |= {"kl_weight": weight, "lr": rate, "seconds": state.seconds}
         if self.validation is not None:
-            validated = self._validate()
-            row |= {f"validation_{name}": validated[name] for name in _TERMS}
+            validated, values = self._validate()
+            row |= {f"validation_{name}": value for name, value in validated.items()}
             if not isfinite(validated["elbo"]):
                 raise NonFiniteLossError(
                     f"the validation ELBO is {validated['elbo']} after epoch {state.epoch + 1}"
                     f"{self.checkpoints.way_out}"
                 )
             progress.validated(validated["elbo"])
-            self.stopping.judge(state, validated["elbo"])
+            self.stopping.judge(state, validated["elbo"], values)
         state.history.append(row)
         for name, value in row.items():
             if name != "epoch" and events is not None:
                 events.add_scalar(name, value, state.epoch + 1)
         state.epoch, state.batch, state.sums, state.seconds = state.epoch + 1, 0, {}, 0.0
-        if state.epoch == config.epochs or self.stopping.exhausted(state):
+        if state.epoch == self.length.epochs or self.stopping.exhausted(state):
             state.finished = True
+            state.ending = self.stopping.ending(state, "validation_bound" if self._weighted else "validation_elbo")
 
-    def _validate(self) -> dict[str, float]:
-        """Validation ELBO and its terms; several processes take a part of the data each."""
+    @property
+    def _weighted(self) -> bool:
+        """Whether epochs are judged by the bound of an importance weighted objective, which the ELBO may not follow."""
+        return self.length.judged and self.objective.importance_weighted
+
+    def _validate(self) -> tuple[dict[str, float], Array]:
+        """Validation ELBO and its terms, and what each datum is judged by, ``(datum,)``.
+
+        Several processes take a part of the data each.
+        """
         assert self.validation is not None
         begin, end = self.part.bounds(len(self.validation))
-        sums = torch.zeros(len(_TERMS), dtype=torch.float64, device=self.device)
+        names = (*_TERMS, "bound") if self._weighted else _TERMS
+        draws = self.config.validation_particles
+        if self._weighted:
+            draws = max(draws, self.objective.num_particles)
+        values = torch.zeros(len(names), len(self.validation), dtype=torch.float64, device=self.device)
         if end > begin:
-            estimates = evaluate(
+            found = evaluate(
                 self.vae,
                 self.validation if self.ranks.alone else self.validation.between(begin, end),
-                num_draws=self.config.validation_particles,
+                num_draws=draws,
                 seed=derive_seed(self.seed, VALIDATION_STREAM, *self._own),
-            ).summary()
-            if self.ranks.alone:
-                return estimates
-            sums += torch.tensor([estimates[name] * (end - begin) for name in _TERMS], device=self.device)
-        self.ranks.add(sums)
-        return dict(zip(_TERMS, (sums / len(self.validation)).tolist(), strict=True))
+            )
+            for row, name in zip(values, names, strict=True):
+                row[begin:end] = torch.from_numpy(found.log_px if name == "bound" else getattr(found, name))
+        self.ranks.add(values)
+        array = values.cpu().numpy()
+        means = {name: float(row.mean()) for name, row in zip(names, array, strict=True)}
+        return means, array[names.index("bound" if self._weighted else "elbo")]
 
     def require_finite_weights(self) -> None:
         """Refuse to go on with, or to keep, weights that are not finite.
@@ -277,18 +296,29 @@ class Loop:
 
     def checkpoint(self) -> None:
         """Write everything that resume needs as one file."""
-        self.checkpoints.write(self.state, self.stopping.best)
+        reference = self.stopping.reference
+        self.checkpoints.write(
+            self.state, self.stopping.best, None if reference is None else torch.from_numpy(reference)
+        )
 
     def restore(self) -> None:
         """Continue from the checkpoint of the run folder, with the generators as they were."""
-        state, best = self.checkpoints.restore()
+        state, best, reference = self.checkpoints.restore()
         done = min(state.batch * self.config.batch_size, len(self.train))
-        if state.epoch > self.config.epochs or state.batch > self.steps_per_epoch or state.sums.get("count", 0) != done:
+        if state.epoch > self.length.epochs or state.batch > self.steps_per_epoch or state.sums.get("count", 0) != done:
             raise RunError(
                 f"the checkpoint in {str(self.run.path if self.run else None)!r} stands at epoch {state.epoch}, step "
                 f"{state.batch} with {state.sums.get('count', 0):g} data, which no fit of {len(self.train):,} data in "
-                f"batches of {self.config.batch_size} over {self.config.epochs} epochs reaches"
+                f"batches of {self.config.batch_size} over {self.length.epochs} epochs reaches"
             )
-        if self.config.patience is not None and state.best_epoch is not None and best is None:
+        if self.length.patience is not None and state.best_epoch is not None and best is None:
             raise RunError(f"the checkpoint in {str(self.run.path if self.run else None)!r} lacks its best weights")
+        if self.length.judged and state.best_epoch is not None:
+            assert self.validation is not None
+            if reference is None or reference.shape != (len(self.validation),):
+                raise RunError(
+                    f"the checkpoint in {str(self.run.path if self.run else None)!r} lacks the validation objective of "
+                    f"its {len(self.validation):,} validation data"
+                )
+            self.stopping.reference = reference.cpu().numpy()
         self.state, self.stopping.best = state, best

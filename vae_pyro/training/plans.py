@@ -33,7 +33,8 @@ class Plans:
             return "never"
         if size not in self._plans:
             whole, rest = divmod(self.data, self.config.batch_size)
-            planned = self.config.epochs * (whole if size == self.config.batch_size else min(rest, 1))
+            epochs = self.config.length(self.data).epochs  # without those that validation data may add
+            planned = epochs * (whole if size == self.config.batch_size else min(rest, 1))
             self._plans[size] = Plan(planned, made.get(str(size)))
         return self._plans[size]
 

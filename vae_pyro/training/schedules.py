@@ -6,11 +6,11 @@ A schedule is built with the run's length and gives, at every step, the factor t
 from abc import ABC, abstractmethod
 from itertools import pairwise
 from math import cos, pi
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from vae_pyro.core.registry import Registry
+from vae_pyro.core.registry import ClassRegistry
 
 type Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -22,7 +22,12 @@ class Schedule(ABC):
         num_steps: steps of the whole run.
         steps_per_epoch: steps of one epoch.
         warmup: epochs over which the rate rises linearly; the schedule's own course begins after them.
+
+    Attributes:
+        open_ended: whether the factor does not depend on the length of the run.
     """
+
+    open_ended: ClassVar[bool] = False
 
     def __init__(self, num_steps: int, steps_per_epoch: int, *, warmup: Annotated[float, Field(ge=0)] = 0.0) -> None:
         self.num_steps, self.steps_per_epoch = num_steps, steps_per_epoch
@@ -39,12 +44,14 @@ class Schedule(ABC):
         """Factor at ``step`` of ``num_steps`` after the warm-up."""
 
 
-SCHEDULES: Registry[Schedule] = Registry("schedule")
+SCHEDULES: ClassRegistry[Schedule] = ClassRegistry("schedule")
 
 
 @SCHEDULES.register("constant")
 class Constant(Schedule):
     """The same rate throughout."""
+
+    open_ended = True
 
     def factor(self, step: int, num_steps: int) -> float:
         return 1.0

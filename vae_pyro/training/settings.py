@@ -271,9 +271,14 @@ def _choose_defaults(
             form = DataForm.NUMBERS if loaded.facts.schema is None else DataForm.MIXED
         name = next(name for name in LIKELIHOODS if LIKELIHOODS[name].default_for is form)
         if loaded is not None:
-            epochs = settings["fit"].get("epochs", FitConfig.model_fields["epochs"].default)
-            epochs = int(assigned.get(("fit", "epochs"), epochs) or 1)
-            suited = LIKELIHOODS[name].settings(prod(loaded.x_shape), len(loaded.train), epochs)
+            columns, rows = prod(loaded.x_shape), len(loaded.train)
+            suited = LIKELIHOODS[name].settings(columns, rows, 1)
+            lasting = {key: value for key, value in suited.get("fit", {}).items() if key in ("schedule", "batch_size")}
+            for key in ("schedule", "batch_size", "epochs"):
+                given = assigned.get(("fit", key), settings["fit"].get(key))
+                lasting |= {} if given is None else {key: given}
+            epochs = FitConfig(**lasting).length(rows, len(loaded.validation)).epochs
+            suited = LIKELIHOODS[name].settings(columns, rows, epochs)
             model_of = dict(suited.get("model", {}))
             if "structure" in model or ("model", "structure") in assigned:  # which may require a prior of its own
                 model_of.pop("prior", None)

@@ -67,7 +67,7 @@ def test_a_table_takes_what_suits_it_where_nothing_is_chosen(tmp_path: Path) -> 
     assert found.model.likelihood.options["margins"] == "fitted"
     assert found.model.likelihood.options["scale"] == "predicted"
     assert (found.model.prior.name, found.model.latent_dim) == ("mixture", 3)
-    assert (found.fit.schedule.name, found.fit.batch_size, found.fit.kl_warmup) == ("cosine", 16, 5.0)
+    assert (found.fit.schedule.name, found.fit.batch_size, found.fit.kl_warmup) == ("cosine", 16, 50.0)
     assert assemble(source, assignments=[(["fit", "epochs"], 1)]).fit.kl_warmup == 0.1
     changed = [*chosen(prior="normal", latent_dim=2), (["model", "likelihood", "scale"], "per_dimension")]
     found = assemble(source, assignments=[*changed, (["fit", "batch_size"], 50)])

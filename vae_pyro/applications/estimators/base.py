@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from vae_pyro.core.isolation import derive_seed
 from vae_pyro.data.resolution import offsets
 from vae_pyro.models.config import VAEConfig
 from vae_pyro.models.vae import VAE
@@ -18,6 +19,7 @@ from vae_pyro.training.fitting import fit
 type Array = np.ndarray[Any, Any]
 
 FLOATS = [np.float64, np.float32]
+_VALIDATION_SHARE, _FEWEST_DEALT, _DEAL_STREAM = 0.1, 1000, 4
 
 
 @dataclass(repr=False, eq=False)
@@ -30,7 +32,9 @@ class Estimator(TransformerMixin, BaseEstimator):
             ``poisson`` for counts.
         hidden: widths of the encoder's hidden layers, or that of a single one; the decoder mirrors them.
         objective: see `vae_pyro.objectives`.
-        epochs: passes over the data.
+        epochs: passes over the data. ``None`` takes as many as the data require, see `vae_pyro.training.length`: of
+            1,000 data or more, a tenth is held out, chosen at random; the fit stops where its validation objective no
+            longer rises, and keeps the best weights. Of fewer, each is worth more to the fit than to its end.
         batch_size: data in a step.
         lr: learning rate of Adam.
         num_draws: draws of z for each datum.
@@ -44,6 +48,7 @@ class Estimator(TransformerMixin, BaseEstimator):
         offset_: what is subtracted from each element in float64 before the VAE sees it, ``(element,)``: about its mean,
             where it lies so far from zero that float32 would round its variation; 0 elsewhere.
         history_: see `vae_pyro.training.fitting.FitResult`.
+        ending_: likewise, how the fit ended.
         n_features_in_: number of elements.
         seed_: what ``random_state`` gave.
     """
@@ -53,7 +58,7 @@ class Estimator(TransformerMixin, BaseEstimator):
     likelihood: str | Mapping[str, Any] = "gaussian"
     hidden: int | Sequence[int] = (64,)
     objective: str | Mapping[str, Any] = "elbo"
-    epochs: int = 100
+    epochs: int | None = None
     batch_size: int = 128
     lr: float = 1e-3
     num_draws: int = 200
@@ -103,11 +108,23 @@ class Estimator(TransformerMixin, BaseEstimator):
         self.offset_ = np.zeros(x.shape[1])
         if vae.model.likelihood.shift_invariant:
             self.offset_ = offsets(x.astype(np.float64))
-        result = fit(vae, self._moved(x), config=how, seed=self.seed_, progress=False)
+        train, validation = self._dealt(self._moved(x))
+        result = fit(vae, train, validation=validation, config=how, seed=self.seed_, progress=False)
         # In float64, sums do not depend on which other data are asked about; the draws of an imputation do.
         self.vae_ = result.vae.double()
-        self.history_ = result.history
+        self.history_, self.ending_ = result.history, result.ending
         return self
+
+    def _dealt(self, x: Array) -> tuple[Array, Array | None]:
+        """Training data, and validation data where the data decide on the length and are many enough for some."""
+        if self.epochs is not None or len(x) < _FEWEST_DEALT:
+            return x, None
+        held_out = round(_VALIDATION_SHARE * len(x))
+        order = np.random.default_rng(derive_seed(self.seed_, _DEAL_STREAM)).permutation(len(x))
+        train = x[order[held_out:]]
+        if np.isnan(train).all(0).any():  # what an element is known by is among those held out
+            return x, None
+        return train, x[order[:held_out]]
 
     @property
     def _widths(self) -> list[int]:

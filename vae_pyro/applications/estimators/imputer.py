@@ -33,7 +33,6 @@ class VAEImputer(OneToOneFeatureMixin, Estimator):
     likelihood: str | Mapping[str, Any] = "student_t:scale=predicted,min_scale=0.3"
     hidden: int | Sequence[int] = (128, 128)
     objective: str | Mapping[str, Any] = "miwae_missing:num_particles=20"
-    epochs: int = 300
     batch_size: int = 64
     num_draws: int = 1000
 

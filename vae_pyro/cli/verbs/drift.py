@@ -84,7 +84,9 @@ def drift(
         print_line(
             f"observed: {found.space}; unchanged data are called changed at a rate of {found.alpha:g}.", style="dim"
         )
-        if reference.split == "validation" and folder.config()["fit"].get("patience") is not None:
+        fitted = folder.config()["fit"]
+        stopped = fitted.get("patience") is not None or fitted.get("epochs", 0) is None
+        if reference.split == "validation" and stopped:
             print_line(
                 "the fit was stopped by its validation data, which it finds a little likelier than new data; "
                 "--split test is free of that",

@@ -8,8 +8,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from vae_pyro.cli.console import console, print_line, print_warning
-from vae_pyro.cli.options import Limit, SplitOptions
+from vae_pyro.cli.console import console, print_line, print_warning, time_left
+from vae_pyro.cli.options import Rows, SplitOptions
 from vae_pyro.cli.registration import Topic, verb
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _ROWS = {
 def evaluate(
     source: SplitOptions,
     draws: Annotated[int, typer.Option(min=2, help="Draws of z for each datum.")] = 1000,
-    limit: Limit = None,
+    limit: Rows = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON alone.")] = False,
 ) -> None:
     """ELBO, log p(x), KL, reconstruction, bits per dimension and active units, each with its Monte Carlo error.
@@ -45,17 +45,22 @@ def evaluate(
     """
     from vae_pyro.core.files import RunError
     from vae_pyro.evaluation.evaluation import evaluate as estimate
+    from vae_pyro.evaluation.rows import choose_rows
 
     folder, vae, data = source.open_split()
-    if limit is not None:
-        data = data.take(slice(limit))
-    result = estimate(vae, data, num_draws=draws, seed=source.seed)
+    rows = choose_rows(vae, data, num_draws=draws, limit=limit, seed=source.seed)
+    if rows.random and not as_json:
+        print_line(f"{rows} {source.split} data are evaluated; --limit all takes all", style="yellow")
+    data = rows.split
+    with time_left(f"{len(data):,} data") as tell:
+        result = estimate(vae, data, num_draws=draws, seed=source.seed, progress=tell)
     bounds, refusal = _simulated(vae, data, source.seed)
     observation = folder.facts().evaluation
     metrics = {
         **result.summary(),
         "simulated": None if bounds is None else bounds.summary(),
         "split": source.split,
+        "rows": str(rows),
         "seed": source.seed,
         "units": "nats per datum" + ("" if result.discrete else " (log density in the units of x)"),
         "observed": data.space,
@@ -84,6 +89,13 @@ def evaluate(
             "no latent is active: the guide is the prior for every x (posterior collapse). Remedies: a KL warm-up "
             "(--set kl_warmup=20), smaller batches, more epochs.",
             style="yellow",
+        )
+    if rows.random:
+        added = {key: rows.added_error(metrics["sampling_se"][key]) for key in ("elbo", "log_px")}
+        print_line(
+            f"Estimates are of {rows} {source.split} data: against all of them, the sample adds a standard error of "
+            f"{added['elbo']:.3f} nats to the ELBO and of {added['log_px']:.3f} nats to log p(x).",
+            style="dim",
         )
     if not result.discrete:
         print_line(

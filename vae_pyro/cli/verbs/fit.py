@@ -66,6 +66,7 @@ def fit(
     ranks, _ = chosen.fit.together()  # the other processes start here, and run this verb from its beginning
     console.quiet = not ranks.first
     _describe(data, loaded, init_from)
+    print_line(f"length: {chosen.fit.length(len(loaded.train), len(loaded.validation))}")
     result = run_fit(
         vae,
         loaded.train,
@@ -100,5 +101,7 @@ def _conclude(result: "FitResult", out: Path) -> None:
     validated = f", validation ELBO {last['validation_elbo']:.2f}" if "validation_elbo" in last else ""
     best = f"; weights of epoch {result.best_epoch}, the best" if result.restored_best else ""
     print_line(
-        f"{result.epochs} epochs: training ELBO {last['elbo']:.2f}{validated} nats/datum{best}; run folder {out}",
+        f"{result.epochs:,} epochs: training ELBO {last['elbo']:.2f}{validated} nats/datum{best}; run folder {out}",
     )
+    if result.ending:
+        print_line(result.ending)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from vae_pyro.cli.console import console, print_line, print_verdicts
-from vae_pyro.cli.options import Limit, SplitOptions
+from vae_pyro.cli.options import Rows, SplitOptions
 from vae_pyro.cli.registration import Topic, verb
 
 
@@ -16,7 +16,7 @@ def report(
     simulations: Annotated[int, typer.Option(min=20, max=1_000_000, help="Simulations for the calibration.")] = 500,
     gap_data: Annotated[int, typer.Option(min=2, help="Data whose inference gaps are estimated.")] = 30,
     only: Annotated[list[str] | None, typer.Option(help="Make this section only; repeatable.")] = None,
-    limit: Limit = None,
+    limit: Rows = None,
 ) -> None:
     """Every diagnostic with its verdict: report.html, inference.nc and metrics.json in the run folder."""
     from analysis import ReportConfig, report_run
@@ -39,8 +39,10 @@ def report(
             seed=source.seed,
             progress=status.update,
         )
-        status.update("writing")
-        made.write(folder)
+    print_line(f"held-out data: {made.page.facts['held-out data']}")
+    if made.saved_size:
+        print_line(f"writing {folder.inference_file}: {made.saved_size}")
+    made.write(folder)
     print_verdicts(f"{source.run}: {made.page.summary()}", [verdict for _, verdict in made.page.verdicts])
     for title, reason in made.absent:
         print_line(f"{title} {reason}", style="yellow")

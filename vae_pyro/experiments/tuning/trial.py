@@ -83,7 +83,8 @@ class Watch:
             self.reported[epoch] = row["validation_elbo"]
             self.trial.report(row["validation_elbo"], epoch)
         # Epochs since the last checkpoint that a killed process had reported are repeated; the pruner has seen them.
-        self.pruned = self._last <= epoch < self.config.epochs and bool(self.trial.should_prune())
+        last = self.config.length(self.num_train).epochs
+        self.pruned = self._last <= epoch < last and bool(self.trial.should_prune())
         return self.pruned
 
 

@@ -173,7 +173,7 @@ def _plan(settings: Settings, space: Sequence[Dimension], rest: dict[str, Any]) 
         "format": FORMAT,
         "space": [dimension.text for dimension in space],
         "model": model,
-        "fit": settings.fit.model_dump(mode="json"),
+        "fit": settings.fit.planned(len(settings.data.train)).model_dump(mode="json"),
         "data": settings.data.config.model_dump(mode="json"),
         "seed": settings.seed,
         "facts": settings.data.facts.to_json(),

@@ -8,6 +8,7 @@ import pytest
 
 from tests.vae_pyro.cli.calls import FAST, call, done, refused
 from vae_pyro import RunFolder
+from vae_pyro.evaluation import rows
 
 
 def test_evaluate_prints_a_table_and_json(digits_run: Path) -> None:
@@ -35,6 +36,24 @@ def test_evaluate_prints_a_table_and_json(digits_run: Path) -> None:
         call("evaluate", digits_run, "--split", "validation", "--draws", "20", "--limit", "7", "--json").output
     )
     assert other["n"] == 7
+
+
+def test_of_many_data_a_stated_sample_is_evaluated(digits_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "_LEAST", 40)
+    monkeypatch.setattr(rows, "_OPERATIONS", {"cpu": 1.0})
+    shown = done("evaluate", digits_run, "--draws", "10", "--seed", "3")
+    assert "a random sample of 40 of 359 test data are evaluated; --limit all takes all" in shown
+    assert "n = 40, 10 draws each" in shown
+    metrics = json.loads(call("evaluate", digits_run, "--draws", "10", "--seed", "3", "--json").output)
+    assert (metrics["n"], metrics["rows"]) == (40, "a random sample of 40 of 359")
+    added = metrics["sampling_se"]["log_px"] * (1 - 40 / 359) ** 0.5
+    assert "the sample adds a standard error of" in shown
+    assert f"and of {added:.3f} nats to log p(x)" in shown
+    whole = json.loads(call("evaluate", digits_run, "--draws", "10", "--limit", "all", "--json").output)
+    assert (whole["n"], whole["rows"]) == (359, "all 359")
+    first = json.loads(call("evaluate", digits_run, "--draws", "10", "--limit", "30", "--json").output)
+    assert first["rows"] == "the first 30 of 359"
+    assert "'some' is neither a number of" in refused("evaluate", digits_run, "--limit", "some")
 
 
 def test_a_collapsed_posterior_is_reported(tmp_path: Path) -> None:
