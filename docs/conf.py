@@ -21,7 +21,6 @@ extensions = [
     "reference_pages",
 ]
 exclude_patterns = ["_build", "_extensions"]
-suppress_warnings = ["myst.xref_missing"]  # links to files outside of docs, in pages that are included
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 4

@@ -12,13 +12,12 @@ from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeAliasType, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAliasType, Union, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
-from sphinx.application import Sphinx
 
 import analysis
 import vae_pyro
@@ -27,6 +26,9 @@ from vae_pyro import DATASETS, PRESETS, READERS, DataConfig, FitConfig, Registry
 from vae_pyro.cli.main import app as command_line
 from vae_pyro.cli.registration import VERBS, Topic
 from vae_pyro.training.settings import CHOICES
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 ROOT = Path(vae_pyro.__file__).parent.parent
 CONFIGS: dict[str, type[BaseModel]] = {"model": VAEConfig, "fit": FitConfig, "data": DataConfig, "report": ReportConfig}
@@ -179,7 +181,10 @@ def page_of_settings() -> tuple[str, str]:
 
 def page_of_diagnostics() -> tuple[str, str]:
     """All diagnostics in the order of a report."""
-    lines = [title("Diagnostics"), "In the order of the report; ``vae-pyro report RUN --only NAME`` runs one of them.\n"]
+    lines = [
+        title("Diagnostics"),
+        "In the order of the report; ``vae-pyro report RUN --only NAME`` runs one of them.\n",
+    ]
     for name in DIAGNOSTICS:
         kind = DIAGNOSTICS[name]
         lines += [title(kind.title, "-"), f":name: ``{name}``", f":question: {escaped(kind.question)}"]
@@ -260,7 +265,7 @@ def pages() -> dict[str, str]:
     return made | {"index": "\n".join(lines)}
 
 
-def write_pages(app: Sphinx) -> None:
+def write_pages(app: "Sphinx") -> None:
     """Write the pages whose text has changed, and remove those that are no longer made."""
     folder = Path(app.srcdir) / "reference" / "generated"
     folder.mkdir(parents=True, exist_ok=True)
@@ -274,14 +279,14 @@ def write_pages(app: Sphinx) -> None:
             path.write_text(text)
 
 
-def without_signature(_app: Sphinx, what: str, _name: str, value: Any, *_rest: Any) -> tuple[str, None] | None:
+def without_signature(_app: "Sphinx", what: str, _name: str, value: Any, *_rest: Any) -> tuple[str, None] | None:
     """Configurations and results list their fields in the docstring; their constructors would repeat them."""
     if what == "class" and (isinstance(value, type) and issubclass(value, BaseModel)):
         return "(**settings)", None
     return None
 
 
-def setup(app: Sphinx) -> dict[str, Any]:
+def setup(app: "Sphinx") -> dict[str, Any]:
     """Entry point of the extension."""
     app.connect("builder-inited", write_pages)
     app.connect("autodoc-process-signature", without_signature)
