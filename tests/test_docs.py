@@ -56,7 +56,7 @@ def reference(listings: ModuleType) -> dict[str, str]:
     return made
 
 
-# --- code --------------------------------------------------------------------------------------------------------------
+# --- code -----------------------------------------------------------------------------------------------------------
 
 
 def test_python_blocks_compile_and_import_names_that_exist() -> None:
@@ -110,7 +110,7 @@ def test_slow_code_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     run(path, slow=True)
 
 
-# --- commands ----------------------------------------------------------------------------------------------------------
+# --- commands -------------------------------------------------------------------------------------------------------
 
 
 def commands() -> list[str]:
@@ -150,7 +150,7 @@ def test_commands_name_verbs_and_options_that_exist(call: str) -> None:
             CHOICES["likelihood"].resolve(value)
 
 
-# --- links -------------------------------------------------------------------------------------------------------------
+# --- links ----------------------------------------------------------------------------------------------------------
 
 
 def slug(heading: str) -> str:
@@ -188,7 +188,7 @@ def test_every_page_is_in_a_table_of_contents() -> None:
     assert {path.resolve() for path in OWN[1:]} - listed == {DOCS / "index.md"}
 
 
-# --- listings ----------------------------------------------------------------------------------------------------------
+# --- listings -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", CHOICES)
@@ -238,7 +238,7 @@ def test_sphinx_is_pinned() -> None:
     assert {re.split(r"[>=\[]", one)[0] for one in project["optional-dependencies"]["docs"]} <= pinned
 
 
-# --- language ----------------------------------------------------------------------------------------------------------
+# --- language -------------------------------------------------------------------------------------------------------
 
 # Words and sentences that standard terms have replaced.
 REPLACED = [

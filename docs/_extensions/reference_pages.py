@@ -1,8 +1,8 @@
 """Reference pages that are written from the package itself: exports, variants, settings, diagnostics, commands.
 
 The pages are written into ``docs/reference/generated`` before Sphinx reads its sources, and a file is written only
-where its text has changed. Nothing is listed by hand: an export, a variant or a verb that is added is on its page at the
-next build.
+where its text has changed. Nothing is listed by hand: an export, a variant or a verb that is added is on its page at
+the next build.
 """
 
 import ast
@@ -22,7 +22,7 @@ from pydantic_core import PydanticUndefined
 import analysis
 import vae_pyro
 from analysis import DIAGNOSTICS, ReportConfig
-from vae_pyro import DATASETS, PRESETS, READERS, DataConfig, FitConfig, Registry, VAEConfig
+from vae_pyro import DATASETS, PRESETS, READERS, Choice, DataConfig, FitConfig, Registry, VAEConfig
 from vae_pyro.cli.main import app as command_line
 from vae_pyro.cli.registration import VERBS, Topic
 from vae_pyro.training.settings import CHOICES
@@ -71,9 +71,7 @@ def type_of(annotation: Any) -> str:
         return ", ".join(map(repr, arguments))
     if origin is not None:
         return f"{origin.__name__}[{', '.join('...' if one is ... else type_of(one) for one in arguments)}]"
-    if annotation is None or annotation is type(None):
-        return "None"
-    return {"Choice": "choice"}.get(annotation.__name__, annotation.__name__)
+    return {type(None): "None", Choice: "choice"}.get(annotation, getattr(annotation, "__name__", "None"))
 
 
 def bounds_of(metadata: Iterable[Any]) -> str:
@@ -102,7 +100,7 @@ def source_of(value: Any) -> str:
     return str(Path(inspect.getfile(value)).resolve().relative_to(ROOT))
 
 
-# --- exports -----------------------------------------------------------------------------------------------------------
+# --- exports --------------------------------------------------------------------------------------------------------
 
 
 def exports(package: Any) -> dict[str, list[tuple[str, str]]]:
@@ -144,7 +142,7 @@ def pages_of_exports() -> Iterator[tuple[str, str]]:
             yield f"api-{name}", "\n".join([*lines, *(entry(package.__name__, one) for one, _ in sorted(names))])
 
 
-# --- variants, settings, diagnostics -------------------------------------------------------------------------------------
+# --- variants, settings, diagnostics --------------------------------------------------------------------------------
 
 
 def pages_of_variants() -> Iterator[tuple[str, str]]:
@@ -209,7 +207,7 @@ def page_of_data() -> tuple[str, str]:
     return "data", "\n".join(lines)
 
 
-# --- command line --------------------------------------------------------------------------------------------------------
+# --- command line ---------------------------------------------------------------------------------------------------
 
 
 def described(text: str | None) -> str:
