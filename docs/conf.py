@@ -57,6 +57,7 @@ html_theme_options = {
     "show_nav_level": 1,
     "show_toc_level": 2,
     "navbar_align": "left",
+    "header_links_before_dropdown": 9,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": [],
     "footer_end": [],

@@ -119,7 +119,7 @@ def entry(package: str, name: str) -> str:
     value = getattr(import_module(package), name)
     full = f"{package}.{name}"
     if inspect.isclass(value):
-        return f".. autoclass:: {full}\n   :members:\n"
+        return f".. autoclass:: {full}\n   :members:\n   :exclude-members: model_config\n"
     if inspect.isroutine(value):
         return f".. autofunction:: {full}\n"
     if isinstance(value, Registry):
