@@ -1,6 +1,7 @@
 """The documentation: its code compiles and runs, its commands parse, its links resolve, its listings are complete."""
 
 import ast
+import random
 import re
 import shlex
 import subprocess
@@ -12,7 +13,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+import pyro
 import pytest
+import torch
 import typer.main
 
 import analysis
@@ -86,16 +90,20 @@ def run(path: Path, slow: bool) -> None:
 
 
 @pytest.fixture
-def _own_registrations() -> Iterator[None]:
-    """Variants that a page registers are gone afterwards."""
+def _as_it_was() -> Iterator[None]:
+    """Generators, parameter store and registries, which a reader's script may change, are restored."""
     before = {kind: set(registry) for kind, registry in CHOICES.items()}
-    yield
+    python, array = random.getstate(), np.random.get_state()  # noqa: NPY002 (`pyro.set_rng_seed` sets it)
+    with torch.random.fork_rng(), pyro.get_param_store().scope():
+        yield
+    random.setstate(python)
+    np.random.set_state(array)  # noqa: NPY002
     for kind, registry in CHOICES.items():
         for name in set(registry) - before[kind]:
             registry.unregister(name)
 
 
-@pytest.mark.usefixtures("_own_registrations")
+@pytest.mark.usefixtures("_as_it_was")
 @pytest.mark.parametrize("path", runnable(slow=False), ids=name_of)
 def test_code_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -103,7 +111,7 @@ def test_code_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_own_registrations")
+@pytest.mark.usefixtures("_as_it_was")
 @pytest.mark.parametrize("path", runnable(slow=True), ids=name_of)
 def test_slow_code_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""What a user meets first: importing changes nothing and is quick, the README's script runs, the layout is as described."""
+"""What a user meets first: importing changes nothing and is quick, the README's script runs, the layout is true."""
 
 import ast
 import importlib
