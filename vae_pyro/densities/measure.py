@@ -8,12 +8,17 @@ _SOME_Y = re.compile(r"x, and y of ([\d,]+) in ([\d,]+) data")
 
 
 class Measure(StrEnum):
-    """What p(x) is: a probability, given the sum of x or not, or a density in its units, with masses or without."""
+    """What p(x) is: a probability, given the sum of x or not, or a density in its units, with masses or without.
+
+    Given the total, probabilities of all x of one total sum to one. With the total as exposure they do not: the total
+    is a covariate of rates, and x may have any sum. The two are not comparable.
+    """
 
     PROBABILITY = "probability"
     DENSITY = "density"
     DENSITY_AND_MASSES = "density with masses at repeated values"
     GIVEN_TOTAL = "probability given the total"
+    GIVEN_EXPOSURE = "probability given the total as exposure"
 
     @property
     def dense(self) -> bool:

@@ -12,10 +12,7 @@ from torch.distributions import constraints
 
 from vae_pyro.likelihoods.base import LIKELIHOODS
 from vae_pyro.likelihoods.counts import Counts
-from vae_pyro.nn.features import masked_moments
-
-# Totals of the training data that are kept: as many of their quantiles.
-_TOTALS = 512
+from vae_pyro.likelihoods.exposure import NUM_TOTALS, log_shares, quantiles_of, shares_of, totals_of
 
 
 class CountsGivenTotal(TorchDistribution):
@@ -154,31 +151,23 @@ class Multinomial(Counts):
     def __init__(self, x_shape: Sequence[int], *, total: Literal["empirical", "mean"] = "empirical") -> None:
         super().__init__(x_shape)
         self.total = total
-        self.register_buffer("totals", torch.full((_TOTALS,), float(prod(self.x_shape))))
+        self.register_buffer("totals", torch.full((NUM_TOTALS,), float(prod(self.x_shape))))
 
     def forward(self, output: Tensor) -> TorchDistribution:
         """The distribution of each element alone, given a total of the rounded mean: a binomial."""
         logits = self.parameter(output, 0)
-        shares = logits.flatten(-len(self.x_shape)).softmax(-1).reshape(logits.shape)
+        shares = shares_of(logits, len(self.x_shape))
         return dist.Binomial(self.totals.mean().round(), probs=shares)
 
     def observed(self, output: Tensor, mask: Tensor | None = None) -> TorchDistribution:
         return CountsGivenTotal(self.parameter(output, 0), len(self.x_shape), self.totals, mask)
 
     def initialize(self, x: Tensor, observed: Tensor, step: float | None = None) -> Tensor:
-        mean, _ = masked_moments(x, observed, [0])
-        count = torch.where(observed, x, torch.zeros_like(x)).flatten(1).sum(1, dtype=torch.float64)
-        share = mean / mean.sum().clamp(min=1e-12)
-        # A row that is observed in part has a larger total than it shows: the shares say how much.
-        seen = torch.where(observed, share, torch.zeros_like(share)).flatten(1).sum(1)
-        whole = count[seen > 0] / seen[seen > 0]
-        if len(whole):
-            levels = (torch.arange(_TOTALS, dtype=torch.float64, device=x.device) + 0.5) / _TOTALS
-            totals = torch.quantile(whole, levels) if self.total == "empirical" else whole.mean().expand(_TOTALS)
+        whole = totals_of(x, observed)
+        if whole is not None:
+            totals = quantiles_of(whole) if self.total == "empirical" else whole.mean().expand(NUM_TOTALS)
             self.totals.copy_(totals.round())
-        # As if every element had been counted once more in all data: elements that never occurred stay possible.
-        share = (mean * len(x) + 1) / (mean * len(x) + 1).sum()
-        return share.log().to(x.dtype).unsqueeze(0)
+        return log_shares(x, observed).to(x.dtype).unsqueeze(0)
 
     def expectation(self, distribution: TorchDistribution) -> Tensor:
         assert isinstance(distribution, dist.Binomial)

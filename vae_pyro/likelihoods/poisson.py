@@ -1,16 +1,21 @@
 """Poisson counts."""
 
-from pyro.distributions import TorchDistribution
+from collections.abc import Callable
+
 from torch import Tensor
 
 from vae_pyro.likelihoods.base import LIKELIHOODS
-from vae_pyro.likelihoods.counts import Counts
-from vae_pyro.likelihoods.double_precision import PoissonInDouble
+from vae_pyro.likelihoods.count_distributions import CountDistribution
+from vae_pyro.likelihoods.counts import RatedCounts
 
 
 @LIKELIHOODS.register("poisson", order=9)
-class Poisson(Counts):
-    """Independent Poisson counts, with densities computed in float64."""
+class Poisson(RatedCounts):
+    """Independent Poisson counts.
 
-    def forward(self, output: Tensor) -> TorchDistribution:
-        return PoissonInDouble(self.rate(output))
+    Args:
+        exposure: ``total`` for rates that are shares of the datum's total, given which densities then are.
+    """
+
+    def family(self, output: Tensor) -> Callable[[Tensor], CountDistribution]:
+        return CountDistribution

@@ -1,15 +1,15 @@
 """Counts with excess zeros: a gate, predicted by the decoder, adds zeros to a Poisson or negative binomial family."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from math import log
 
-import pyro.distributions as dist
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from vae_pyro.likelihoods.base import LIKELIHOODS, inverse_softplus
-from vae_pyro.likelihoods.counts import RATE_FLOOR, Counts, bias_of_rate, possible_mean
-from vae_pyro.likelihoods.double_precision import InDouble
+from vae_pyro.likelihoods.count_distributions import CountDistribution
+from vae_pyro.likelihoods.counts import RATE_FLOOR, ExposureOption, RatedCounts, bias_of_rate, possible_mean
 from vae_pyro.likelihoods.negative_binomial import DispersionOption, NegativeBinomial
 from vae_pyro.nn.features import masked_moments
 
@@ -53,12 +53,20 @@ def _start(
     return bias
 
 
+def _shut(bias: Tensor) -> Tensor:
+    """The gate nearly shut: shares of an exposure sum to one, so that rates cannot make up for an open gate."""
+    bias[_GATE] = log(_GATE_MARGIN / (1 - _GATE_MARGIN))
+    return bias
+
+
 @LIKELIHOODS.register("zero_inflated_poisson", order=11)
-class ZeroInflatedPoisson(Counts):
+class ZeroInflatedPoisson(RatedCounts):
     """Independent counts that are zero with probability g, and Poisson otherwise.
 
     ``p(x) = g 1[x = 0] + (1 - g) Poisson(x; m)``, with mean ``(1 - g) m``; the decoder gives m and the logit of g.
-    Densities are computed in float64.
+
+    Args:
+        exposure: ``total`` for rates that are shares of the datum's total, given which densities then are.
 
     References:
         Lambert 1992, Zero-inflated Poisson regression, with an application to defects in manufacturing,
@@ -67,12 +75,12 @@ class ZeroInflatedPoisson(Counts):
 
     num_params = 2
 
-    def forward(self, output: Tensor) -> TorchDistribution:
-        double = output.double()
-        gated = dist.ZeroInflatedPoisson(self.rate(double), gate_logits=self.parameter(double, _GATE))
-        return InDouble(gated, output.dtype)
+    def family(self, output: Tensor) -> Callable[[Tensor], CountDistribution]:
+        return partial(CountDistribution, gate_logits=self.parameter(output, _GATE))
 
     def initialize(self, x: Tensor, observed: Tensor, step: float | None = None) -> Tensor:
+        if self.exposure is not None:
+            return _shut(super().initialize(x, observed, step))
         return _start(x, observed, lambda rate: -torch.expm1(-rate), self.num_params, self.x_shape).to(x.dtype)
 
 
@@ -85,26 +93,33 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
 
     Args:
         dispersion: r is ``learned`` as one number, ``per_dimension``, or ``predicted`` by the decoder.
+        exposure: ``total`` for rates that are shares of the datum's total, given which densities then are.
 
     References:
         Lopez et al. 2018, Deep generative modeling for single-cell transcriptomics, Nature Methods 15.
-        doi:10.1038/s41592-018-0229-2. Their rate is a share of the cell's own total, a number that is not known before
-        x is; here it is the decoder's, so that the density of x is normalised. Given the totals, see `Multinomial`.
+        doi:10.1038/s41592-018-0229-2. Their rate is a share of the cell's own total, as with ``exposure=total``;
+        without it the rate is the decoder's, and the density of x is normalised.
     """
 
-    def __init__(self, x_shape: Sequence[int], *, dispersion: DispersionOption = "per_dimension") -> None:
-        super().__init__(x_shape, dispersion=dispersion)
+    def __init__(
+        self,
+        x_shape: Sequence[int],
+        *,
+        dispersion: DispersionOption = "per_dimension",
+        exposure: ExposureOption | None = None,
+    ) -> None:
+        super().__init__(x_shape, dispersion=dispersion, exposure=exposure)
         self.num_params += 1
 
-    def forward(self, output: Tensor) -> TorchDistribution:
-        total_count, logits = self.shape_and_logits(output)
-        gate = self.parameter(output, _GATE).double()
-        gated = dist.ZeroInflatedNegativeBinomial(total_count, logits=logits, gate_logits=gate)
-        return InDouble(gated, output.dtype)
+    def family(self, output: Tensor) -> Callable[[Tensor], CountDistribution]:
+        return partial(super().family(output), gate_logits=self.parameter(output, _GATE))
 
     def initialize(self, x: Tensor, observed: Tensor, step: float | None = None) -> Tensor:
         # r starts at 1, a geometric distribution, whose probability of a zero is 1 / (1 + m).
-        bias = _start(x, observed, lambda rate: rate / (1 + rate), self.num_params, self.x_shape)
+        if self.exposure is None:
+            bias = _start(x, observed, lambda rate: rate / (1 + rate), self.num_params, self.x_shape)
+        else:
+            bias = _shut(super().initialize(x, observed, step)).double()
         if self.raw_dispersion is None:
             bias[-1] = inverse_softplus(torch.tensor(1 - RATE_FLOOR, dtype=torch.float64))
         return bias.to(x.dtype)
