@@ -26,8 +26,8 @@ def require_comparable(name: str, first: ELPD, other_name: str, other: ELPD) -> 
     if first.measure is not None and other.measure is not None and first.measure != other.measure:
         raise ValueError(
             f"{pair} are not comparable: p(x) is a {first.measure} in one and a {other.measure} in the other; choose "
-            "likelihoods of one kind: both discrete or both continuous, and counts given their total or an exposure with "
-            "their like; or dequantize the data"
+            "likelihoods of one kind: both discrete or both continuous, and counts given their total or an exposure "
+            "with their like; or dequantize the data"
         )
     if first.of is not None and other.of is not None and first.of != other.of:
         raise ValueError(

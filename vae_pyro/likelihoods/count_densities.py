@@ -10,10 +10,12 @@ float64 costs ten times as much. Here all large terms are cancelled by algebra f
 
 for positive x, where ``D >= 0`` is half of the deviance,
 ``D = x log1p(r (x - m) / (m (x + r))) - r log1p((x - m) / (m + r))``. At zero they are -m and ``-r log1p(m / r)``,
-without a log-gamma. Gradients are those of these formulas.
+without a log-gamma. Gradients are given in closed form, with the same cancellations: by the mean they are
+``r (x - m) / (m (m + r))``, and by r ``log1p(d) - d + x / (2 r (x + r)) + T(r) - T(x + r)`` with
+``d = (x - m) / (m + r)`` and ``T = -S'``.
 
-In float32 the error is below ``2e-6 + 1e-6 |log p|`` nats for rates of 1e-6 to 1e7, r of 1e-6 to exp(15) and counts
-as likely as those that the family draws.
+In float32 the error is below ``5e-7 + 3e-7 |log p|`` nats for rates of 1e-6 to 1e7, r of 1e-6 to exp(15) and counts up
+to 2^24.
 
 References:
     Loader 2000, Fast and accurate computation of binomial probabilities, which does the same for R's `dbinom`.
@@ -21,6 +23,7 @@ References:
 """
 
 from math import log, pi
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +33,7 @@ _HALF_LOG_TWO_PI = log(2 * pi) / 2
 # S(y) is taken at y + 4 by the recurrence; there four terms of its series leave 3e-9.
 _SHIFT = 4.0
 _SERIES = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680)
+_SLOPE = (1 / 12, -1 / 120, 1 / 252, -1 / 240)
 # Below this |d| both logarithms of the deviance are expanded: log1p(d) = 2 (v + v^3 / 3 + ...), v = d / (2 + d).
 _NEAR = 0.25
 _ODD = (2 / 3, 2 / 5, 2 / 7, 2 / 9)
@@ -46,6 +50,16 @@ def stirling_remainder(y: Tensor) -> Tensor:
     return _polynomial(_SERIES, u * u) * u + torch.where(small, shifted, 0.0)
 
 
+def stirling_slope(y: Tensor) -> Tensor:
+    """``log y - 1 / (2 y) - digamma(y)``, the negative derivative of `stirling_remainder`."""
+    small = y < _SHIFT
+    u = 1 / torch.where(small, y + _SHIFT, y).square()
+    low = torch.where(small, y, _SHIFT)
+    ends = 0.5 / low + 0.5 / (low + _SHIFT)
+    between = 1 / (low + 1) + 1 / (low + 2) + 1 / (low + 3)
+    return _polynomial(_SLOPE, u) * u + torch.where(small, ends + between - torch.log1p(_SHIFT / low), 0.0)
+
+
 def poisson_log_prob(x: Tensor, rate: Tensor) -> Tensor:
     """Log probability of counts, nats.
 
@@ -53,14 +67,8 @@ def poisson_log_prob(x: Tensor, rate: Tensor) -> Tensor:
         x: counts, float.
         rate: positive; broadcasts to ``x``.
     """
-    k = x.clamp(min=1)
-    above = k >= rate
-    off = (k - rate).abs()
-    excess = off / torch.minimum(k, rate)
-    far = k * torch.log1p(excess) - off
-    near = k * _log1p_beyond_linear(excess) + torch.where(above, off * excess, 0.0)
-    deviance = _signed(above, torch.where(excess < _NEAR, near, far))
-    return torch.where(x > 0, -deviance - _normalization(k), -rate)
+    log_prob: Tensor = _Poisson.apply(x, rate)
+    return log_prob
 
 
 def negative_binomial_log_prob(x: Tensor, rate: Tensor, dispersion: Tensor) -> Tensor:
@@ -71,18 +79,73 @@ def negative_binomial_log_prob(x: Tensor, rate: Tensor, dispersion: Tensor) -> T
         rate: m, positive; broadcasts to ``x``.
         dispersion: r, positive; broadcasts to ``x``.
     """
-    k, r = x.clamp(min=1), dispersion
-    above = k >= rate
-    off, low, high = (k - rate).abs(), torch.minimum(k, rate), torch.maximum(k, rate)
-    # The two logarithms are those of 1 + first and 1 + second, both negated where the count is below its mean.
-    second = off / (low + r)
-    first = r * off / (low * (high + r))
-    far = k * torch.log1p(first) - r * torch.log1p(second)
-    linear = first * second * torch.where(above, r, -k)
-    near = linear + k * _log1p_beyond_linear(first) - r * _log1p_beyond_linear(second)
-    deviance = _signed(above, torch.where(torch.maximum(first, second) < _NEAR, near, far))
-    spread = (torch.log(r) / 2 - stirling_remainder(r)) - torch.log(k + r) / 2 + stirling_remainder(k + r)
-    return torch.where(x > 0, spread - deviance - _normalization(k), -r * torch.log1p(rate / r))
+    log_prob: Tensor = _NegativeBinomial.apply(x, rate, dispersion)
+    return log_prob
+
+
+class _Poisson(torch.autograd.Function):
+    """`poisson_log_prob` with its gradient."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, rate: Tensor) -> Tensor:  # type: ignore[override]  # without ctx: see setup_context
+        k = x.clamp(min=1)
+        above = k >= rate
+        off = (k - rate).abs()
+        excess = off / torch.minimum(k, rate)
+        far = k * torch.log1p(excess) - off
+        near = k * _log1p_beyond_linear(excess) + torch.where(above, off * excess, 0.0)
+        deviance = _signed(above, torch.where(excess < _NEAR, near, far))
+        return torch.where(x > 0, -deviance - _normalization(k), -rate)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]  # one output
+        x, rate = ctx.saved_tensors
+        return None, (gradient * ((x - rate) / rate)).sum_to_size(rate.shape)
+
+
+class _NegativeBinomial(torch.autograd.Function):
+    """`negative_binomial_log_prob` with its gradients."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, rate: Tensor, r: Tensor) -> Tensor:  # type: ignore[override]  # without ctx
+        k = x.clamp(min=1)
+        above = k >= rate
+        off, low, high = (k - rate).abs(), torch.minimum(k, rate), torch.maximum(k, rate)
+        # The two logarithms are those of 1 + first and 1 + second, both negated where the count is below its mean.
+        second = off / (low + r)
+        first = r * off / (low * (high + r))
+        far = k * torch.log1p(first) - r * torch.log1p(second)
+        linear = first * second * torch.where(above, r, -k)
+        near = linear + k * _log1p_beyond_linear(first) - r * _log1p_beyond_linear(second)
+        deviance = _signed(above, torch.where(torch.maximum(first, second) < _NEAR, near, far))
+        spread = (torch.log(r) / 2 - stirling_remainder(r)) - torch.log(k + r) / 2 + stirling_remainder(k + r)
+        return torch.where(x > 0, spread - deviance - _normalization(k), -r * torch.log1p(rate / r))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, Tensor | None]:  # type: ignore[override]  # one output
+        x, rate, r = ctx.saved_tensors
+        by_rate = by_r = None
+        relative = (x - rate) / (rate + r)
+        if ctx.needs_input_grad[1]:
+            by_rate = (gradient * (r * relative / rate)).sum_to_size(rate.shape)
+        if ctx.needs_input_grad[2]:
+            far = torch.log((x + r) / (rate + r)) - relative
+            curved = torch.where(relative.abs() < _NEAR, _log1p_beyond_linear(relative), far)
+            rest = x / (2 * r * (x + r)) + stirling_slope(r) - stirling_slope(x + r)
+            by_r = (gradient * (curved + rest)).sum_to_size(r.shape)
+        return None, by_rate, by_r
 
 
 def log_zero(rate: Tensor, dispersion: Tensor | None = None, gate_logits: Tensor | None = None) -> Tensor:
@@ -113,8 +176,8 @@ def _signed(positive: Tensor, value: Tensor) -> Tensor:
 
 
 def _log1p_beyond_linear(d: Tensor) -> Tensor:
-    """``log1p(d) - d`` for d from 0 to 1/4, without the cancellation; elsewhere a finite number."""
-    d = d.clamp(max=_NEAR)
+    """``log1p(d) - d`` for ``|d| <= 1/4``, without the cancellation; elsewhere a finite number."""
+    d = d.clamp(-_NEAR, _NEAR)
     v = d / (2 + d)
     return _polynomial(_ODD, v * v) * v * v * v - d * v
 

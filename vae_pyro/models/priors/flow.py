@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vae_pyro.models.posteriors.base import Posterior
 from vae_pyro.models.priors.base import PRIORS, Encode, Prior
+from vae_pyro.models.priors.coupling import SplineCoupling, SplineOption
 from vae_pyro.nn.layers import Widths
 
 
@@ -24,9 +25,11 @@ class FlowPrior(Prior):
         hidden: widths of each layer's network.
         bins: number of segments of each spline.
         bound: the splines act on [-bound, bound] and are the identity outside.
+        spline: ``linear`` or ``quadratic``, of which their rational segments are quotients.
 
     References:
         Durkan et al. 2019, Neural spline flows, sec. 3. arXiv:1906.04032
+        Dolatabadi et al. 2020, Invertible generative modeling using linear rational splines. arXiv:2001.05168
     """
 
     loc: Tensor
@@ -41,13 +44,13 @@ class FlowPrior(Prior):
         hidden: Widths = (64,),
         bins: Annotated[int, Field(ge=2)] = 8,
         bound: Annotated[float, Field(gt=0)] = 4.0,
+        spline: SplineOption = "linear",
     ) -> None:
         super().__init__(latent_dim, feature_shape)
         self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
         self.register_buffer("order", torch.arange(latent_dim - 1, -1, -1), persistent=False)
         self.steps = nn.ModuleList(
-            transforms.spline_coupling(latent_dim, hidden_dims=list(hidden), count_bins=bins, bound=bound)
-            for _ in range(steps)
+            SplineCoupling(latent_dim, hidden, bins=bins, bound=bound, spline=spline) for _ in range(steps)
         )
 
     @classmethod
@@ -59,13 +62,6 @@ class FlowPrior(Prior):
         base = dist.Normal(self.loc, torch.ones_like(self.loc)).to_event(1)
         chain: list[Any] = []
         for step in self.steps:
-            chain += [step, transforms.permute(self.latent_dim, self.order)]
+            assert isinstance(step, SplineCoupling)
+            chain += [step.transform(), transforms.permute(self.latent_dim, self.order)]
         return dist.TransformedDistribution(base, chain)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Pyro's splines keep their last result with its graph, which can be neither copied nor stored.
-        for step in self.steps.modules():
-            for name in ("_cached_x_y", "_cache_log_detJ"):
-                if hasattr(step, name):
-                    setattr(step, name, (None, None) if name == "_cached_x_y" else None)
-        return self.__dict__
