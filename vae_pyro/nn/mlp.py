@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vae_pyro.nn.base import DECODERS, ENCODERS, Decoder, Encoder
-from vae_pyro.nn.layers import DenseActivation, Widths, dense_layers
+from vae_pyro.nn.layers import DenseActivation, Share, Widths, dense_layers
 
 
 @ENCODERS.register("mlp", order=1)
@@ -18,13 +18,22 @@ class MLPEncoder(Encoder):
         feature_shape: event shape of the features, flattened here.
         hidden: widths of the hidden layers, first to last.
         activation: ``gated`` multiplies each layer by a learned gate instead (Tomczak & Welling 2018).
+        dropout: probability with which each hidden unit is set to 0 while training.
+        batch_norm: normalise each hidden layer over the batch while training, and by running statistics elsewhere.
     """
 
     def __init__(
-        self, feature_shape: Sequence[int], *, hidden: Widths = (256, 256), activation: DenseActivation = "relu"
+        self,
+        feature_shape: Sequence[int],
+        *,
+        hidden: Widths = (256, 256),
+        activation: DenseActivation = "relu",
+        dropout: Share = 0.0,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__(feature_shape)
-        layers, self.width = dense_layers(prod(feature_shape), hidden, activation)
+        inputs = prod(feature_shape)
+        layers, self.width = dense_layers(inputs, hidden, activation, dropout=dropout, batch_norm=batch_norm)
         self.layers = nn.Sequential(*layers)
 
     def encode(self, features: Tensor) -> Tensor:
@@ -39,7 +48,8 @@ class MLPDecoder(Decoder):
         latent_dim: dimension of z.
         output_shape: ``(parameters, *x_shape)``.
         hidden: widths of the hidden layers, from z to x.
-        activation: as for the encoder.
+        activation: as for the encoder, and likewise ``dropout`` and ``batch_norm``, whose statistics in training are
+            over particles and data together.
     """
 
     def __init__(
@@ -49,9 +59,11 @@ class MLPDecoder(Decoder):
         *,
         hidden: Widths = (256, 256),
         activation: DenseActivation = "relu",
+        dropout: Share = 0.0,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__(latent_dim, output_shape)
-        layers, width = dense_layers(latent_dim, hidden, activation)
+        layers, width = dense_layers(latent_dim, hidden, activation, dropout=dropout, batch_norm=batch_norm)
         self.layers = nn.Sequential(*layers, nn.Linear(width, prod(output_shape)))
 
     def decode(self, z: Tensor) -> Tensor:

@@ -249,7 +249,7 @@ class RunFolder(ExclusiveFolder):
         set_weights(vae, tensors, str(self.model_file), convert=False)
         self._require_own(self.model_file, "model")
         self._loaded = self.weights_digest()
-        return vae.to(device)
+        return vae.to(device).eval()
 
     def _build(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> VAE:
         """The model of ``config.json``, in the type of the weights that it is to have."""
@@ -316,4 +316,4 @@ class RunFolder(ExclusiveFolder):
         own = {name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")}
         vae = self._build(self.config(), own)
         set_weights(vae, own, str(file), convert=False)
-        return vae.to(device)
+        return vae.to(device).eval()

@@ -269,7 +269,7 @@ class _Together:
         if member.run is not None:
             member.run.save_model(member.vae, member.state.history)
         return FitResult(
-            vae=member.vae,
+            vae=member.vae.eval(),
             history=member.state.history,
             best_epoch=member.state.best_epoch,
             stopped_early=False,

@@ -126,8 +126,8 @@ def fit(
     no random state, signal handler or parameter-store entry is changed behind the call.
 
     Args:
-        vae: changed in place; it ends on the device of the fit. Statistics, output bias and pseudo-inputs start from
-            20,000 random training data, unless it was fitted before.
+        vae: changed in place; it ends on the device of the fit, in evaluation mode. Statistics, output bias
+            and pseudo-inputs start from 20,000 random training data, unless it was fitted before.
         x: training data ``(datum, *x_shape)``. A `Split` with random observations draws them anew at every step.
         validation: likewise; random observations are fixed once. An empty split is none.
         config: `FitConfig`.
@@ -209,6 +209,7 @@ def fit(
                 # Pyro warns of a NaN loss; here it is an error, raised with its cause.
                 warnings.filterwarnings("ignore", message="Encountered NaN", category=UserWarning)
                 job.go(shown, caught, events, on_epoch)
+        vae.eval()
         best = job.stopping.best
         if best is not None:
             set_weights(vae, best, "the best weights")

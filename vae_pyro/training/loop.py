@@ -76,7 +76,7 @@ class Loop:
         self.device, self.ranks, self.part = device, ranks, Part(ranks.rank, ranks.of)
         # Makes the random numbers of a process others than those of the first.
         self._own = () if ranks.first else (ranks.rank,)
-        vae.to(self.device)
+        vae.to(self.device).train()
         self.train = train.to(self.device)
         self.validation = None if validation is None else validation.to(self.device)
         self.length = config.length(len(train), 0 if validation is None else len(validation))
