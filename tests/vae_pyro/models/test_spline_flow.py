@@ -2,16 +2,20 @@
 
 from typing import Any
 
+import pyro
 import pytest
 import torch
 from pyro.distributions.transforms import ConditionalSpline, Spline
 from pyro.distributions.transforms import SplineCoupling as Reference
+from pyro.infer import Trace_ELBO
 from pyro.nn import DenseNN
 
 from tests.vae_pyro.models.test_priors_posteriors import build
+from vae_pyro import VAE, VAEConfig
 from vae_pyro.core.isolation import isolated, seeded
 from vae_pyro.models.priors.coupling import SplineCoupling
 from vae_pyro.nn.splines import RationalSpline
+from vae_pyro.svi.compiled_svi import CompiledSVI
 
 ORDERS = ["linear", "quadratic"]
 
@@ -83,3 +87,18 @@ def test_a_draw_has_the_density_of_its_point(order: str) -> None:
         z = prior.sample((50,))
         fresh = vae.model.prior(vae.guide.encode_features).log_prob(z.clone())
         torch.testing.assert_close(prior.log_prob(z), fresh)
+
+
+def test_a_step_with_a_flow_as_prior_is_traced() -> None:
+    network = "mlp:hidden=[4]"
+    config = VAEConfig(
+        x_shape=(3,), latent_dim=2, likelihood="gaussian", encoder=network, prior="flow:steps=1,hidden=[4],bins=2"
+    )
+    vae = VAE(config, seed=1)
+    with seeded(0):
+        x = torch.randn(8, 3)
+    svi = CompiledSVI(vae.model, vae.guide, torch.optim.SGD(vae.parameters(), lr=1e-3), Trace_ELBO(), compile=False)
+    with seeded(5), pyro.get_param_store().scope():
+        for _ in range(2):  # a step that cannot be traced warns, and a warning is an error here
+            svi.step(x)
+    assert (svi.status().programs, svi.status().stock_steps) == (1, 0)

@@ -38,6 +38,7 @@ def data_of(vae: VAE, shape: tuple[int, ...]) -> Tensor:
         return vae.model.likelihood.observed(0.3 * torch.randn(6, *vae.model.likelihood.output_shape)).sample()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name"), CASES)
 def test_the_step_of_a_built_in_variant_is_traced(kind: str, name: str) -> None:
     image = kind in ("encoder", "decoder") and name != "mlp"

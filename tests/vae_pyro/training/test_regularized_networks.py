@@ -12,9 +12,9 @@ from tests.vae_pyro.training.test_training import interrupt_after, same
 from vae_pyro import VAE, FitConfig, VAEConfig, evaluate, fit
 from vae_pyro.core.isolation import seeded
 from vae_pyro.nn import ENCODERS
+from vae_pyro.parallel.signals import FitInterruptedError
 from vae_pyro.runs.folder import RunFolder
 from vae_pyro.svi.compiled_svi import CompiledSVI
-from vae_pyro.parallel.signals import FitInterruptedError
 
 NETWORK = "mlp:hidden=[8],dropout=0.2,batch_norm=true"
 CONFIG = FitConfig(epochs=3, batch_size=20, compile=False, checkpoint_seconds=0)
@@ -53,16 +53,10 @@ def test_off_by_default_and_units_are_dropped_and_normalised_while_training() ->
             ENCODERS.resolve(f"mlp:dropout={wrong}")
 
 
-def test_steps_are_traced_and_equal_the_stock_steps() -> None:
-    x, ends = data(), []
-    for compiled in (False, "never"):
-        vae = build()
-        mode: Any = compiled
-        fit(vae, x, config=CONFIG.model_copy(update={"compile": mode}), seed=2)
-        ends.append(dict(vae.state_dict()))
-    for name, value in ends[0].items():
-        torch.testing.assert_close(value, ends[1][name], rtol=1e-4, atol=1e-5)
-    moved = [value for name, value in ends[0].items() if name.endswith("running_mean")]
+def test_steps_are_traced_and_move_the_running_statistics() -> None:
+    x, vae = data(), build()
+    fit(vae, x, config=CONFIG, seed=2)  # a step that cannot be traced, or is not the stock step, warns: an error here
+    moved = [value for name, value in vae.state_dict().items() if name.endswith("running_mean")]
     assert len(moved) == 2
     assert all(float(value.abs().max()) > 0 for value in moved)
 
