@@ -89,7 +89,7 @@ class _Poisson(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, rate: Tensor) -> Tensor:  # type: ignore[override]  # without ctx: see setup_context
+    def forward(x: Tensor, rate: Tensor) -> Tensor:
         k = x.clamp(min=1)
         above = k >= rate
         off = (k - rate).abs()
@@ -104,7 +104,7 @@ class _Poisson(torch.autograd.Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]  # one output
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
         x, rate = ctx.saved_tensors
         return None, (gradient * ((x - rate) / rate)).sum_to_size(rate.shape)
 
@@ -115,7 +115,7 @@ class _NegativeBinomial(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, rate: Tensor, r: Tensor) -> Tensor:  # type: ignore[override]  # without ctx
+    def forward(x: Tensor, rate: Tensor, r: Tensor) -> Tensor:
         k = x.clamp(min=1)
         above = k >= rate
         off, low, high = (k - rate).abs(), torch.minimum(k, rate), torch.maximum(k, rate)
@@ -134,7 +134,7 @@ class _NegativeBinomial(torch.autograd.Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, Tensor | None]:  # type: ignore[override]  # one output
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
         x, rate, r = ctx.saved_tensors
         by_rate = by_r = None
         relative = (x - rate) / (rate + r)

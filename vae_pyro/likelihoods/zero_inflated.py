@@ -112,7 +112,8 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
         self.num_params += 1
 
     def family(self, output: Tensor) -> Callable[[Tensor], CountDistribution]:
-        return partial(super().family(output), gate_logits=self.parameter(output, _GATE))
+        gate = self.parameter(output, _GATE)
+        return partial(CountDistribution, dispersion=self.shape_of(output), gate_logits=gate)
 
     def initialize(self, x: Tensor, observed: Tensor, step: float | None = None) -> Tensor:
         # r starts at 1, a geometric distribution, whose probability of a zero is 1 / (1 + m).

@@ -35,7 +35,8 @@ CASES = [
 
 def data_of(vae: VAE, shape: tuple[int, ...]) -> Tensor:
     with seeded(3), torch.no_grad():
-        return vae.model.likelihood.observed(0.3 * torch.randn(6, *vae.model.likelihood.output_shape)).sample()
+        likelihood = vae.model.likelihood
+        return likelihood.observed(0.3 * torch.randn(6, *likelihood.output_shape)).sample().float()
 
 
 @pytest.mark.slow
