@@ -163,7 +163,7 @@ def test_the_measure_names_the_exposure_and_experiments_refuse_others_beside_it(
     assert mixed_measures(same) is None
 
 
-@pytest.mark.parametrize("text", ["negative_binomial", "zero_inflated_poisson"])
+@pytest.mark.parametrize("text", ["negative_binomial"])
 def test_steps_with_an_exposure_are_traced_and_learn(text: str) -> None:
     x, ends = topics(64), []
     for compiled in (False, "never"):
