@@ -68,6 +68,7 @@ def test_p_values_with_new_latents_are_uniform_under_the_true_model(repeated: di
     assert abs((repeated["two_sided_new"] <= 0.5).mean() - 0.5) < 4 * (0.25 / 200) ** 0.5
 
 
+@pytest.mark.slow
 def test_the_family_wise_p_value_keeps_its_level(repeated: dict[str, Any]) -> None:
     """Exactly, for statistics that are correlated; 4 binomial errors on both sides."""
     assert at_most((repeated["family_new"] <= 0.05).mean(), 0.05, 200)

@@ -26,7 +26,7 @@ def test_sizes_are_compared_with_what_there_is(monkeypatch: pytest.MonkeyPatch) 
         ValueError, match=r"^a table take 3 GiB of memory, and at most 1 GiB are there; take fewer rows$"
     ):
         require_memory(3 << 30, "a table", "take fewer rows")
-    assert [in_units(size) for size in (0, 1023, 1 << 20, 2.0**71)] == ["0 bytes", "1,020 bytes", "1 MiB", "2,050 EiB"]
+    assert [in_units(size) for size in (0, 1023, 1 << 20, 2.0**71)] == ["0 bytes", "1,023 bytes", "1 MiB", "2,048 EiB"]
 
 
 def test_tensors_are_added_up_and_the_one_that_does_not_fit_is_never_made(monkeypatch: pytest.MonkeyPatch) -> None:

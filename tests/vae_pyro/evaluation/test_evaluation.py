@@ -175,6 +175,7 @@ def test_bad_input() -> None:
         evaluate(vae_with(truth), torch.full_like(x, float("nan")), num_draws=5)
 
 
+@pytest.mark.slow
 def test_compiled_and_not_the_figures_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     vae = VAE(VAEConfig(x_shape=(6,), latent_dim=2, likelihood="gaussian", prior="mixture")).double()
     with seeded(0):

@@ -22,6 +22,7 @@ from vae_pyro.experiments.folder import Experiment, read_experiment
 from vae_pyro.experiments.plan import plan_experiment
 from vae_pyro.experiments.progress import ExperimentProgress
 from vae_pyro.experiments.running import ExperimentInterruptedError
+from vae_pyro.models.priors.mixture import Mixture
 from vae_pyro.training import ensemble as ensembles
 from vae_pyro.training.progress import FitProgress
 
@@ -224,7 +225,6 @@ def test_a_member_that_diverges_is_tried_again_beside_a_seed_that_was_added_and_
     [
         ((["fit", "patience"], 3), "'elbo' has fit.patience=3, and .* stop together; leave patience out, or fit the"),
         ((["fit", "compile"], False), "'elbo' has fit.compile=False, and .* let it compile, or fit the seeds one by"),
-        ((["model", "prior"], "flow"), "'elbo' cannot be fitted as an ensemble: .* depends on the value of a tensor"),
         ((["fit", "devices"], 2), "'elbo': the runs of an experiment are fitted side by side, each on one device"),
         ((["fit", "num_nodes"], 2), "'elbo': the runs of an experiment are fitted side by side, each on one device"),
     ],
@@ -235,8 +235,27 @@ def test_settings_that_cannot_are_refused_before_any_fit(
     with pytest.raises(ValueError, match=said):
         together(tmp_path / "e", source, assignments=[*SMALL, setting])
     assert not (tmp_path / "e").exists()
-    if setting[0][1] in ("patience", "prior"):
+    if setting[0][1] == "patience":
         plan_experiment(source, objectives=["elbo"], seeds=2, assignments=[*SMALL, setting])  # one by one they can
+
+
+def test_programs_that_depend_on_values_are_refused_before_any_fit(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Mixture.forward
+
+    def branching(self: Mixture, *arguments: Any, **options: Any) -> Any:
+        float(next(self.parameters()).detach().sum())
+        return plain(self, *arguments, **options)
+
+    monkeypatch.setattr(Mixture, "forward", branching)
+    setting = (["model", "prior"], "mixture:components=3")
+    with pytest.raises(
+        ValueError, match="'elbo' cannot be fitted as an ensemble: .* gives the values of a tensor to Python"
+    ):
+        together(tmp_path / "e", source, assignments=[*SMALL, setting])
+    assert not (tmp_path / "e").exists()
+    plan_experiment(source, objectives=["elbo"], seeds=2, assignments=[*SMALL, setting])  # one by one they can
 
 
 def die_once(folder: Any, vae: VAE, data: Any, *, log: Path) -> None:

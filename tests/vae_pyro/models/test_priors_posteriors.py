@@ -32,7 +32,7 @@ def plane(half: float, points: int) -> tuple[torch.Tensor, float]:
     return torch.cartesian_prod(line, line), float(line[1] - line[0]) ** 2
 
 
-@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize("prior", [*PRIORS[:-1], pytest.param(PRIORS[-1], marks=pytest.mark.slow)])
 def test_a_prior_integrates_to_one_over_the_plane(prior: str) -> None:
     vae = build(prior)
     z, area = plane(10, 1201)

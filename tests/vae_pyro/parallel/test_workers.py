@@ -280,6 +280,7 @@ def test_a_killed_process_gives_its_device_back(processes: Callable[[], list[Any
     assert claim_device(["0", "1"], tmp_path / "locks") == 0
 
 
+@pytest.mark.slow
 def test_workers_take_down_what_they_hold(tmp_path: Path) -> None:
     """A compiler keeps a semaphore in the process; one that is killed leaves it behind, and Python remarks on it."""
     process = script(

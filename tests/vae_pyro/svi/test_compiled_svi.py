@@ -142,6 +142,7 @@ def test_every_objective_is_traced(name: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_torch_optimizers_prepare_and_clipping_compiled_and_not() -> None:
     """One torch optimizer, bytes scaled inside the program, one norm over all parameters: three forms of one step."""
     raw = (data() * 255).to(torch.uint8)

@@ -38,7 +38,7 @@ def ensemble(data: Dataset, seeds: tuple[int, ...] = SEEDS, **options: Any) -> l
     return fit_ensemble(vaes, data.train, validation=data.validation, seeds=seeds, data=data, **options)
 
 
-@pytest.mark.parametrize("objective", ["elbo", "iwae:num_particles=3"])
+@pytest.mark.parametrize("objective", ["elbo", pytest.param("iwae:num_particles=3", marks=pytest.mark.slow)])
 def test_a_member_is_the_fit_alone(data: Dataset, tmp_path: Path, objective: str) -> None:
     settings = config(objective=objective, checkpoint_seconds=0)
     results = ensemble(data, config=settings, out=[tmp_path / str(seed) for seed in SEEDS])

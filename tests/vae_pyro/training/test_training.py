@@ -262,6 +262,7 @@ long_fit(Path(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 def test_kill_9_loses_nothing_but_time(tmp_path: Path) -> None:
     out = tmp_path / "killed"
     root = str(Path(__file__).parents[3])

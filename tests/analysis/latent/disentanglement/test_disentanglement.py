@@ -175,6 +175,7 @@ def test_rotations_are_a_level_test() -> None:
     assert led <= 11
 
 
+@pytest.mark.slow
 def test_all_scores_of_aligned_and_of_random_axes() -> None:
     noise = 0.2 * RANDOM
     codes = (PERFECT - PERFECT.mean(0)) / PERFECT.std(0) + noise

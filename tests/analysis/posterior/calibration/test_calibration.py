@@ -81,7 +81,7 @@ def test_the_exact_posterior_passes_at_the_nominal_level_in_many_repetitions() -
     [
         (lambda truth: truth.programs(diagonal=True), "too narrow"),
         pytest.param(lambda truth: truth.programs(stretch=0.7), "too narrow", marks=pytest.mark.slow),
-        (lambda truth: truth.programs(stretch=1.4), "too wide"),
+        pytest.param(lambda truth: truth.programs(stretch=1.4), "too wide", marks=pytest.mark.slow),
         (lambda truth: shifted(truth, 0.5), "biased"),
         pytest.param(lambda truth: shifted(truth, -2.0), "biased", marks=pytest.mark.slow),
     ],

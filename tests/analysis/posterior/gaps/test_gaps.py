@@ -234,6 +234,7 @@ def test_the_start_is_kept_where_it_is_better(truth: PPCA) -> None:
 # --- NUTS -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nuts_finds_the_posterior_and_tells_guides_apart(truth: PPCA) -> None:
     """Means within 4.5 Monte Carlo errors (4 of them, 3e-5), standard deviations within 25 %; the exact guide passes,
     one of 0.45 times the width and one whose mean is off by 1.5 standard deviations fail."""
@@ -354,6 +355,7 @@ def test_options_are_checked(truth: PPCA, options: Any, message: str) -> None:
         LocalConfig(num_steps=0)
 
 
+@pytest.mark.slow
 def test_a_fitted_vae_and_a_narrow_one() -> None:
     """Digits, single precision: the same decoder with posterior scales halved by hand is caught. 0.32 nats a latent
     beside errors of 0.02 leave no room for chance."""

@@ -177,6 +177,7 @@ print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
+@pytest.mark.slow
 def test_memory_is_flat_in_the_number_of_data(tmp_path: Path) -> None:
     peaks = {}
     for size in (25_600, 256_000):  # 20 MB and 200 MB

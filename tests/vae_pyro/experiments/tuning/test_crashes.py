@@ -87,6 +87,7 @@ def test_a_crash_anywhere_changes_no_result(
     assert {trial.state for trial in uninterrupted.trials} == {"complete", "pruned"}
 
 
+@pytest.mark.slow
 def test_a_kill_changes_no_result(tmp_path: Path, uninterrupted: Search) -> None:
     process = started(tmp_path / "s", **CRASHED)
     checkpoint = tmp_path / "s" / "trials" / "0000" / "state" / "checkpoint.safetensors"
