@@ -87,6 +87,7 @@ for path, options in [(small, {}), *cases]:  # the first loads what libraries lo
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not forget a peak")
 def test_opening_holds_the_splits_and_no_copy_of_the_whole(tmp_path: Path) -> None:
     random = np.random.default_rng(0)

@@ -130,7 +130,12 @@ def test_enumeration_in_parallel_is_traced() -> None:
     assert svi.status().program_steps == 4  # a stock step, and one that shows which way is taken
 
 
-@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"m2"}))  # m2 requires its structure: test_semi_supervised
+# m2 requires its structure: test_semi_supervised. One of each way of weighting particles, and all where time allows.
+FEW = ("elbo", "iwae", "stl", "infovae")
+REST = [pytest.param(name, marks=pytest.mark.slow) for name in sorted(set(OBJECTIVES) - {"m2", *FEW})]
+
+
+@pytest.mark.parametrize("name", [*FEW, *REST])
 def test_every_objective_is_traced(name: str) -> None:
     option = ":dataset_size=400" if name == "beta_tcvae" else ""
     compare(

@@ -86,7 +86,7 @@ def test_random_words_observe_bernoulli_with_the_right_probability() -> None:
 
 
 @pytest.mark.usefixtures("uncompiled")
-@pytest.mark.parametrize("name", ["adam", "clipped"])
+@pytest.mark.parametrize("name", ["adam", pytest.param("clipped", marks=pytest.mark.slow)])
 def test_many_steps_at_once_are_the_same_steps(name: str) -> None:
     """What a CUDA graph records, taken without one: rates, counts and order as step by step, remainder and all."""
     x, results = data(43), []

@@ -211,6 +211,7 @@ def _classes(split: Split, low: bool) -> Split:
     return split.take(split.labels < 5 if low else split.labels >= 5)
 
 
+@pytest.mark.slow
 def test_replay_keeps_what_a_plain_warm_start_forgets() -> None:
     """Digits 0 to 4, then 5 to 9, scored on the same held-out data with the same draws: paired differences of log p(x)
     in nats. Measured: 4.0 ± 0.2 are lost on old digits by going on with new ones alone; with half of the data replayed

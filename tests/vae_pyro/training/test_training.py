@@ -222,7 +222,7 @@ def interrupt_after(steps: int, signum: int) -> Any:
     return step
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("steps", [1, 4, 6])
 def test_a_signal_ends_after_a_checkpoint_and_resume_gives_the_same_bits(
     signum: int, steps: int, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -41,7 +41,7 @@ def test_data_of_one_source_are_nominal() -> None:
     assert abs(excess.mean()) < 4 * excess.std() / 200**0.5
 
 
-@pytest.mark.parametrize("columns", [1, 3, 8])
+@pytest.mark.parametrize("columns", [1, pytest.param(3, marks=pytest.mark.slow), 8])
 def test_coincidences_of_small_tables_raise_no_alarm(columns: int) -> None:
     """Binary tables, in which most or some rows coincide anyway, over 100 repetitions: the p-value of identical rows is
     at most 0.05 in 5 % or fewer, and 3 alarms or more come in 1 of 900 seeds (two questions at 1e-3)."""

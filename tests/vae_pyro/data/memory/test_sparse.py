@@ -231,6 +231,7 @@ print(peak() / 2**30)
 """
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_entries(tmp_path: Path) -> None:
     """200,000 x 20,000 at 1e-3: 16 GB as dense float32, 32 GB as float64; here 3 GiB at most, libraries included."""
     child = [sys.executable, "-c", _CHILD, str(tmp_path / "x.npz")]
