@@ -15,17 +15,19 @@ from analysis.diagnostics.config import ReportConfig
 from analysis.draws.datatree import TreeReducer
 from vae_pyro.core.isolation import derive_seed
 from vae_pyro.data.split import Split
+from vae_pyro.data.tables.schema import Schema
 from vae_pyro.densities.pair import Pair
 from vae_pyro.densities.walk import Block, PairData, Reducer, bind
 
 type Array = np.ndarray[Any, Any]
-type Requirement = Literal["record", "train", "validation", "labels"]
+type Requirement = Literal["record", "train", "validation", "labels", "schema"]
 
 _NAMES: dict[Requirement, str] = {
     "record": "a record of the fit",
     "train": "training data",
     "validation": "validation data",
     "labels": "labels",
+    "schema": "a table whose columns have kinds",
 }
 _WALK_STREAM, _ROWS_STREAM = 1, 14
 # Trees of draws that several diagnostics share.
@@ -77,6 +79,11 @@ class Context:
     def labels(self) -> Array | None:
         """Labels of the held-out data, ``(datum,)``."""
         return None if self.test.labels is None else self.test.labels.cpu().numpy()
+
+    @property
+    def schema(self) -> Schema | None:
+        """Kinds of the columns of the table that the data are; ``None`` for other data."""
+        return self.pair.schema
 
     def stream(self, *key: int | str) -> int:
         """Seed of one of many independent random streams; a diagnostic begins its keys with its own name."""

@@ -49,23 +49,21 @@ class SyntheticData(Diagnostic[SyntheticDataCheck]):
 
     name, title, order = "synthetic", "Draws of the table", 85
     question = "Are draws of the table as good as its rows?"
-    requires = ("train",)
+    requires = ("train", "schema")
     needs = ("draws",)
     min_data = FEWEST
     Options = SyntheticOptions
 
     def available(self, context: Context) -> str | None:
-        schema = context.pair.schema
-        if schema is None:
-            return "the data are no table whose columns have kinds"
-        if len(schema.columns) > _MOST_COLUMNS:
+        schema = context.schema
+        if schema is not None and len(schema.columns) > _MOST_COLUMNS:
             return f"pairs of {len(schema.columns):,} columns are too many; at most {_MOST_COLUMNS} are compared"
         if context.train is not None and len(context.train) < FEWEST:
             return f"at least {FEWEST} training rows are required, got {len(context.train)}"
         return super().available(context)
 
     def run(self, context: Context) -> SyntheticDataCheck:
-        schema, options = context.pair.schema, context.config.options(SyntheticOptions)
+        schema, options = context.schema, context.config.options(SyntheticOptions)
         assert schema is not None
         assert context.train is not None
         seed, test = context.stream("synthetic"), context.test

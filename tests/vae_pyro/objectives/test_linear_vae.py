@@ -35,7 +35,8 @@ def implied(vae: VAE) -> tuple[torch.Tensor, torch.Tensor, float]:
     return weight, mean, float(scale) ** 2
 
 
-@pytest.mark.parametrize("posterior", ["mean_field", pytest.param("full_rank", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("posterior", ["mean_field", "full_rank"])
 def test_a_linear_vae_reaches_the_maximum_likelihood_of_ppca(posterior: str) -> None:
     x = example(d=5, q=2, variance=0.3).sample(400, seed=1)
     optimum = maximum_likelihood(x, 2)
