@@ -22,6 +22,8 @@ _PILOT_CHAINS, _PILOT_TEMPERATURES, _PILOT_SETTLE, _PILOT_GAIN = 4, 50, 15, 0.4
 # Trajectories of one length return to where they began on a Gaussian; each takes a random share of it, at least this.
 _SHORTEST = 0.5
 _PRIOR_DRAWS = 500
+# Least standard deviation of a move, in those of the prior.
+_LEAST_WIDTH = 1e-4
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,11 @@ class Path:
         self._root = scale.scale_tril
         self._prior_precision: Tensor | None = None
         if start == "prior":
-            self._precision = torch.cholesky_inverse(scale.scale_tril)
-            self._prior_precision = torch.diag_embed(self.draw(_PRIOR_DRAWS).var(0).reciprocal())
+            variance = self.draw(_PRIOR_DRAWS).var(0)
+            # A scale of the guide that has underflowed has no inverse; moves only have to have some width.
+            short = _LEAST_WIDTH * variance.sqrt() - scale.scale_tril.diagonal(dim1=-2, dim2=-1)
+            self._precision = torch.cholesky_inverse(scale.scale_tril + torch.diag_embed(short.clamp(min=0)))
+            self._prior_precision = torch.diag_embed(variance.reciprocal())
 
     def draw(self, num_chains: int) -> Tensor:
         """Draws of the start, ``(chain, datum, dim)``."""

@@ -19,6 +19,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 from torch import Tensor
 
@@ -330,7 +331,7 @@ def _run(
         if reason is None:
             result = report.results[diagnostic.name] = diagnostic.run(context)
             section = diagnostic.section(result)
-    except (ValueError, ArithmeticError) as error:
+    except (ValueError, ArithmeticError, torch.linalg.LinAlgError) as error:
         reason = sentence(error)
     if reason is not None:
         report.failed[diagnostic.title] = reason

@@ -362,3 +362,18 @@ def test_average_meets_the_truth_at_the_stated_rate(truth: PPCA) -> None:
         distance = result.mean - float(truth.log_evidence(x).mean())
         within.append(abs(distance) < 1.96 * result.mean_mcse)
     assert abs(np.mean(within) - 0.95) < 4 * (0.95 * 0.05 / 200) ** 0.5
+
+
+def test_from_the_prior_a_guide_whose_scale_has_underflowed_is_no_obstacle(truth: PPCA) -> None:
+    model, _ = truth.programs()
+
+    def collapsed(x: Tensor, *, mask: Any = None, y: Any = None) -> None:
+        with pyro.plate("data", len(x)):
+            scale = torch.zeros(len(x), truth.weight.shape[1], dtype=x.dtype)
+            pyro.sample("z", dist.Normal(torch.zeros_like(scale), scale, validate_args=False).to_event(1))
+
+    x = truth.sample(4, seed=3)
+    config = AnnealingConfig(num_chains=50, num_temperatures=50)
+    found = annealed_importance_sampling((model, collapsed), x, start="prior", config=config, seed=0)
+    t = (found.log_px - truth.log_evidence(x).numpy()) / found.log_px_se
+    assert np.abs(t).max() < 5
