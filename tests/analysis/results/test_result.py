@@ -164,6 +164,9 @@ EXAMPLES = {
     "rate and distortion": examples.rate_distortion_curve,
     "search": examples.search_analysis,
     "draws of a table": synthetic_data,
+    "credible regions": lambda: analysis.credible_regions(
+        truth().programs(stretch=1.3), truth().sample(20, seed=2), num_calibration=100, seed=0
+    ),
     "mixture": lambda: analysis.cluster(np.random.default_rng(0).normal(size=(60, 2)), num_clusters=2, num_bootstrap=2),
 }
 
