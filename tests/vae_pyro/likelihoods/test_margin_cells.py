@@ -271,3 +271,19 @@ def test_masses_off_lattices_make_another_measure() -> None:
         likelihood.initialize(x, torch.ones_like(x, dtype=torch.bool))
         assert likelihood.measure == measure
         assert likelihood.measure.dense
+
+
+@pytest.mark.parametrize("step", [0.0, 0.01])
+@pytest.mark.parametrize("outlier", [0.0, 90.0])
+def test_a_lone_outlier_has_a_score_that_data_can_have(step: float, outlier: float) -> None:
+    """One row of zeros among lengths of 5 mm and more had a score of -28, from which fits diverged."""
+    values = np.append(np.round(5.5 + 0.3 * NORMAL, 2), outlier)
+    column = Column(name="x", kind="real", low=values.min(), high=values.max(), step=step or None)
+    margins = Margins([column])
+    x = torch.from_numpy(values)[:, None]
+    margins.fit(x, torch.ones_like(x, dtype=torch.bool))
+    scores = margins(x).middle.flatten()
+    assert scores.abs().max() == scores[-1].abs()
+    assert 3 < scores[-1].abs() < 5  # the largest of 3,000 normal numbers is about 3.4
+    others = margins(torch.from_numpy(np.round(5.5 + 0.3 * NORMAL, 2))[:, None]).middle
+    assert others.abs().max() < 4

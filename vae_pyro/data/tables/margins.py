@@ -29,6 +29,8 @@ _MOST_POINTS = 50_000
 _LEAST_REPEATED, _CHANCE = 5, 1e-5
 # The lowest or highest value bounds the column where at least this share, and so many, of the data are there.
 _BOUNDING, _FEWEST_BOUNDING = 0.01, 10
+# Probability with which the extreme of data has a larger score than its tail is allowed to give it.
+_IMPOSSIBLE = 0.01
 # Rows for each point of a lattice from which each has a share of its own.
 _ROWS_OF_A_POINT = 20
 _MOST_LEVELS = 96
@@ -118,6 +120,22 @@ def _refined(x: Values, z: Values, edges: Values, levels: Values, total: int) ->
     return x, np.maximum.accumulate(z)
 
 
+def _reaching(slope: float, distance: float, z: float, total: int) -> float:
+    """Slope of a tail in which the extreme of the data has a score that one of so many normal numbers can have.
+
+    Args:
+        slope: of the spline at the last knot.
+        distance: from there to the extreme, on the scale of T.
+        z: score of the last knot, away from 0.
+        total: number of data.
+    """
+    from scipy.special import ndtri
+
+    possible, expected = -ndtri(_IMPOSSIBLE / total), -ndtri(0.5 / total)
+    outlying = distance > 0 and z + slope * distance > possible and expected > z
+    return (expected - z) / distance if outlying else slope
+
+
 @dataclass(frozen=True)
 class _Smooth:
     """A distribution function that is linear, in scores, between knots of T."""
@@ -172,7 +190,13 @@ class _Shape:
             return _Smooth(np.array([middle - width, middle + width]), np.array([-1.0, 1.0]), 1 / width, 1 / width)
         inner = min(2, len(t) - 1)
         below, above = (z[inner] - z[0]) / (t[inner] - t[0]), (z[-1] - z[-1 - inner]) / (t[-1] - t[-1 - inner])
-        return _Smooth(t, z, float(below), float(above))
+        lowest, highest = self.transform(points[[0, -1]])
+        return _Smooth(
+            t,
+            z,
+            _reaching(float(below), t[0] - lowest, -z[0], total),
+            _reaching(float(above), highest - t[-1], z[-1], total),
+        )
 
     def of_points(self, points: Values, counts: Any) -> Margin:
         """Each point of the lattice with its own share."""
