@@ -1,7 +1,7 @@
 """Counts whose exposure is their own total: rates are shares of it."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -15,19 +15,13 @@ from vae_pyro.nn.features import masked_moments
 NUM_TOTALS = 512
 
 
-class CountsOfTotal(TorchDistribution):
-    """Counts of an event of any shape whose rates are shares of an exposure, which for data is their observed total.
-
-    ``log p(x | n) = sum_j log p(x_j; n s_j)`` over the observed elements, with ``n = sum_j x_j`` and the shares s
-    renormalised over them. The exposure is a covariate: the families give positive probability to counts of any other
-    sum, so that over the rows of one total these probabilities sum to less than one, unlike those of a multinomial. A
-    draw takes its exposure from ``totals``, at random, and its sum varies around it.
+class EventCounts(TorchDistribution):
+    """Counts of an event of any shape, by the shares of its elements and a total; draws take theirs from ``totals``.
 
     Args:
-        elements: rates ``(*batch, *event)`` -> the distribution of each element.
-        logits: log s up to a constant, ``(*batch, *event)``.
+        logits: log shares up to a constant, ``(*batch, *event)``.
         event_dim: number of dimensions of the event.
-        totals: ``(number,)``, of which draws take theirs.
+        totals: ``(number,)``, of which draws take theirs, at random.
         mask: boolean, broadcasts to ``logits``; elements where it is false add nothing, and are drawn as 0.
     """
 
@@ -36,14 +30,13 @@ class CountsOfTotal(TorchDistribution):
 
     def __init__(
         self,
-        elements: Callable[[Tensor], CountDistribution],
         logits: Tensor,
         event_dim: int,
         totals: Tensor,
         mask: Tensor | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        self.elements, self.logits, self.totals, self.mask_of = elements, logits, totals, mask
+        self.logits, self.totals, self.mask_of = masked_logits(logits, mask), totals, mask
         batch, event = logits.shape[: logits.dim() - event_dim], logits.shape[logits.dim() - event_dim :]
         super().__init__(batch, event, validate_args=validate_args)
 
@@ -51,18 +44,50 @@ class CountsOfTotal(TorchDistribution):
     def support(self) -> constraints.Constraint:
         return constraints.independent(constraints.nonnegative_integer, self.event_dim)
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "CountsOfTotal":
-        new = self._get_checked_instance(CountsOfTotal, _instance)
-        new.elements, new.totals, new.mask_of = self.elements, self.totals, self.mask_of
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
+        new = self._get_checked_instance(type(self), _instance)
+        new.totals, new.mask_of = self.totals, self.mask_of
         new.logits = self.logits.expand(*batch_shape, *self.event_shape)
-        super(CountsOfTotal, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
+        TorchDistribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
+        return new
+
+    def visible(self, value: Tensor) -> Tensor:
+        """Values, 0 where an element is not observed."""
+        return value if self.mask_of is None else torch.where(self.mask_of, value, torch.zeros_like(value))
+
+    def draw_totals(self, sample_shape: Any) -> Tensor:
+        """A total for each draw, ``(*sample, *batch)``."""
+        shape = torch.Size(sample_shape) + self.batch_shape
+        return self.totals[torch.randint(len(self.totals), shape, device=self.totals.device)]
+
+
+class CountsOfTotal(EventCounts):
+    """Counts of an event of any shape whose rates are shares of an exposure, which for data is their observed total.
+
+    ``log p(x | n) = sum_j log p(x_j; n s_j)`` over the observed elements, with ``n = sum_j x_j`` and the shares s
+    renormalised over them. The exposure is a covariate: the families give positive probability to counts of any other
+    sum, so that over the rows of one total these probabilities sum to less than one, unlike those of a multinomial. The
+    sum of a draw varies around its exposure.
+
+    Args:
+        elements: rates ``(*batch, *event)`` -> the distribution of each element.
+        arguments: see `EventCounts`.
+    """
+
+    def __init__(self, elements: Callable[[Tensor], CountDistribution], *arguments: Any, **options: Any) -> None:
+        self.elements = elements
+        super().__init__(*arguments, **options)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
+        new = super().expand(batch_shape, _instance)
+        new.elements = self.elements
         return new
 
     @property
     def shares(self) -> Tensor:
         """s of each element, shape of ``logits``."""
-        return shares_of(self.logits, self.event_dim, self.mask_of)
+        return shares_of(self.logits, self.event_dim)
 
     @property
     def mean(self) -> Tensor:
@@ -80,22 +105,18 @@ class CountsOfTotal(TorchDistribution):
         return self.elements(rate).moments(rate, self.totals.square().mean() * shares.square())
 
     def log_prob(self, value: Tensor) -> Tensor:
-        value = self._visible(value)
+        value = self.visible(value)
         if self._validate_args:
             self._validate_sample(value)
         dims = list(range(-self.event_dim, 0))
         elements = self.elements(rate_of(value.sum(dims, keepdim=True), self.shares)).log_prob(value)
-        return self._visible(elements).sum(dims)
-
-    def _visible(self, value: Tensor) -> Tensor:
-        return value if self.mask_of is None else torch.where(self.mask_of, value, torch.zeros_like(value))
+        return self.visible(elements).sum(dims)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         with torch.no_grad():
-            shape = torch.Size(sample_shape) + self.batch_shape
-            rows = torch.randint(len(self.totals), shape, device=self.totals.device)
-            totals = self.totals[rows].reshape(*shape, *(1,) * self.event_dim)
-            return self._visible(self.elements(rate_of(totals, self.shares)).sample())
+            totals = self.draw_totals(sample_shape)
+            totals = totals.reshape(*totals.shape, *(1,) * self.event_dim)
+            return self.visible(self.elements(rate_of(totals, self.shares)).sample())
 
 
 # Keeps a rate positive where a datum has no counts, or an element no share to speak of.
@@ -107,17 +128,21 @@ def rate_of(total: Tensor, shares: Tensor) -> Tensor:
     return total * shares + _LEAST_RATE
 
 
-def shares_of(logits: Tensor, event_dim: int, mask: Tensor | None = None) -> Tensor:
-    """Softmax over the elements of an event; over those alone where ``mask`` is true, the others have 0.
+def masked_logits(logits: Tensor, mask: Tensor | None) -> Tensor:
+    """Logits whose softmax is 0 where ``mask`` is false."""
+    if mask is None:
+        return logits
+    # Not minus infinity: a datum with nothing observed would have the gradient of inf - inf.
+    return torch.where(mask, logits, torch.full_like(logits, torch.finfo(logits.dtype).min / 4))
+
+
+def shares_of(logits: Tensor, event_dim: int) -> Tensor:
+    """Softmax over the elements of an event.
 
     Args:
         logits: ``(*batch, *event)``.
         event_dim: number of dimensions of the event.
-        mask: boolean, broadcasts to ``logits``.
     """
-    if mask is not None:
-        # Not minus infinity: a datum with nothing observed would have the gradient of inf - inf.
-        logits = torch.where(mask, logits, torch.full_like(logits, torch.finfo(logits.dtype).min / 4))
     return logits.flatten(-event_dim).softmax(-1).reshape(logits.shape)
 
 

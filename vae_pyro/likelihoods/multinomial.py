@@ -2,64 +2,25 @@
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
-from torch.distributions import constraints
 
 from vae_pyro.likelihoods.base import LIKELIHOODS
 from vae_pyro.likelihoods.counts import Counts
-from vae_pyro.likelihoods.exposure import NUM_TOTALS, log_shares, quantiles_of, shares_of, totals_of
+from vae_pyro.likelihoods.exposure import NUM_TOTALS, EventCounts, log_shares, quantiles_of, shares_of, totals_of
 
 
-class CountsGivenTotal(TorchDistribution):
+class CountsGivenTotal(EventCounts):
     """Multinomial counts of an event of any shape; the density of x is that given its own total.
 
     ``log p(x | n) = lgamma(n + 1) - sum_j lgamma(x_j + 1) + sum_j x_j log p_j`` with ``n = sum_j x_j``, all sums over
     the observed elements and p renormalised over them, which is the exact conditional of a multinomial. It is computed
-    in float64: its terms are as large as ``n log n``, itself a few nats. A draw takes its total from ``totals``, at
-    random.
-
-    Args:
-        logits: log p up to a constant, ``(*batch, *event)``.
-        event_dim: number of dimensions of the event.
-        totals: ``(number,)``, of which draws take theirs.
-        mask: boolean, broadcasts to ``logits``; elements where it is false add nothing, and are drawn as 0.
+    in float64: its terms are as large as ``n log n``, itself a few nats.
     """
-
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
-    has_rsample = False
-
-    def __init__(
-        self,
-        logits: Tensor,
-        event_dim: int,
-        totals: Tensor,
-        mask: Tensor | None = None,
-        validate_args: bool | None = None,
-    ) -> None:
-        self.mask_of = mask
-        if mask is not None:
-            # Not minus infinity: a datum with nothing observed would have the gradient of inf - inf.
-            logits = torch.where(mask, logits, torch.full_like(logits, torch.finfo(logits.dtype).min / 4))
-        self.logits, self.totals = logits, totals
-        batch, event = logits.shape[: logits.dim() - event_dim], logits.shape[logits.dim() - event_dim :]
-        super().__init__(batch, event, validate_args=validate_args)
-
-    @constraints.dependent_property(is_discrete=True)
-    def support(self) -> constraints.Constraint:
-        return constraints.independent(constraints.nonnegative_integer, self.event_dim)
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "CountsGivenTotal":
-        new = self._get_checked_instance(CountsGivenTotal, _instance)
-        new.logits, new.totals = self.logits.expand(*batch_shape, *self.event_shape), self.totals
-        new.mask_of = self.mask_of
-        super(CountsGivenTotal, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
 
     @property
     def log_probs(self) -> Tensor:
@@ -83,23 +44,19 @@ class CountsGivenTotal(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         kind = torch.promote_types(self.logits.dtype, value.dtype)
-        value = self._visible(value).double()
+        value = self.visible(value).double()
         if self._validate_args:
             self._validate_sample(value)
         dims = list(range(-self.event_dim, 0))
         ways = torch.lgamma(value.sum(dims) + 1) - torch.lgamma(value + 1).sum(dims)
         return (ways + (value * self._log_probs()).sum(dims)).to(kind)
 
-    def _visible(self, value: Tensor) -> Tensor:
-        return value if self.mask_of is None else torch.where(self.mask_of, value, torch.zeros_like(value))
-
     def sample(self, sample_shape: Any = ()) -> Tensor:
         with torch.no_grad():
-            shape = torch.Size(sample_shape) + self.batch_shape
-            rows = torch.randint(len(self.totals), shape, device=self.totals.device)
+            totals = self.draw_totals(sample_shape)
             p = self._log_probs().exp().flatten(-self.event_dim)
-            drawn = split_total(self.totals[rows].round().double(), p)
-            return self._visible(drawn.reshape(*shape, *self.event_shape).to(self.logits.dtype))
+            drawn = split_total(totals.round().double(), p)
+            return self.visible(drawn.reshape(*totals.shape, *self.event_shape).to(self.logits.dtype))
 
 
 def split_total(total: Tensor, p: Tensor) -> Tensor:

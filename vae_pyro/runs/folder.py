@@ -192,11 +192,9 @@ class RunFolder(ExclusiveFolder):
             raise RunError(f"no history.csv in {str(self.path)!r}: the run has not finished an epoch") from None
         except (ValueError, TypeError, csv.Error) as error:
             raise RunError(f"{str(self.history_file)!r} is damaged: {error}") from None
-        changed = False
-        if self.model_file.exists():  # while a fit goes on, nothing states it
-            stated = self._require_own(self.model_file, "model").get("history")
-            changed = stated is not None and stated != hashlib.sha256(content).hexdigest()
-        if changed:
+        # While a fit goes on, nothing states what the history is to be.
+        stated = self._require_own(self.model_file, "model").get("history") if self.model_file.exists() else None
+        if stated not in (None, hashlib.sha256(content).hexdigest()):
             raise RunError(f"{str(self.history_file)!r} was changed after it was written, or is of another run")
         return rows
 
@@ -303,8 +301,12 @@ class RunFolder(ExclusiveFolder):
             sound.replace(self.checkpoint_file)
 
     def checkpoint_digest(self) -> str | None:
-        """SHA-256 of the last checkpoint, as its header states it; ``None`` where there is none."""
-        return tensors_digest(self.checkpoint_file, "checkpoint")
+        """SHA-256 of the checkpoint that `read_checkpoint` gives; ``None`` where there is none."""
+        try:
+            file = self.read_checkpoint()[2]
+        except RunError:
+            return None
+        return tensors_digest(file, "checkpoint")
 
     def load_checkpoint(self, device: str | torch.device = "cpu") -> VAE:
         """The VAE of a run that has not finished, with the weights of its last checkpoint.
