@@ -38,7 +38,8 @@ class CsvReader(TableReader):
             raise ValueError(f"cannot read {name}: {str(error).strip()}") from None
         if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the first columns for names of the rows
             raise ValueError(_too_many(source, name, header))
-        _require_complete(source, name, len(header))
+        if frame.shape[1] and frame.iloc[:, -1].isna().any():  # where a row is short, its last value is missing
+            _require_complete(source, name, len(header))
         unnamed = [column for column, title in zip(frame.columns, header, strict=False) if not title.strip()]
         frame = frame.drop(columns=[column for column in unnamed if frame[column].isna().all()])
         if len(frame.columns) and all(_is_number(str(column)) for column in frame.columns):
