@@ -12,7 +12,7 @@ from analysis.results.estimate import plus_minus
 from analysis.results.result import Result, finite_or_none
 from analysis.results.text import screen
 from analysis.results.verdict import Verdict
-from analysis.stats.means import mean_and_error
+from vae_pyro.core.means import mean_and_error
 from vae_pyro.densities.measure import Measure
 from vae_pyro.evaluation.evaluation import ACTIVE_VARIANCE
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from analysis.stats.means import standard_error
 from analysis.stats.mixtures import Densities
+from vae_pyro.core.means import standard_error
 
 type Array = np.ndarray[Any, Any]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.stats.means import mean_and_error
+from vae_pyro.core.means import mean_and_error
 
 type Array = np.ndarray[Any, Any]
 

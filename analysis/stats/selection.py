@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.stats.means import standard_error
+from vae_pyro.core.means import standard_error
 
 type Array = np.ndarray[Any, Any]
 

@@ -8,9 +8,11 @@ the bound has a shorter one. Without them nothing prevents overfitting but the s
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, sqrt
+from math import ceil
 
 import numpy as np
+
+from vae_pyro.core.means import mean_and_error
 
 # Least epochs, unless these take more than so many steps; then as many epochs as they do, but not fewer than these.
 _EPOCHS, _MOST_STEPS, _FEWEST_EPOCHS = 50, 50_000, 5
@@ -79,8 +81,7 @@ def paired(values: np.ndarray, others: np.ndarray) -> tuple[float, float]:
 
     Draws of z that are the same for both cancel in the difference, and so does most of the variation between data.
     """
-    difference = values - others
-    return float(difference.mean()), float(difference.std(ddof=1) / sqrt(len(difference)))
+    return mean_and_error(values - others)
 
 
 def slope(values: Sequence[float]) -> tuple[float, float]:

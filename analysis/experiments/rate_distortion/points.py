@@ -11,8 +11,8 @@ from scipy.stats import norm
 
 from analysis.results.verdict import Outcome, Verdict
 from analysis.stats.information import Bracket
-from analysis.stats.means import mean_and_error
 from analysis.stats.rate_distortion import ratio_of_means
+from vae_pyro.core.means import mean_and_error
 
 type Array = np.ndarray[Any, Any]
 

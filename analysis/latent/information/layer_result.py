@@ -11,7 +11,7 @@ from analysis.results.result import Result
 from analysis.results.text import screen
 from analysis.results.verdict import Verdict
 from analysis.stats.information import Bracket, unused
-from analysis.stats.means import standard_error
+from vae_pyro.core.means import standard_error
 from vae_pyro.evaluation.evaluation import ACTIVE_VARIANCE
 
 if TYPE_CHECKING:

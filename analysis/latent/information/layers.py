@@ -13,6 +13,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Independent, Normal, kl_divergence
 
+from analysis.draws.arrays import as_array
 from analysis.latent.information.layer_result import Layer, LayersSummary
 from analysis.stats.information import Bracket, best_floor, collapsed, mutual_information
 from analysis.stats.mixtures import fitted_log_density, gaussian_densities
@@ -125,7 +126,7 @@ class LayersReducer:
         self._totals.append(_moments(densities.log_guide - densities.log_prior))
         beside = [log_q - log_p for name, (log_p, log_q) in densities.sites.items() if name not in self._names]
         if beside:
-            self._beside.append(_array(torch.stack(beside).double().sum(0).mean(0)))
+            self._beside.append(as_array(torch.stack(beside).double().sum(0).mean(0)))
         conditional, first = conditional_sites(densities), next(iter(densities.latents))
         for name in densities.distributions:
             if name in self._names:
@@ -193,14 +194,14 @@ class _Parts:
         if isinstance(prior, Independent) and isinstance(guide, Independent):
             each = _each(prior, guide, draws, closed=self.closed)
             if each is not None:
-                self._put("dimension_kl", _array(each.reshape(*draws.shape[:2], -1).mean(0)))
-        self._put("mean", _array(flat.mean(0)))
-        self._put("variance", _array(flat.var(0)))
+                self._put("dimension_kl", as_array(each.reshape(*draws.shape[:2], -1).mean(0)))
+        self._put("mean", as_array(flat.mean(0)))
+        self._put("variance", as_array(flat.var(0)))
         known = _gaussian(guide) if first else None
         if known is not None:
-            self._put("draws", _array(flat[:2].transpose(0, 1)))
+            self._put("draws", as_array(flat[:2].transpose(0, 1)))
             for part, values in zip(("loc", "scale"), known, strict=True):
-                self._put(part, _array(values.expand(draws.shape)[0].reshape(flat.shape[1:])))
+                self._put(part, as_array(values.expand(draws.shape)[0].reshape(flat.shape[1:])))
 
     def _put(self, part: str, values: Array) -> None:
         self._found.setdefault(part, []).append(values)
@@ -229,7 +230,7 @@ def _gaussian(guide: TorchDistribution) -> tuple[Tensor, Tensor] | None:
 def _moments(values: Tensor) -> Array:
     """Mean over particles and its Monte Carlo standard error, ``(datum, 2)``."""
     values = values.double()
-    return _array(torch.stack([values.mean(0), values.std(0) / len(values) ** 0.5], 1))
+    return as_array(torch.stack([values.mean(0), values.std(0) / len(values) ** 0.5], 1))
 
 
 def _information(found: dict[str, Array], rows: Array, limit: int, seed: int) -> Bracket | None:
@@ -240,7 +241,3 @@ def _information(found: dict[str, Array], rows: Array, limit: int, seed: int) ->
     joint, marginal = gaussian_densities(z, loc, scale)
     floors = [joint.outside, marginal.outside.sum(-1), fitted_log_density(z, draws[0, others], seed=seed)]
     return mutual_information(joint, best_floor(floors))
-
-
-def _array(tensor: Tensor) -> Array:
-    return np.asarray(tensor.detach().to("cpu", torch.float64).numpy())

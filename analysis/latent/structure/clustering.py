@@ -8,7 +8,7 @@ import numpy as np
 from analysis.results.result import Result, finite_or_none
 from analysis.results.text import screen
 from analysis.results.verdict import Outcome, Verdict
-from analysis.stats.means import standard_error
+from vae_pyro.core.means import standard_error
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,8 +6,8 @@ from typing import Any, Literal
 import numpy as np
 
 from analysis.latent.structure.clustering import Clustering, Method, Select
-from analysis.stats.means import mean_and_error
 from vae_pyro.core.isolation import derive_seed
+from vae_pyro.core.means import mean_and_error
 
 type Array = np.ndarray[Any, Any]
 

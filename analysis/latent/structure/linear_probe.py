@@ -9,8 +9,8 @@ import numpy as np
 from analysis.latent.structure.codes import checked_codes, some_rows
 from analysis.results.result import Result
 from analysis.results.verdict import Outcome, Verdict
-from analysis.stats.means import mean_and_error, standard_error
 from vae_pyro.core.isolation import derive_seed
+from vae_pyro.core.means import mean_and_error, standard_error
 
 if TYPE_CHECKING:
     import pandas as pd

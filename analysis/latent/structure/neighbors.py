@@ -7,7 +7,7 @@ import numpy as np
 
 from analysis.latent.structure.codes import checked_codes
 from analysis.results.result import Result
-from analysis.stats.means import standard_error
+from vae_pyro.core.means import standard_error
 
 if TYPE_CHECKING:
     import pandas as pd

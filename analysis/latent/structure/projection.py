@@ -11,8 +11,8 @@ from analysis.latent.structure.codes import checked_codes, some_rows
 from analysis.results.result import Result, finite_or_none
 from analysis.results.text import screen
 from analysis.results.verdict import Outcome, Verdict
-from analysis.stats.means import standard_error
 from vae_pyro.core.isolation import derive_seed
+from vae_pyro.core.means import standard_error
 
 if TYPE_CHECKING:
     import pandas as pd

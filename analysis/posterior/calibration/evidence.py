@@ -9,7 +9,7 @@ from analysis.results.remedies import REFINE, REFIT
 from analysis.results.result import Result, finite_or_none
 from analysis.results.text import screen
 from analysis.results.verdict import Verdict, judged
-from analysis.stats.means import standard_error
+from vae_pyro.core.means import standard_error
 
 if TYPE_CHECKING:
     import pandas as pd

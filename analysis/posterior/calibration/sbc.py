@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analysis.draws.arrays import as_array, side_by_side
 from analysis.posterior.calibration.evidence import EvidenceBounds
 from analysis.posterior.calibration.result import HIGHEST_DENSITY, TARP, Calibration
 from analysis.stats.ranks import ranks, settled, standardize, tarp
@@ -92,7 +93,9 @@ def calibrate(
         at_once = max(at_once, 1)
         particles = max(ELEMENTS_AT_ONCE // (held * at_once), 1)
         # Points for TARP that no true latent has a part in.
-        points = np.concatenate([_flat(_simulate(programs, n, y)[0], 1) for n in _sizes(num_simulations, at_once)])
+        points = np.concatenate(
+            [side_by_side(_simulate(programs, n, y)[0], 1) for n in _sizes(num_simulations, at_once)]
+        )
     scale = points.std(0)
     scale[scale == 0] = 1.0
 
@@ -117,12 +120,12 @@ def calibrate(
             if any(isinstance(quantity, str) for quantity in quantities):
                 named = _named(programs, x, given, both, particles, torch.cat([log_q_truth[:1].to(log_q), log_q]))
             values = [
-                named[quantity] if isinstance(quantity, str) else _array(quantity(both, x)) for quantity in quantities
+                named[quantity] if isinstance(quantity, str) else as_array(quantity(both, x)) for quantity in quantities
             ]
-            stacked = np.concatenate([_flat(both, 2), *(value[..., None] for value in values)], axis=-1)
+            stacked = np.concatenate([side_by_side(both, 2), *(value[..., None] for value in values)], axis=-1)
             if "log_weight" in quantities:
                 bounds.append(_means(named["log_weight"]))
-            density = num_draws - ranks(_array(log_q_truth[0]), _array(log_q), random)
+            density = num_draws - ranks(as_array(log_q_truth[0]), as_array(log_q), random)
             if np.isnan(stacked).any():
                 column = int(np.isnan(stacked).any((0, 1)).argmax())
                 raise ValueError(
@@ -208,9 +211,9 @@ def _named(
     for start in range(0, len(log_q), particles):
         some = {name: z[start : start + particles] for name, z in latents.items()}
         scores = programs.score(x, some, **given)
-        pieces.append([_array(part) for part in (scores.log_likelihood, scores.total_prior)])
+        pieces.append([as_array(part) for part in (scores.log_likelihood, scores.total_prior)])
     likelihood, prior = (np.concatenate(piece) for piece in zip(*pieces, strict=True))
-    joint, of_guide = likelihood + prior, _array(log_q)
+    joint, of_guide = likelihood + prior, as_array(log_q)
     precision = torch.finfo(log_q.dtype).eps * np.maximum(np.abs(joint), np.abs(of_guide))
     weight = settled(joint - of_guide, np.where(np.isfinite(precision), precision, 0.0).max(0))
     return dict(zip(_NAMED, (likelihood, prior, joint, weight), strict=True))
@@ -222,12 +225,3 @@ def _sizes(total: int, at_once: int) -> list[int]:
 
 def _indices(shape: Sequence[int]) -> list[str]:
     return [f"[{', '.join(map(str, index))}]" if index else "" for index in np.ndindex(*shape)]
-
-
-def _flat(latents: dict[str, Tensor], batch_dims: int) -> Array:
-    return np.concatenate([_array(z).reshape(*z.shape[:batch_dims], -1) for z in latents.values()], axis=-1)
-
-
-def _array(tensor: Tensor) -> Array:
-    array: Array = tensor.detach().to("cpu", torch.float64).numpy()
-    return array

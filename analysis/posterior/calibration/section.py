@@ -15,8 +15,8 @@ from analysis.results.blocks import Listing, Picture, Section, Table
 from analysis.results.estimate import Estimate
 from analysis.results.result import finite_or_none
 from analysis.results.text import flow
-from analysis.stats.means import standard_error
 from vae_pyro.core.config import Config
+from vae_pyro.core.means import standard_error
 
 _MOST_ROWS = 20
 _REFERENCES = (

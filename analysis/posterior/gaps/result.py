@@ -14,7 +14,7 @@ from analysis.posterior.starts import by_datum, highest
 from analysis.results.result import Result, finite_or_none
 from analysis.results.text import screen
 from analysis.results.verdict import Verdict
-from analysis.stats.means import mean_and_error
+from vae_pyro.core.means import mean_and_error
 
 if TYPE_CHECKING:
     import pandas as pd

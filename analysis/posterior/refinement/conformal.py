@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analysis.draws.arrays import as_array, side_by_side
 from analysis.posterior.refinement.regions import CredibleRegions
 from analysis.stats.conformal import conformal_threshold
 from vae_pyro.core.isolation import derive_seed, isolated
@@ -74,9 +75,9 @@ def credible_regions(
         for rows in pieces(num_calibration, at_once):
             some = part_of(simulated, rows)
             truth = {name: value[None] for name, value in some.latents.items()}
-            joint.append(_array(programs.score_guide(some.x, truth, **some.given)[0]))
+            joint.append(as_array(programs.score_guide(some.x, truth, **some.given)[0]))
             mean, sd = _moments(programs, some.x, some.given, num_draws)
-            standard.append(np.abs(_flat(truth)[0] - mean) / sd)
+            standard.append(np.abs(side_by_side(_by_name(truth), 2)[0] - mean) / sd)
     with isolated(derive_seed(seed, 2)):
         moments = [_moments(programs, *data.batch(rows), num_draws) for rows in pieces(len(data), at_once)]
     scores = np.concatenate(standard)
@@ -103,15 +104,9 @@ def _moments(programs: Programs, x: Tensor, given: Given, num_draws: int) -> tup
             f"latent site {others[0]!r} is discrete or missing data, and has no intervals around a mean; give the "
             "classes with y=, or take posterior_draws"
         )
-    flat = _flat(drawn.latents)
+    flat = side_by_side(_by_name(drawn.latents), 2)
     return flat.mean(0), np.maximum(flat.std(0, ddof=1), 1e-12)
 
 
-def _flat(latents: dict[str, Tensor]) -> Array:
-    """Sites side by side, by name, ``(particle, datum, latent)``."""
-    return np.concatenate([_array(latents[name]).reshape(*latents[name].shape[:2], -1) for name in sorted(latents)], -1)
-
-
-def _array(tensor: Tensor) -> Array:
-    array: Array = tensor.detach().double().cpu().numpy()
-    return array
+def _by_name(latents: dict[str, Tensor]) -> dict[str, Tensor]:
+    return dict(sorted(latents.items()))

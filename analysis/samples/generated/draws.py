@@ -59,11 +59,10 @@ def check_samples(
     if known is not None and known.x_shape != split.x_shape:
         raise ValueError(f"training data of shape {known.x_shape} and data of shape {split.x_shape} differ")
     generated = draw_samples(pair, num_samples, split, seed=derive_seed(seed, 1))
-    real = _observed(split, slice(None))
+    real = observations(split, slice(None))
     mean: Array | float = 0.0
     if split.mask is not None:
-        pattern = split.mask.cpu().numpy()[random.integers(len(split), size=num_samples)]
-        generated = np.where(pattern, generated, np.nan)
+        generated = hidden_alike(generated, split, random)
         count = np.isfinite(real).sum(0) + np.isfinite(generated).sum(0)
         mean = (np.nansum(real, 0) + np.nansum(generated, 0)) / np.maximum(count, 1)
         real, generated = (np.where(np.isnan(part), mean, part) for part in (real, generated))
@@ -73,7 +72,7 @@ def check_samples(
         else (
             np.where(np.isnan(part), mean, part)
             for start in range(0, len(known), BLOCK)
-            for part in [_observed(known, slice(start, start + BLOCK))]
+            for part in [observations(known, slice(start, start + BLOCK))]
         )
     )
     max_data = options.pop("max_data", num_samples)
@@ -113,7 +112,15 @@ def draw_samples(pair: PairLike, size: int, like: Split, *, seed: int) -> Array:
     return generated
 
 
-def _observed(split: Split, rows: slice) -> Array:
+def hidden_alike(generated: Array, split: Split, random: np.random.Generator) -> Array:
+    """Generated data, NaN where elements of some real datum are hidden, chosen at random for each."""
+    if split.mask is None:
+        return generated
+    pattern = split.mask.cpu().numpy()[random.integers(len(split), size=len(generated))]
+    return np.where(pattern, generated, np.nan)
+
+
+def observations(split: Split, rows: slice) -> Array:
     """Observations, NaN where hidden."""
     array: Array = visible(*split.batch(rows)).cpu().numpy()
     return array

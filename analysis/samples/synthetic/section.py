@@ -7,12 +7,12 @@ from analysis.diagnostics.context import Context
 from analysis.diagnostics.diagnostic import DIAGNOSTICS, Diagnostic
 from analysis.results.blocks import Listing, Picture, Section, Table
 from analysis.results.text import flow
-from analysis.samples.generated.draws import draw_samples
+from analysis.samples.generated.draws import draw_samples, hidden_alike, observations
 from analysis.samples.synthetic.check import FEWEST, check_values
 from analysis.samples.synthetic.plot import plot_associations, plot_columns
 from analysis.samples.synthetic.result import SyntheticDataCheck
 from vae_pyro.core.config import Config
-from vae_pyro.data.split import Split, visible
+from vae_pyro.data.split import Split
 from vae_pyro.data.tables.conditions import bounded
 from vae_pyro.data.tables.schema import Schema
 
@@ -69,9 +69,7 @@ class SyntheticData(Diagnostic[SyntheticDataCheck]):
         seed, test = context.stream("synthetic"), context.test
         rows = min(options.max_table_rows, max(len(test), len(context.train)))
         drawn = bounded(draw_samples(context.pair, rows, test, seed=seed).astype(np.float64), schema)
-        if test.mask is not None:  # as many values are missing, in the pattern of some row
-            random = np.random.default_rng(context.stream("synthetic", 1))
-            drawn = np.where(test.mask.cpu().numpy()[random.integers(len(test), size=len(drawn))], drawn, np.nan)
+        drawn = hidden_alike(drawn, test, np.random.default_rng(context.stream("synthetic", 1)))
         return check_values(
             _values(context.train, schema),
             _values(test, schema),
@@ -127,5 +125,4 @@ class SyntheticData(Diagnostic[SyntheticDataCheck]):
 
 def _values(split: Split, schema: Schema) -> np.ndarray:
     """Rows as numbers on the lattices of their columns, NaN where missing."""
-    values = visible(*split.batch(slice(None))).cpu().double().numpy()
-    return bounded(values, schema)
+    return bounded(observations(split, slice(None)), schema)

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from analysis.stats.means import standard_error
 from analysis.tasks.classification.result import ClassScores, Reliability
+from vae_pyro.core.means import standard_error
 from vae_pyro.core.renamed import renamed
 
 type Array = np.ndarray[Any, Any]

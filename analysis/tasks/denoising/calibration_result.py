@@ -15,7 +15,7 @@ from analysis.results.estimate import plus_minus
 from analysis.results.result import Result
 from analysis.results.text import screen
 from analysis.results.verdict import Outcome, Verdict
-from analysis.stats.means import mean_and_error
+from vae_pyro.core.means import mean_and_error
 
 if TYPE_CHECKING:
     import pandas as pd

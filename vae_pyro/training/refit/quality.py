@@ -1,12 +1,13 @@
 """How good a guide is: the ELBO of validation data, and the evidence from both sides on simulated data."""
 
 from dataclasses import dataclass
-from math import isnan, sqrt
+from math import isnan
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from vae_pyro.core.means import mean_and_error
 from vae_pyro.data.split import Split
 from vae_pyro.densities.walk import ELEMENTS_AT_ONCE, PairData, pieces
 from vae_pyro.evaluation.evaluation import evaluate
@@ -109,13 +110,6 @@ def evidence(data: PairData, simulated: Batch, num_draws: int) -> tuple[Array, A
         parts.append(torch.stack([upper, lower]).to("cpu", torch.float64))
     both = torch.cat(parts, 1).numpy()
     return both[0], both[1]
-
-
-def mean_and_error(values: Array) -> tuple[float, float]:
-    """Mean over data and its standard error; NaN for that of a single datum or of values that are not finite."""
-    if len(values) < 2 or not np.isfinite(values).all():
-        return float(values.mean()), float("nan")
-    return float(values.mean()), float(values.std(ddof=1) / sqrt(len(values)))
 
 
 @dataclass(frozen=True)
