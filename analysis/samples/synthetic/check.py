@@ -83,8 +83,10 @@ def check_values(
     places = range(len(classes))
     drawn = [column_distance(draws[:, k], test[:, k], classes[k]) for k in places]
     reference = [column_distance(train[:, k], test[:, k], classes[k])[0] for k in places]
+    association_train = associations(train, schema)
     found, found_se = auc(test, draws, schema, derive_seed(seed, 1))
     trained, trained_se = auc(test, train, schema, derive_seed(seed, 2))
+    drawn_again, held_out_again = (float(again.mean()) for again in copies(known, draws, test))
     return SyntheticDataCheck(
         names=tuple(schema.names),
         kinds=tuple(column.kind for column in schema.columns),
@@ -93,14 +95,14 @@ def check_values(
         p_values=holm(np.array([p for _, p in drawn])),
         association=associations(draws, schema),
         association_held_out=associations(test, schema),
-        association_train=associations(train, schema),
+        association_train=association_train,
         auc=found,
         auc_se=found_se,
         auc_train=trained,
         auc_train_se=trained_se,
-        scores=_scores(train, test, draws, schema, num_targets, derive_seed(seed, 3)),
-        copies=float(copies(draws, known).mean()),
-        copies_held_out=float(copies(test, known).mean()),
+        scores=_scores(train, test, draws, schema, association_train, num_targets, derive_seed(seed, 3)),
+        copies=drawn_again,
+        copies_held_out=held_out_again,
         num_draws=len(draws),
         num_held_out=len(test),
         values=draws,
@@ -108,11 +110,13 @@ def check_values(
     )
 
 
-def _scores(train: Array, test: Array, draws: Array, schema: Schema, count: int, seed: int) -> dict[str, Scores]:
+def _scores(
+    train: Array, test: Array, draws: Array, schema: Schema, association: Array, count: int, seed: int
+) -> dict[str, Scores]:
     """Scores of the columns that are predicted: those of the strongest association, categories and numbers in turn."""
     if len(schema.columns) < 2 or count < 1:
         return {}
-    strength = np.nan_to_num(np.abs(associations(train, schema))).max(0)
+    strength = np.nan_to_num(np.abs(association)).max(0)
     order = np.argsort(-strength, kind="stable").tolist()
     coded = [place for place in order if schema.columns[place].kind in CODED]
     numbers = [place for place in order if schema.columns[place].kind not in CODED]

@@ -91,10 +91,10 @@ def _cramers_v(first: Array, second: Array) -> float:
     return float(np.sqrt(statistic / (len(first) * (min(table.shape) - 1))))
 
 
-def copies(rows: Array, known: Array) -> Array:
-    """Which rows are among the known ones, value for value, ``(row,)``; missing values equal each other."""
+def copies(known: Array, *tables: Array) -> list[Array]:
+    """Which rows of each table are among the known ones, value for value; missing values equal each other."""
     seen = {row.tobytes() for row in _keys(known)}
-    return np.array([row.tobytes() in seen for row in _keys(rows)], dtype=bool)
+    return [np.array([row.tobytes() in seen for row in _keys(rows)], dtype=bool) for rows in tables]
 
 
 def _keys(values: Array) -> Array:
