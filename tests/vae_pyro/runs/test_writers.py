@@ -14,7 +14,9 @@ import torch
 
 from vae_pyro import VAE, FitConfig, RunError, RunFolder, VAEConfig, fit
 from vae_pyro.core.files import write_json
+from vae_pyro.core.isolation import isolated
 from vae_pyro.runs.weights import weights
+from vae_pyro.training.warm_start import parent_of
 
 X = torch.linspace(-1, 1, 24).view(8, 3)
 MODEL = VAEConfig(x_shape=(3,), latent_dim=1, likelihood="gaussian", encoder="mlp:hidden=[4]", decoder="mlp:hidden=[4]")
@@ -163,3 +165,49 @@ def test_runs_of_earlier_versions_are_read(tmp_path: Path) -> None:
     write_json(folder.config_file, folder.config() | {"age": "earlier"})
     folder.load_model()
     assert len(folder.read_history()) == FIT.epochs
+
+
+def test_a_run_that_began_between_a_look_and_the_lock_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = RunFolder._locked
+
+    def faster(self: RunFolder) -> Any:
+        monkeypatch.undo()
+        run(tmp_path / "r", seed=1)
+        return lock(self)
+
+    monkeypatch.setattr(RunFolder, "_locked", faster)
+    with pytest.raises(RunError, match="holds a run"):
+        run(tmp_path / "r")
+    assert RunFolder(tmp_path / "r").config()["seed"] == 1
+
+
+def test_programs_in_threads_take_turns_without_a_seed_as_well() -> None:
+    inside, entered = threading.Event(), threading.Event()
+
+    def second() -> None:
+        inside.wait(10)
+        with isolated():
+            entered.set()
+
+    other = threading.Thread(target=second)
+    other.start()
+    with isolated():
+        inside.set()
+        assert not entered.wait(0.2)
+    other.join(10)
+    assert entered.is_set()
+
+
+def test_the_identity_of_a_parent_is_that_of_the_checkpoint_that_is_read(tmp_path: Path) -> None:
+    fit(VAE(MODEL), X, config=FIT.replace(checkpoint_seconds=0), out=tmp_path / "r")
+    folder = RunFolder(tmp_path / "r")
+    folder.model_file.unlink()
+    last = folder.checkpoint_digest()
+    folder.checkpoint_file.write_bytes(folder.checkpoint_file.read_bytes()[:-9])
+    with pytest.warns(UserWarning, match="going on from the checkpoint before it"):
+        before = folder.checkpoint_digest()
+    assert before not in (None, last)
+    with pytest.warns(UserWarning, match="going on from the checkpoint before it"):
+        assert parent_of(folder)["weights"] == before
