@@ -23,7 +23,7 @@ class FitConfig(Config):
 
     Attributes:
         epochs: passes over the training data. ``None`` takes as many as the data require, see
-            `vae_pyro.training.length`: with 20 validation data or more, the fit stops where their objective no longer
+            `vae_pyro.training.length`: with 5 validation data or more, the fit stops where their objective no longer
             rises beyond its paired standard error, and keeps the best weights.
         batch_size: data in a step; the last batch of an epoch is smaller where they do not divide, and is not left out.
         optimizer: see `vae_pyro.training.optimizers`.

@@ -21,7 +21,7 @@ _STEPS_STOPPED, _STEPS = 10_000, 3000
 # A fit waits for so many steps, and at least so many epochs.
 _PATIENCE_STEPS, _PATIENCE_EPOCHS = 1500, 5
 # Fewer validation data have a standard error that is none.
-LEAST_VALIDATION = 20
+LEAST_VALIDATION = 5
 # Standard errors by which the ELBO has to rise, or the validation objective to have fallen, for a sentence to say so.
 _CLEAR = 2.0
 
@@ -126,7 +126,8 @@ def ending(
     if fallen is None:
         return f"stopped at {bound}; without enough validation data, convergence is not judged"
     kept = f"weights of epoch {best_epoch}"
-    if fallen[0] > _CLEAR * fallen[1]:
+    # A few data that are far off can hide in their standard error what the epochs since the best one show.
+    if fallen[0] > _CLEAR * fallen[1] or (fallen[0] > 0 and rate < -_CLEAR * error):
         return f"overfitting since epoch {best_epoch}; {kept}"
     if not stopped and rising:
         return f"stopped at {bound}, {name} still rising by {rate:.2g} nats an epoch; {kept}"

@@ -178,8 +178,8 @@ def test_a_run_that_began_between_a_look_and_the_lock_is_not_replaced(
         return lock(self)
 
     monkeypatch.setattr(RunFolder, "_locked", faster)
-    with pytest.raises(RunError, match="holds a run"):
-        run(tmp_path / "r")
+    with pytest.raises(RunError, match="holds a run"), RunFolder(tmp_path / "r").claimed():
+        pass
     assert RunFolder(tmp_path / "r").config()["seed"] == 1
 
 

@@ -20,7 +20,8 @@ from vae_pyro.training.length import Length, automatic, ending, paired, slope
     ("steps", "num_validation", "warmup", "epochs", "patience"),
     [
         (4, 46, 0, 2500, 375),
-        (4, 19, 0, 750, None),
+        (4, 5, 0, 2500, 375),
+        (4, 4, 0, 750, None),
         (4, 0, 0, 750, None),
         (100, 500, 0, 100, 15),
         (422, 6000, 0, 50, 5),
@@ -100,6 +101,7 @@ def test_of_bounds_that_are_alike_the_best_elbo_is_kept() -> None:
     [
         (0.0, (0.0, 0.1), True, "converged; weights of epoch 9"),
         (0.5, (0.5, 0.1), True, "overfitting since epoch 9; weights of epoch 9"),
+        (-0.5, (0.5, 9.0), True, "overfitting since epoch 9; weights of epoch 9"),
         (
             0.5,
             (-0.5, 0.1),
